@@ -1,0 +1,28 @@
+"""Train one recipe: what `accelerate launch` starts on every rank.
+
+accelerate launch [--config_file accelerate_configs/ddp.yaml] launch/train.py RECIPE [section.key=value …] [--resume]
+"""
+
+import argparse
+from pathlib import Path
+
+from eyas.cli.mistakes import mistakes_as_text
+from eyas.recipe import load_recipe
+from eyas.run_directory import RunDirectory
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", help="a YAML file, such as recipes/falcon7b_qlora.yaml")
+    parser.add_argument("overrides", nargs="*", help="settings that differ, such as training.max_steps=10")
+    parser.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint")
+    given = parser.parse_intermixed_args()
+    with mistakes_as_text():
+        recipe = load_recipe(given.recipe, given.overrides)
+        from eyas.training.run import train
+
+        train(recipe, RunDirectory(Path(recipe.run_directory)), given.resume)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The `eyas` command: one file a verb."""

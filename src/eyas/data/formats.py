@@ -1,0 +1,66 @@
+"""The shapes in which rows say what to learn, and how each becomes tokens."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from eyas.errors import DataError
+
+Format = Literal["text", "prompt_completion", "messages", "labelled_text"]
+Row = Mapping[str, Any]
+
+
+def recognise(columns: Sequence[str], text_column: str) -> Format:
+    """Return the format that these columns spell for supervised fine-tuning."""
+    if {"prompt", "completion"} <= set(columns):
+        return "prompt_completion"
+    if "messages" in columns:
+        return "messages"
+    if text_column in columns:
+        return "text"
+    raise DataError(
+        f"columns {', '.join(columns)}: none of the formats fits. Expected `messages`, `prompt` and `completion`, "
+        f"or plain text in `{text_column}` (data.text_column)"
+    )
+
+
+def split_turn(row: Row, row_format: Format, text_column: str) -> tuple[Any, Any]:
+    """Return what the model is given and what it must write: strings, or lists of messages. Text has no prompt."""
+    if row_format == "prompt_completion":
+        return row["prompt"], row["completion"]
+    if row_format == "messages":
+        return row["messages"][:-1], row["messages"][-1:]
+    return "", row[text_column]
+
+
+def prompt_ids(tokenizer: Any, prompt: Any) -> list[int]:
+    """Return the tokens of a prompt as the model meets it when it must answer. A bare string is taken as it is."""
+    if isinstance(prompt, str):
+        return list(tokenizer(prompt)["input_ids"])
+    rendered = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)
+    return list(rendered["input_ids"])
+
+
+def whole_ids(tokenizer: Any, row: Row, row_format: Format, text_column: str) -> tuple[list[int], int]:
+    """Return the tokens of a whole row as in training, and where its answer begins.
+
+    The answer begins where the row and its prompt alone part, for a template may render the two differently.
+    """
+    prompt, completion = split_turn(row, row_format, text_column)
+    if isinstance(completion, str):
+        end = "" if completion.endswith(tokenizer.eos_token) else tokenizer.eos_token
+        ids = list(tokenizer(prompt + completion + end)["input_ids"])
+    else:
+        rendered = tokenizer.apply_chat_template([*prompt, *completion], tokenize=True, return_dict=True)
+        ids = list(rendered["input_ids"])
+    given = prompt_ids(tokenizer, prompt) if prompt else []
+    return ids, next((i for i, (a, b) in enumerate(zip(given, ids, strict=False)) if a != b), len(given))
+
+
+def answer_text(completion: Any) -> str:
+    """Return the text of a completion, plain or as messages."""
+    return completion if isinstance(completion, str) else "".join(message["content"] for message in completion)
+
+
+def as_chat(tokenizer: Any, text: str) -> Any:
+    """Return a bare prompt as one user turn where the tokenizer has a chat template, else unchanged."""
+    return [{"role": "user", "content": text}] if tokenizer.chat_template else text

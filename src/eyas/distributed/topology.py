@@ -1,0 +1,134 @@
+"""How a run is spread over processes: what the launch asked for, and what there is.
+
+`accelerate launch` can start fewer processes than it was asked for, and accelerate can replace a strategy, both
+without a word (accelerate 1.15: `--cpu --num_processes 2` starts one; FSDP on a CPU is plain DDP). So the request is
+read from the launcher's own command line, and compared.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eyas.errors import PreflightError
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Processes and what they share: `single`, `ddp`, `fsdp`, `zero-1`, `zero-2` or `zero-3`."""
+
+    processes: int
+    strategy: str
+
+
+def rank() -> int:
+    """Return this process's rank over all machines; 0 without a launcher."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    """Return how many processes the launcher started; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_rank() -> int:
+    """Return this process's rank on its own machine; 0 without a launcher."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def started_topology() -> Topology:
+    """Return what the launcher's environment announces to this process, before any library acts on it."""
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        return Topology(world_size(), _zero_strategy(os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE")))
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+        return Topology(world_size(), "fsdp")
+    return Topology(world_size(), "ddp" if world_size() > 1 else "single")
+
+
+def asked_topology(command: Sequence[str] | None = None) -> Topology | None:
+    """Return what the parent `accelerate launch` was asked for, or None when something else started this process."""
+    command = _parent_command() if command is None else command
+    words = next((command[i + 1 :] for i, word in enumerate(command) if _is_accelerate_launch(command, i, word)), None)
+    if words is None:
+        return None
+    from accelerate.commands.config.config_args import default_config_file, load_config_from_file
+    from accelerate.commands.launch import launch_command_parser
+
+    arguments = launch_command_parser().parse_args(list(words))
+    file = arguments.config_file
+    if file is None and Path(default_config_file).is_file() and not arguments.cpu:
+        file = default_config_file
+    config = load_config_from_file(file) if file else None
+    processes = arguments.num_processes or (config.num_processes if config else None) or 1
+    kind = str(getattr(config, "distributed_type", "NO")).rpartition(".")[2]
+    if arguments.use_deepspeed or kind == "DEEPSPEED":
+        settings = getattr(config, "deepspeed_config", None) or {}
+        named = arguments.deepspeed_config_file or settings.get("deepspeed_config_file")
+        return Topology(processes, _zero_strategy(named, arguments.zero_stage or settings.get("zero_stage")))
+    if arguments.use_fsdp or kind == "FSDP":
+        return Topology(processes, "fsdp")
+    return Topology(processes, "ddp" if processes > 1 else "single")
+
+
+def refuse_what_cannot_start(asked: Topology | None, started: Topology, gpu: bool) -> None:
+    """Refuse at once, before a model is loaded, a launch that cannot become what was asked for.
+
+    Raises PreflightError naming both.
+    """
+    if asked is not None and asked.processes != started.processes:
+        raise PreflightError(
+            f"{asked.processes} processes were asked for and {started.processes} started. On a CPU `accelerate launch` "
+            "starts several only with distributed_type: MULTI_GPU and use_cpu: true in its config "
+            "(accelerate_configs/ddp.yaml), or with a DeepSpeed config."
+        )
+    wanted = asked.strategy if asked is not None else started.strategy
+    if wanted == "fsdp" and not gpu:
+        raise PreflightError(
+            "FSDP was asked for and would run as plain DDP: accelerate shards only on a GPU. "
+            "Use accelerate_configs/ddp.yaml or zero3.yaml here."
+        )
+
+
+def running_topology(accelerator: Any) -> Topology:
+    """Return what the trainer's accelerator really does."""
+    kind = str(accelerator.distributed_type).rpartition(".")[2]
+    if kind == "DEEPSPEED":
+        return Topology(accelerator.num_processes, f"zero-{accelerator.state.deepspeed_plugin.zero_stage}")
+    if kind == "FSDP":
+        return Topology(accelerator.num_processes, "fsdp")
+    return Topology(accelerator.num_processes, "ddp" if kind.startswith("MULTI_") else "single")
+
+
+def differences(asked: Topology, running: Topology) -> list[str]:
+    """Return one sentence for each thing that runs otherwise than asked."""
+    found = []
+    if asked.processes != running.processes:
+        found.append(f"{asked.processes} processes were asked for; {running.processes} train together")
+    if asked.strategy != running.strategy:
+        found.append(f"{asked.strategy} was asked for; {running.strategy} runs")
+    return found
+
+
+def _zero_strategy(config_file: str | None, stage: Any = None) -> str:
+    if config_file and config_file != "none":
+        stage = json.loads(Path(config_file).read_text(encoding="utf-8")).get("zero_optimization", {}).get("stage", 0)
+    return f"zero-{2 if stage is None else stage}"
+
+
+def _parent_command() -> list[str]:
+    import psutil
+
+    parent = psutil.Process().parent()
+    try:
+        return parent.cmdline() if parent else []
+    except psutil.Error:  # the launcher belongs to another user, or has just gone
+        return []
+
+
+def _is_accelerate_launch(command: Sequence[str], index: int, word: str) -> bool:
+    before = Path(command[index - 1]).name if index else ""
+    if word == "launch" and before in ("accelerate", "accelerate_cli.py", "accelerate.commands.accelerate_cli"):
+        return True
+    return Path(word).name == "accelerate-launch" or (word == "accelerate.commands.launch" and before == "-m")

@@ -1,0 +1,1 @@
+"""The base model in memory, and the adapter beside it."""

@@ -1,0 +1,79 @@
+"""Quantized base weights: how they are asked for, and how they come back to full precision."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from eyas.model.precision import torch_dtype
+from eyas.recipe.model import Model, Quantization
+
+
+def bits_and_bytes_config(quantization: Quantization, model: Model, in_full: Sequence[str] = ()) -> Any:
+    """Return the transformers.BitsAndBytesConfig of a recipe; layers trained `in_full` are not quantized."""
+    from transformers import BitsAndBytesConfig
+
+    common = quantization.library_arguments
+    if in_full:  # naming any replaces the library's own list, which is the output head
+        common["llm_int8_skip_modules"] = [*common.get("llm_int8_skip_modules", ["lm_head", "score"]), *in_full]
+    if quantization.load_in_8bit:
+        return BitsAndBytesConfig(load_in_8bit=True, **common)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=quantization.bnb_4bit_quant_type,
+        bnb_4bit_use_double_quant=quantization.bnb_4bit_use_double_quant,
+        bnb_4bit_compute_dtype=torch_dtype(quantization.bnb_4bit_compute_dtype or model.dtype),
+        **common,
+    )
+
+
+@contextmanager
+def falcon_can_be_quantized() -> Iterator[None]:
+    """Let Falcon's layers be plain `nn.Linear` while they are built, for their subclass is never quantized.
+
+    transformers 5.23 replaces a layer only when `type(module) is nn.Linear`; Falcon's `FalconLinear` computes the same
+    product and is passed over without a word, so that "QLoRA" would train on full weights. The patch can go when
+    `replace_with_bnb_linear` takes subclasses again: `test_falcon_needs_the_patch` says when.
+    """
+    import torch
+    from transformers.models.falcon import modeling_falcon
+
+    with patch.object(modeling_falcon, "FalconLinear", torch.nn.Linear):
+        yield
+
+
+def left_unquantized(model: Any, in_full: Sequence[str]) -> list[str]:
+    """Return linear layers that stayed in full precision though nobody asked for it."""
+    import torch
+
+    quantized, head = set(quantized_names(model)), model.get_output_embeddings()
+    skipped = {*(model.config.quantization_config.llm_int8_skip_modules or []), *in_full, "classifier", "score"}
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+        and name not in quantized
+        and module is not head
+        and not skipped & set(name.split("."))
+    ]
+
+
+def quantized_names(model: Any) -> list[str]:
+    """Return the names of the modules whose weights bitsandbytes holds quantized."""
+    import bitsandbytes
+
+    kinds = (bitsandbytes.nn.Linear4bit, bitsandbytes.nn.Linear8bitLt)
+    return [name for name, module in model.named_modules() if isinstance(module, kinds)]
+
+
+def dequantize(model: Any, dtype: Any) -> Any:
+    """Return the model with every quantized weight replaced by the value that training multiplied by.
+
+    Call it before any forward pass: on a CPU an evaluation forward repacks 4-bit weights in place, after which they
+    dequantize to noise (bitsandbytes 0.50).
+    """
+    if not quantized_names(model):
+        return model.to(dtype)
+    dequantized = model.dequantize(dtype=dtype)
+    assert not quantized_names(dequantized)
+    return dequantized.to(dtype)

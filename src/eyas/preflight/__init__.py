@@ -1,0 +1,1 @@
+"""Everything that can be answered before the first byte is downloaded."""

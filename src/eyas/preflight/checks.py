@@ -1,0 +1,64 @@
+"""What a recipe's surroundings answer: files, packages, ranks."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from eyas.errors import PreflightError
+from eyas.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about a run that its user should know before it starts."""
+
+    what: str
+    where: str
+    blocking: bool
+    do: str
+
+    def __str__(self) -> str:
+        return f"{'refused' if self.blocking else 'note'}: {self.where}: {self.what}; {self.do}"
+
+
+def check(recipe: Recipe) -> list[Finding]:
+    """Return what can be found out without importing torch or opening a connection."""
+    return [*_missing_data(recipe), *_missing_packages(recipe), *_nothing_held_out(recipe), *_model_folder(recipe)]
+
+
+def refuse_if_blocked(findings: list[Finding]) -> None:
+    """Raise PreflightError with every blocking finding, if there is one."""
+    blocking = [str(finding) for finding in findings if finding.blocking]
+    if blocking:
+        raise PreflightError("\n".join(blocking))
+
+
+def _missing_data(recipe: Recipe) -> Iterator[Finding]:
+    for name in ("train", "evaluation"):
+        source = getattr(recipe.data, name)
+        if source is None or not source.is_local_file or Path(source.path).is_file():
+            continue
+        hint = "run `eyas demo` first" if source.path.startswith("demo/") else "name a file here or a hub dataset"
+        yield Finding(f"{source.path} does not exist", f"data.{name}.path", True, hint)
+
+
+def _missing_packages(recipe: Recipe) -> Iterator[Finding]:
+    if recipe.tracking.report_to == "tensorboard" and find_spec("tensorboard") is None:
+        yield Finding("tensorboard is not installed", "tracking.report_to", True, "pip install tensorboard")
+
+
+def _nothing_held_out(recipe: Recipe) -> Iterator[Finding]:
+    if recipe.data.evaluation is None:
+        yield Finding(
+            "no held-out rows", "data.evaluation", False, "merge probes and the report will use training rows"
+        )
+
+
+def _model_folder(recipe: Recipe) -> Iterator[Finding]:
+    name = recipe.model.name
+    looks_local = name.startswith((".", "/", "~", "demo/")) or name.count("/") > 1 or os.sep != "/" and os.sep in name
+    if looks_local and not (Path(name) / "config.json").is_file():
+        hint = "run `eyas demo` first" if name.startswith("demo/") else "name a model folder or a hub id"
+        yield Finding(f"{name} is no folder with a config.json", "model.name", True, hint)

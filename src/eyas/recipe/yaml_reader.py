@@ -1,0 +1,130 @@
+"""YAML as a recipe means it: plain data with a place for every key, and nothing that surprises.
+
+Scalars follow the YAML 1.2 core schema (`2e-4` is a number, `no` is a word). Tags, anchors and aliases are refused, so
+nothing is ever constructed or multiplied. Events are read one by one, so depth is bounded before Python's stack is.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+LARGEST_BYTES = 256 * 1024
+DEEPEST_LEVEL = 20
+
+Path = tuple[str | int, ...]
+Position = tuple[int, int]
+"""Line and column, counted from 1."""
+
+_NULL = re.compile(r"~|null|Null|NULL|")
+_BOOLEAN = re.compile(r"true|True|TRUE|false|False|FALSE")
+_INTEGER = re.compile(r"[-+]?[0-9]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+
+
+@dataclass
+class Document:
+    """A parsed file: its value, where each key and value stands, and what is wrong with it."""
+
+    value: Any = None
+    keys: dict[Path, Position] = field(default_factory=dict)
+    values: dict[Path, Position] = field(default_factory=dict)
+    problems: list[tuple[Position, str]] = field(default_factory=list)
+
+
+def read_yaml(text: str) -> Document:
+    """Return the document of a text; a text that is no YAML at all has one problem and no value."""
+    document = Document()
+    if len(text.encode()) > LARGEST_BYTES:
+        document.problems.append(((1, 1), f"a recipe of more than {LARGEST_BYTES // 1024} KiB; is this the right file?"))
+        return document
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        events = yaml.parse(text, Loader=loader)
+        document.value = _read_documents(events, document)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        document.problems.append(((mark.line + 1, mark.column + 1) if mark else (1, 1), f"not YAML: {error.problem}"))
+    except (yaml.YAMLError, _TooDeep) as error:
+        document.problems.append(((1, 1), str(error).splitlines()[0]))
+    return document
+
+
+def read_scalar(text: str) -> Any:
+    """Return the value of a plain scalar."""
+    if _NULL.fullmatch(text):
+        return None
+    if _BOOLEAN.fullmatch(text):
+        return text.lower() == "true"
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    return text
+
+
+class _TooDeep(Exception):
+    pass
+
+
+def _read_documents(events: Iterator[yaml.Event], document: Document) -> Any:
+    value, count = None, 0
+    for event in events:
+        if isinstance(event, yaml.DocumentStartEvent):
+            count += 1
+            if count > 1:
+                document.problems.append((_position(event), "a second document; a recipe is one"))
+                return value
+        elif isinstance(event, yaml.NodeEvent):
+            value = _read_node(event, events, (), document)
+    return value
+
+
+def _read_node(event: yaml.NodeEvent, events: Iterator[yaml.Event], path: Path, document: Document) -> Any:
+    here = _position(event)
+    document.values[path] = here
+    if len(path) > DEEPEST_LEVEL:
+        raise _TooDeep(f"nested deeper than {DEEPEST_LEVEL} levels at line {here[0]}; is this a recipe?")
+    if isinstance(event, yaml.AliasEvent):
+        document.problems.append((here, f"alias *{event.anchor}: a recipe holds plain values; write it out"))
+        return None
+    if event.anchor is not None:
+        document.problems.append((here, f"anchor &{event.anchor}: a recipe holds plain values; remove it"))
+    if getattr(event, "tag", None) is not None:
+        document.problems.append((here, f"tag {event.tag}: a recipe holds plain values; remove it"))
+    if isinstance(event, yaml.ScalarEvent):
+        return read_scalar(event.value) if event.implicit[0] else event.value
+    if isinstance(event, yaml.SequenceStartEvent):
+        return _read_sequence(events, path, document)
+    return _read_mapping(events, path, document)
+
+
+def _read_sequence(events: Iterator[yaml.Event], path: Path, document: Document) -> list[Any]:
+    items: list[Any] = []
+    while not isinstance(event := next(events), yaml.SequenceEndEvent):
+        items.append(_read_node(event, events, (*path, len(items)), document))
+    return items
+
+
+def _read_mapping(events: Iterator[yaml.Event], path: Path, document: Document) -> dict[str, Any]:
+    mapping: dict[str, Any] = {}
+    while not isinstance(event := next(events), yaml.MappingEndEvent):
+        if isinstance(event, yaml.ScalarEvent):
+            key = event.value
+        else:
+            document.problems.append((_position(event), "a key must be a word"))
+            key = repr(_read_node(event, events, (*path, "?"), document))
+        here = (*path, key)
+        if key in mapping:
+            line = document.keys[here][0]
+            name = ".".join(map(str, here))
+            document.problems.append((_position(event), f"{name}: set twice; first on line {line}, remove one"))
+        document.keys[here] = _position(event)
+        mapping[key] = _read_node(next(events), events, here, document)
+    return mapping
+
+
+def _position(event: yaml.Event) -> Position:
+    return event.start_mark.line + 1, event.start_mark.column + 1

@@ -1,0 +1,58 @@
+"""What a recipe means to a library's trainer."""
+
+from typing import Any
+
+from eyas.distributed.topology import world_size
+from eyas.errors import PreflightError
+from eyas.hardware import has_gpu
+from eyas.recipe import Recipe
+from eyas.run_directory import RunDirectory
+
+OWN = {"global_batch_size", "max_length", "eval_steps", "bf16", "fp16"}
+"""Settings that are translated rather than handed on."""
+
+
+def accumulation_steps(recipe: Recipe, ranks: int) -> int:
+    """Return micro-batches per optimizer step, so that the global batch is what the recipe says on any ranks."""
+    training = recipe.training
+    together = training.per_device_train_batch_size * ranks
+    steps, rest = divmod(training.global_batch_size, together)
+    if rest or not steps:
+        raise PreflightError(
+            f"training.global_batch_size {training.global_batch_size} is not a multiple of {together} "
+            f"({training.per_device_train_batch_size} rows × {ranks} ranks); change one of the three"
+        )
+    return steps
+
+
+def mixed_precision(recipe: Recipe) -> str:
+    """Return what the recipe computes in: `bf16` or `fp16` under autocast, else `no`."""
+    if recipe.training.bf16 or (recipe.training.bf16 is None and recipe.model.dtype == "bfloat16"):
+        return "bf16"
+    if recipe.training.fp16 or (recipe.training.fp16 is None and recipe.model.dtype == "float16"):
+        return "fp16"
+    return "no"
+
+
+def trainer_arguments(recipe: Recipe, run: RunDirectory) -> dict[str, Any]:
+    """Return the keyword arguments that every task's trainer shares."""
+    training = recipe.training
+    handed_on = training.model_dump(exclude=OWN | set(training.library_arguments))
+    precision = mixed_precision(recipe)
+    return {
+        **handed_on,
+        **training.library_arguments,
+        "output_dir": str(run.checkpoints),
+        "gradient_accumulation_steps": accumulation_steps(recipe, world_size()),
+        "bf16": precision == "bf16",
+        "fp16": precision == "fp16",
+        "use_cpu": not has_gpu(),
+        "eval_strategy": "no" if training.eval_steps is None else "steps",
+        "eval_steps": training.eval_steps,
+        "report_to": recipe.tracking.report_to,
+        "run_name": run.path.name,
+        "logging_nan_inf_filter": False,  # a NaN loss would be logged as 0.0
+        "include_num_input_tokens_seen": "non_padding",  # tokens/s
+        "disable_tqdm": True,  # our own progress lines
+        "dataloader_pin_memory": has_gpu(),
+    }

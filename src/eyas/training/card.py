@@ -1,0 +1,105 @@
+"""What really runs, held against what was asked for."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from eyas.distributed.topology import Topology, differences, running_topology
+from eyas.errors import PreflightError
+from eyas.model.quantization import quantized_names
+from eyas.recipe import Recipe
+from eyas.tasks.arguments import accumulation_steps, mixed_precision
+
+
+@dataclass(frozen=True)
+class Card:
+    """What one look at the built trainer tells."""
+
+    topology: Topology
+    device: str
+    weights: str
+    mixed_precision: str
+    attention: str
+    quantized_layers: int
+    trainable: int
+    total: int
+    trainable_dtypes: list[str]
+    micro_batch: int
+    accumulation: int
+    rows: int
+
+    @property
+    def global_batch(self) -> int:
+        """Rows per optimizer step over all ranks."""
+        return self.micro_batch * self.accumulation * self.topology.processes
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for the manifest."""
+        return {**asdict(self), "global_batch": self.global_batch}
+
+    def text(self) -> str:
+        """Return the card as it is printed."""
+        compute = {"no": self.weights, "bf16": "bfloat16 autocast", "fp16": "float16 autocast"}[self.mixed_precision]
+        return "\n".join(
+            [
+                "what runs:",
+                f"  ranks         {self.topology.processes} × {self.device}, {self.topology.strategy}",
+                f"  precision     weights {self.weights}, computing in {compute}, training {'+'.join(self.trainable_dtypes)}",
+                f"  attention     {self.attention}",
+                f"  quantized     {self.quantized_layers} layers",
+                f"  trainable     {self.trainable:,} of {self.total:,} parameters ({self.trainable / self.total:.2%})",
+                f"  global batch  {self.global_batch} = {self.micro_batch} micro × {self.accumulation} accumulated "
+                f"× {self.topology.processes} ranks; {self.rows:,} rows",
+            ]
+        )
+
+
+def card_of(recipe: Recipe, trainer: Any) -> Card:
+    """Return what the trainer, its model and its accelerator say of themselves."""
+    model = trainer.model
+    trained = [p for p in model.parameters() if p.requires_grad]
+    quantized = quantized_names(model)
+    return Card(
+        topology=running_topology(trainer.accelerator),
+        device=str(trainer.accelerator.device.type),
+        weights=str(model.dtype).removeprefix("torch.") + (_bits(recipe) if quantized else ""),
+        mixed_precision=str(trainer.accelerator.mixed_precision),
+        attention=str(getattr(model.config, "_attn_implementation", "unknown")),
+        quantized_layers=len(quantized),
+        trainable=sum(_size(p) for p in trained),
+        total=sum(_size(p) for p in model.parameters()),
+        trainable_dtypes=sorted({str(p.dtype).removeprefix("torch.") for p in trained}),
+        micro_batch=trainer.args.per_device_train_batch_size,
+        accumulation=trainer.args.gradient_accumulation_steps,
+        rows=len(trainer.train_dataset),
+    )
+
+
+def refuse_what_was_not_asked(card: Card, asked: Topology, recipe: Recipe) -> None:
+    """Raise PreflightError on every rank, with one line for each thing that would run otherwise than asked."""
+    found = differences(asked, card.topology)
+    steps = accumulation_steps(recipe, card.topology.processes)
+    if card.global_batch != recipe.training.global_batch_size or card.accumulation != steps:
+        found.append(f"training.global_batch_size {recipe.training.global_batch_size} was asked for; {card.global_batch} runs")
+    if card.mixed_precision != mixed_precision(recipe):
+        found.append(f"{mixed_precision(recipe)} autocast was asked for; {card.mixed_precision} runs")
+    if (recipe.quantization is not None) != bool(card.quantized_layers):
+        found.append(f"quantization was {'asked for' if recipe.quantization else 'not asked for'}; {card.quantized_layers} layers are")
+    if card.trainable == 0:
+        found.append("nothing would train")
+    if found:
+        raise PreflightError("what would run is not what was asked:\n  " + "\n  ".join(found))
+
+
+def _size(parameter: Any) -> int:
+    """Return how many weights a parameter stands for: ZeRO-3 holds them elsewhere, 4-bit storage holds two a byte."""
+    if hasattr(parameter, "ds_numel"):
+        return int(parameter.ds_numel)
+    state = getattr(parameter, "quant_state", None)
+    return int(state.shape.numel()) if state is not None else int(parameter.numel())
+
+
+def _bits(recipe: Recipe) -> str:
+    quantization = recipe.quantization
+    if quantization is None:
+        return ""
+    return f" over {quantization.bnb_4bit_quant_type} 4-bit" if quantization.load_in_4bit else " over int8"

@@ -1,0 +1,63 @@
+"""What a run records about itself."""
+
+import hashlib
+import subprocess
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from eyas import __version__
+from eyas.data.splits import Splits
+from eyas.hardware import peak_bytes, this_machine
+from eyas.preflight.versions import installed_versions
+from eyas.recipe import Recipe
+from eyas.training.card import Card
+
+
+def beginning(recipe: Recipe, card: Card, splits: Splits, base: str) -> dict[str, Any]:
+    """Return what is known before the first step."""
+    return {
+        "status": "running",
+        "started": _now(),
+        "eyas": __version__,
+        "commit": _commit(),
+        "versions": installed_versions(),
+        "hardware": this_machine().as_dict(),
+        "runs": card.as_dict(),
+        "seed": recipe.training.seed,
+        "labels": splits.labels,
+        "digests": {
+            "recipe": "sha256:" + hashlib.sha256(recipe.to_yaml().encode()).hexdigest(),
+            "data": {name: "sha256:" + part["digest"] for name, part in splits.report.items()},
+            "base": base,
+        },
+    }
+
+
+def finished(trainer: Any) -> dict[str, Any]:
+    """Return what is known after the last step."""
+    state = trainer.state
+    last = next((line for line in reversed(state.log_history) if "train_loss" in line), {})
+    return {
+        "status": "finished",
+        "ended": _now(),
+        "steps": state.global_step,
+        "train_loss": last.get("train_loss"),
+        "train_seconds": last.get("train_runtime"),
+        "tokens": state.num_input_tokens_seen,
+        "peak_bytes": peak_bytes(),
+    }
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _commit() -> str | None:
+    """Return the commit of the eyas that runs, with + when its tree has been changed; None outside a checkout."""
+    here = Path(__file__).parent
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+    if head.returncode:
+        return None
+    changed = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=False)
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")

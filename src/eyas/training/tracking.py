@@ -1,0 +1,53 @@
+"""Trackers mirror a run; one that is down neither stops nor delays it."""
+
+import logging
+import os
+import socket
+from typing import Any
+from urllib.parse import urlsplit
+
+from eyas.recipe import Recipe
+from eyas.run_directory import RunDirectory
+
+logger = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 4.0
+
+
+def start_tracker(recipe: Recipe, run: RunDirectory) -> None:
+    """Begin the tracker's record where one was asked for; wandb goes offline, loudly, when its server is out of reach.
+
+    wandb 0.31 left alone waits 90 s for a server that is down and then ends the run. Called on rank 0 only.
+    """
+    if recipe.tracking.report_to == "tensorboard":
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(run.tracker)
+    if recipe.tracking.report_to != "wandb":
+        return
+    import wandb
+
+    mode = recipe.tracking.mode
+    if mode == "online" and (reason := _out_of_reach(wandb)) is not None:
+        logger.warning("wandb: %s. Recording offline in %s; send it later with `wandb sync`", reason, run.tracker)
+        mode = "offline"
+    run.tracker.mkdir(parents=True, exist_ok=True)
+    wandb.init(
+        project=recipe.tracking.project,
+        name=run.path.name,
+        dir=str(run.tracker),
+        mode=mode,
+        config=recipe.model_dump(mode="json"),
+        settings=wandb.Settings(init_timeout=PATIENCE_SECONDS, silent=True, console="off", disable_git=True),
+    )
+
+
+def _out_of_reach(wandb: Any) -> str | None:
+    """Return why an online record cannot begin, or None when it can."""
+    address = urlsplit(wandb.Settings().base_url)
+    port = address.port or (80 if address.scheme == "http" else 443)
+    try:
+        socket.create_connection((address.hostname or "", port), timeout=PATIENCE_SECONDS).close()
+    except OSError as error:
+        return f"{address.hostname}:{port} does not answer ({error})"
+    if not wandb.api.api_key:
+        return "no login (run `wandb login`)"
+    return None
