@@ -4,7 +4,28 @@ import json
 import random
 from pathlib import Path
 
-WORDS = "the falcon flew over a green hill and saw small mice run from it in fear while we sat still".split()
+WORDS = [
+    "the",
+    "falcon",
+    "flew",
+    "over",
+    "a",
+    "green",
+    "hill",
+    "and",
+    "saw",
+    "small",
+    "mice",
+    "run",
+    "from",
+    "it",
+    "in",
+    "fear",
+    "while",
+    "we",
+    "sat",
+    "still",
+]
 
 
 def tokenizer(folder: Path, chat: bool = False, bert: bool = False) -> None:
@@ -58,7 +79,9 @@ def llama(folder: Path) -> Path:
 def distilbert(folder: Path) -> Path:
     from transformers import DistilBertConfig, DistilBertModel
 
-    config = DistilBertConfig(vocab_size=400, dim=64, hidden_dim=128, n_layers=2, n_heads=4, max_position_embeddings=512)
+    config = DistilBertConfig(
+        vocab_size=400, dim=64, hidden_dim=128, n_layers=2, n_heads=4, max_position_embeddings=512
+    )
     return _write(folder, DistilBertModel, config, bert=True)
 
 

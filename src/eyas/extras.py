@@ -11,6 +11,4 @@ def require(module: str, extra: str) -> ModuleType:
     try:
         return import_module(module)
     except ModuleNotFoundError as missing:
-        raise PreflightError(
-            f"{module} is not installed. Install it with: pip install 'eyas[{extra}]'"
-        ) from missing
+        raise PreflightError(f"{module} is not installed. Install it with: pip install 'eyas[{extra}]'") from missing

@@ -1,8 +1,10 @@
 """Scores of predictions, as pure functions over plain sequences."""
 
-import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+Row = TypeVar("Row")
 
 
 def accuracy(predictions: Sequence[object], references: Sequence[object]) -> float:
@@ -21,19 +23,16 @@ def macro_f1(predictions: Sequence[object], references: Sequence[object]) -> flo
     return mean(scores)
 
 
-def perplexity(loss: float) -> float:
-    """Return e to the mean negative log-likelihood per token (in nats)."""
-    return math.exp(loss)
-
-
 def mean(values: Sequence[float]) -> float:
     """Return the arithmetic mean; an empty sequence is a programmer's mistake."""
     assert values, "no values to average"
     return sum(values) / len(values)
 
 
-def bootstrap_interval(values: Sequence[float], resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """Return the 95 % percentile-bootstrap interval of the mean (Efron 1979), the same for the same values."""
+def bootstrap_interval(
+    rows: Sequence[Row], statistic: Callable[[Sequence[Row]], float], resamples: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """Return the 95 % percentile-bootstrap interval of a statistic (Efron 1979), the same for the same rows."""
     generator = random.Random(seed)
-    means = sorted(mean(generator.choices(values, k=len(values))) for _ in range(resamples))
-    return means[int(0.025 * resamples)], means[int(0.975 * resamples) - 1]
+    found = sorted(statistic(generator.choices(rows, k=len(rows))) for _ in range(resamples))
+    return found[int(0.025 * resamples)], found[int(0.975 * resamples) - 1]

@@ -94,7 +94,9 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             self.recipe.write_text(recipe, encoding="utf-8")
         except OSError as error:
-            raise CheckpointError(f"{self.path}: cannot be written: {error.strerror}; name another run_directory=…") from None
+            raise CheckpointError(
+                f"{self.path}: cannot be written: {error.strerror}; name another run_directory=…"
+            ) from None
 
     def record(self, **entries: Any) -> None:
         """Add entries to the manifest; the file is replaced whole, so that a reader never sees half of it."""

@@ -64,3 +64,18 @@ def answer_text(completion: Any) -> str:
 def as_chat(tokenizer: Any, text: str) -> Any:
     """Return a bare prompt as one user turn where the tokenizer has a chat template, else unchanged."""
     return [{"role": "user", "content": text}] if tokenizer.chat_template else text
+
+
+def one_answer_at_the_end(row: Row) -> bool:
+    """Return whether a chat has a single assistant turn, its last; then it is a prompt and its completion."""
+    roles = [message["role"] for message in row["messages"]]
+    return roles.count("assistant") == 1 and roles[-1] == "assistant"
+
+
+def as_prompt_completion(table: Any) -> Any:
+    """Return chats of one answer as prompt and completion, which need no marks in the chat template to be masked."""
+
+    def split(row: Row) -> dict[str, Any]:
+        return {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]}
+
+    return table.map(split, remove_columns=table.column_names, desc="Splitting prompts from answers")

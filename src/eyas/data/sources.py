@@ -6,6 +6,7 @@ from typing import Any
 from eyas.errors import DataError
 from eyas.recipe.data import FILE_KINDS, Source
 
+
 def load_source(source: Source) -> Any:
     """Return every row of the source as a datasets.Dataset; a local file never needs a network."""
     import datasets

@@ -37,7 +37,9 @@ def load_labelled_splits(data: Data, tokenizer: Any, max_positions: int, seed: i
     Rows longer than `max_positions` tokens are cut later, left out before the subset is drawn, or refused, as
     `data.longer_than_model` says; each is counted.
     """
-    train, evaluation, report = _tables(data.model_copy(update={"train": _all(data.train), "evaluation": _all(data.evaluation)}), seed)
+    train, evaluation, report = _tables(
+        data.model_copy(update={"train": _all(data.train), "evaluation": _all(data.evaluation)}), seed
+    )
     labels = data.labels or _label_names(train, data.label_column)
     tables = []
     for name, table, source in (("train", train, data.train), ("evaluation", evaluation, data.evaluation)):

@@ -33,11 +33,6 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def local_rank() -> int:
-    """Return this process's rank on its own machine; 0 without a launcher."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
-
-
 def started_topology() -> Topology:
     """Return what the launcher's environment announces to this process, before any library acts on it."""
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":

@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eyas.distributed.topology import local_rank
 from eyas.errors import PreflightError
-from eyas.hardware import has_gpu
 from eyas.model.precision import torch_dtype
 from eyas.model.quantization import bits_and_bytes_config, falcon_can_be_quantized, left_unquantized
 from eyas.recipe.model import Model, Quantization
@@ -27,7 +25,9 @@ def load_config(model: Model, labels: Sequence[str] | None = None) -> Any:
             model.name, revision=model.revision, trust_remote_code=model.trust_remote_code, **classes
         )
     except (OSError, ValueError) as error:
-        raise PreflightError(f"model.name {model.name}: neither a folder with a model nor on the hub: {error}") from error
+        raise PreflightError(
+            f"model.name {model.name}: neither a folder with a model nor on the hub: {error}"
+        ) from error
 
 
 def empty_model(config: Any, auto_model: str) -> Any:
@@ -55,7 +55,6 @@ def load_model(
         options["attn_implementation"] = model.attn_implementation
     if quantization is not None:
         options["quantization_config"] = bits_and_bytes_config(quantization, model, in_full)
-        options["device_map"] = {"": local_rank() if has_gpu() else "cpu"}
     try:
         with falcon_can_be_quantized():
             loaded, information = getattr(transformers, auto_model).from_pretrained(

@@ -58,7 +58,7 @@ def _nothing_held_out(recipe: Recipe) -> Iterator[Finding]:
 
 def _model_folder(recipe: Recipe) -> Iterator[Finding]:
     name = recipe.model.name
-    looks_local = name.startswith((".", "/", "~", "demo/")) or name.count("/") > 1 or os.sep != "/" and os.sep in name
+    looks_local = name.startswith((".", "/", "~", "demo/")) or name.count("/") > 1 or (os.sep != "/" and os.sep in name)
     if looks_local and not (Path(name) / "config.json").is_file():
         hint = "run `eyas demo` first" if name.startswith("demo/") else "name a model folder or a hub id"
         yield Finding(f"{name} is no folder with a config.json", "model.name", True, hint)

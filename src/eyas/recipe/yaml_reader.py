@@ -38,7 +38,9 @@ def read_yaml(text: str) -> Document:
     """Return the document of a text; a text that is no YAML at all has one problem and no value."""
     document = Document()
     if len(text.encode()) > LARGEST_BYTES:
-        document.problems.append(((1, 1), f"a recipe of more than {LARGEST_BYTES // 1024} KiB; is this the right file?"))
+        document.problems.append(
+            ((1, 1), f"a recipe of more than {LARGEST_BYTES // 1024} KiB; is this the right file?")
+        )
         return document
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:

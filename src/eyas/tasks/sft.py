@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from eyas.data.formats import Row, whole_ids
+from eyas.data.formats import Row, as_prompt_completion, one_answer_at_the_end, whole_ids
 from eyas.data.splits import Splits, load_text_splits
 from eyas.errors import DataError
 from eyas.hardware import has_gpu
@@ -29,13 +29,19 @@ def build_trainer(recipe: Recipe, arguments: Any, model: Any, tokenizer: Any, sp
     """Return the SFTTrainer, with loss on answers only wherever the rows say what the answer is."""
     from trl import SFTTrainer
 
-    if splits.format == "messages":
-        arguments.assistant_only_loss = recipe.training.library_arguments.get("assistant_only_loss", True)
+    answers_only = recipe.training.library_arguments.get("assistant_only_loss", True)
+    arguments.assistant_only_loss = False
+    train, evaluation = splits.train, splits.evaluation if recipe.training.eval_steps else None
+    if splits.format == "messages" and answers_only:
+        if all(one_answer_at_the_end(row) for table in (train, evaluation) if table for row in table):
+            train, evaluation = as_prompt_completion(train), evaluation and as_prompt_completion(evaluation)
+        else:
+            arguments.assistant_only_loss = True
     trainer = SFTTrainer(
         model=model,
         args=arguments,
-        train_dataset=splits.train,
-        eval_dataset=splits.evaluation if recipe.training.eval_steps else None,
+        train_dataset=train,
+        eval_dataset=evaluation,
         processing_class=tokenizer,
         # Given the config rather than a wrapped model, TRL names and saves one adapter.
         peft_config=lora_config(recipe.adapter, TASK.peft_task_type) if recipe.adapter else None,

@@ -79,11 +79,15 @@ def refuse_what_was_not_asked(card: Card, asked: Topology, recipe: Recipe) -> No
     found = differences(asked, card.topology)
     steps = accumulation_steps(recipe, card.topology.processes)
     if card.global_batch != recipe.training.global_batch_size or card.accumulation != steps:
-        found.append(f"training.global_batch_size {recipe.training.global_batch_size} was asked for; {card.global_batch} runs")
+        found.append(
+            f"training.global_batch_size {recipe.training.global_batch_size} was asked for; {card.global_batch} runs"
+        )
     if card.mixed_precision != mixed_precision(recipe):
         found.append(f"{mixed_precision(recipe)} autocast was asked for; {card.mixed_precision} runs")
     if (recipe.quantization is not None) != bool(card.quantized_layers):
-        found.append(f"quantization was {'asked for' if recipe.quantization else 'not asked for'}; {card.quantized_layers} layers are")
+        found.append(
+            f"quantization was {'asked for' if recipe.quantization else 'not asked for'}; {card.quantized_layers} layers are"
+        )
     if card.trainable == 0:
         found.append("nothing would train")
     if found:

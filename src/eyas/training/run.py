@@ -10,8 +10,8 @@ from eyas.preflight.checks import check, refuse_if_blocked
 from eyas.preflight.versions import refuse_old_versions
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory, write_json
-from eyas.training.card import card_of, refuse_what_was_not_asked
 from eyas.training.callbacks import say, watch
+from eyas.training.card import card_of, refuse_what_was_not_asked
 from eyas.training.checkpoint import last_complete_checkpoint, save_and_reopen
 from eyas.training.manifest import beginning, finished
 from eyas.training.tracking import start_tracker
@@ -29,16 +29,14 @@ def train(recipe: Recipe, run: RunDirectory, resume: bool = False) -> None:
     from eyas.tasks import TASKS
 
     task = TASKS[recipe.task]
-    arguments = task.arguments_for(recipe, run)  # before the model: ZeRO-3 shards weights while they load
     tokenizer = load_tokenizer(recipe.model)
     # Rows before weights: they are quick to refuse, and a classifier's head has as many outputs as there are labels.
-    config = load_config(recipe.model)
-    splits = task.load_splits(recipe.data, tokenizer, max_positions(config), recipe.training.seed)
-    refuse_if_ranks_differ("training rows", splits.report["train"]["digest"])
-    if splits.labels is not None:
-        config = load_config(recipe.model, splits.labels)
+    splits = task.load_splits(recipe.data, tokenizer, max_positions(load_config(recipe.model)), recipe.training.seed)
+    config = load_config(recipe.model, splits.labels)
     if recipe.adapter is not None:
         say(resolve(recipe.adapter, task.peft_task_type, empty_model(config, task.auto_model)).table())
+    arguments = task.arguments_for(recipe, run)  # before the model: ZeRO-3 shards weights while they load
+    refuse_if_ranks_differ("training rows", splits.report["train"]["digest"])
     in_full = (recipe.adapter.modules_to_save or []) if recipe.adapter else []
     model, random = load_model(recipe.model, recipe.quantization, config, task.auto_model, in_full)
     trainer = task.build_trainer(recipe, arguments, model, tokenizer, splits)

@@ -1,0 +1,51 @@
+"""Arguments that several verbs take, described once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from eyas.recipe import Recipe, load_recipe
+from eyas.run_directory import RunDirectory
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, such as recipes/falcon7b_qlora.yaml.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[SECTION.KEY=VALUE]…", help="Settings that differ, such as training.max_steps=10."),
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/falcon7b_qlora.")]
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A finished run with what its verbs need."""
+
+    directory: RunDirectory
+    recipe: Recipe
+    task: Any
+    tokenizer: Any
+    splits: Any
+
+    @property
+    def labels(self) -> Sequence[str] | None:
+        """Names of the classes, or None."""
+        return self.splits.labels  # type: ignore[no-any-return]
+
+
+def open_run(folder: Path) -> OpenRun:
+    """Return a run with its recipe, tokenizer and rows, as training recorded them."""
+    directory = RunDirectory(folder)
+    directory.read_recipe()
+    recipe = load_recipe(directory.recipe)
+
+    from eyas.model.load import load_config, max_positions
+    from eyas.model.tokenizer import load_tokenizer
+    from eyas.tasks import TASKS
+
+    task = TASKS[recipe.task]
+    tokenizer = load_tokenizer(recipe.model)
+    positions = max_positions(load_config(recipe.model))
+    splits = task.load_splits(recipe.data, tokenizer, positions, recipe.training.seed)
+    return OpenRun(directory, recipe, task, tokenizer, splits)

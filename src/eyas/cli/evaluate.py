@@ -1,0 +1,29 @@
+"""`eyas evaluate`: one of a run's models on its held-out rows."""
+
+from typing import Annotated
+
+import typer
+
+from eyas.cli.arguments import RunFolder, open_run
+from eyas.cli.mistakes import mistakes_as_text
+
+
+def evaluate(
+    run: RunFolder,
+    which: Annotated[str, typer.Option("--model", help="tuned, merged or base.")] = "tuned",
+) -> None:
+    """Score a run's tuned (or merged, or base) model on its held-out rows, with 95 % bootstrap intervals."""
+    with mistakes_as_text():
+        opened = open_run(run)
+
+        from eyas.cli.tables import print_table
+        from eyas.evaluation.compare import compare
+        from eyas.evaluation.evaluate import evaluate as score
+        from eyas.evaluation.evaluate import majority
+        from eyas.inference.adapters import load, which_model
+
+        name = which_model(which)
+        model = load(opened.directory, opened.recipe, opened.task.auto_model, opened.labels, name)
+        records = {name: score(model, opened.tokenizer, opened.recipe, opened.splits)}
+        comparison = compare(opened.recipe, records, majority(opened.recipe, opened.splits))
+        print_table(f"{comparison.rows} held-out rows", comparison.table())

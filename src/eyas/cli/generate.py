@@ -1,0 +1,34 @@
+"""`eyas generate`: ask a run's model."""
+
+from typing import Annotated
+
+import typer
+
+from eyas.cli.arguments import RunFolder, open_run
+from eyas.cli.mistakes import mistakes_as_text
+
+
+def generate(
+    run: RunFolder,
+    prompt: Annotated[list[str], typer.Option(help="What to ask; may be given several times.")],
+    which: Annotated[str, typer.Option("--model", help="tuned, merged or base.")] = "tuned",
+    max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer; the recipe's own if left out.")] = None,
+) -> None:
+    """Answer prompts with a run's tuned (or merged, or base) model, greedily."""
+    with mistakes_as_text():
+        opened = open_run(run)
+
+        from eyas.data.formats import as_chat, prompt_ids
+        from eyas.errors import PreflightError
+        from eyas.inference.adapters import load, which_model
+        from eyas.inference.generate import generate as answer
+
+        if opened.recipe.task != "sft":
+            raise PreflightError(
+                f"{run}: a {opened.recipe.task} model does not write; score it with eyas evaluate {run}"
+            )
+        model = load(opened.directory, opened.recipe, opened.task.auto_model, opened.labels, which_model(which))
+        prompts = [prompt_ids(opened.tokenizer, as_chat(opened.tokenizer, text)) for text in prompt]
+        longest = max_new_tokens or opened.recipe.evaluation.max_new_tokens
+        for text in answer(model, opened.tokenizer, prompts, longest):
+            typer.echo(text)

@@ -1,0 +1,23 @@
+"""`eyas VERB`: everything around a training run. Nothing here imports torch; a verb imports its room when it runs."""
+
+import typer
+
+from eyas.cli import check, demo, evaluate, generate, merge, parameters, report, schema, train
+
+app = typer.Typer(
+    help="From a recipe to an adapter, a merged model and a report, with the proof that they are what was trained.\n\n"
+    "eyas demo → eyas check RECIPE → eyas train RECIPE → eyas merge RUN → eyas report RUN",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for verb in (demo, check, parameters, train, merge, evaluate, report, generate, schema):
+    name = verb.__name__.rpartition(".")[2]
+    settings = {"ignore_unknown_options": False}
+    app.command(name, context_settings=settings)(getattr(verb, name))
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

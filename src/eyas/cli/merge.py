@@ -1,0 +1,35 @@
+"""`eyas merge`: the adapter into its own base, with the proof."""
+
+from typing import Annotated
+
+import typer
+
+from eyas.cli.arguments import RunFolder, open_run
+from eyas.cli.mistakes import mistakes_as_text
+
+
+def merge(
+    run: RunFolder,
+    onto_published: Annotated[
+        bool,
+        typer.Option("--onto-published", help="Merge into the full-precision base instead, to see what that costs."),
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write the model even past the tolerance.")] = False,
+) -> None:
+    """Merge a run's adapter into the base it was trained on, compare both, and write RUN/merged.
+
+    Exits with 1 and leaves nothing behind when the merged model is not what was trained.
+    """
+    with mistakes_as_text():
+        opened = open_run(run)
+
+        from eyas.evaluation.evaluate import held_out_rows
+        from eyas.export.merge import merge as merge_run
+
+        rows = held_out_rows(opened.recipe, opened.splits)[: opened.recipe.export.probe_rows]
+        probes = [opened.task.encode(row, opened.tokenizer, opened.recipe, opened.splits) for row in rows]
+        merge_run(
+            opened.directory, opened.recipe, opened.task.auto_model, opened.labels, opened.tokenizer, probes,
+            onto_published=onto_published, force=force, say=typer.echo,
+        )  # fmt: skip
+        typer.echo(f"merged: {opened.directory.merged} (next: eyas report {run})")

@@ -1,0 +1,25 @@
+"""`eyas parameters`: what a recipe's adapter sits on and how much of the model it trains."""
+
+import typer
+
+from eyas.cli.arguments import Overrides, RecipeFile
+from eyas.cli.mistakes import mistakes_as_text
+from eyas.recipe import load_recipe
+
+
+def parameters(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Count a recipe's trainable parameters from the model's config alone; no weights are loaded."""
+    with mistakes_as_text():
+        loaded = load_recipe(recipe, overrides or [])
+
+        from eyas.model.adapter import resolve
+        from eyas.model.load import empty_model, load_config
+        from eyas.tasks import TASKS
+
+        task = TASKS[loaded.task]
+        empty = empty_model(load_config(loaded.model, loaded.data.labels), task.auto_model)
+        if loaded.adapter is None:
+            total = sum(parameter.numel() for parameter in empty.parameters())
+            typer.echo(f"full fine-tuning: all of {total:,} parameters train")
+        else:
+            typer.echo(resolve(loaded.adapter, task.peft_task_type, empty).table())

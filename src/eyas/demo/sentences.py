@@ -1,0 +1,91 @@
+"""Sentences rated by twenty people each (Hutto and Gilbert, ICWSM 2014; MIT), as rows to learn from.
+
+A sentence's source is the file it comes from; its sentiment is its mean rating between -4 and 4, neutral within ±0.8.
+"""
+
+import hashlib
+import io
+import json
+import tarfile
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from eyas.demo.assets import read_from_tar
+
+INNER_ARCHIVE = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
+FILES = {
+    "movie": "movieReviewSnippets_GroundTruth.txt",
+    "tweet": "tweets_GroundTruth.txt",
+    "product": "amazonReviewSnippets_GroundTruth.txt",
+    "news": "nytEditorialSnippets_GroundTruth.txt",
+}
+SENTIMENTS = ("negative", "neutral", "positive")
+NEUTRAL_WITHIN = 0.8
+LENGTHS = range(20, 121)
+"""Characters. Short sentences keep the quickstart short on a laptop."""
+HELD_OUT_PER_CELL = 17
+TRAINING_PER_CELL = 180
+"""A cell is one source and one sentiment; twelve equal ones make chance 25 % and 33 %."""
+INSTRUCTION = 'Answer with JSON: {"source": "movie|tweet|product|news", "sentiment": "negative|neutral|positive"}'
+
+Row = dict[str, str]
+
+
+def write_sentences(archive: Path, folder: Path) -> dict[str, int]:
+    """Write train and test rows, labelled and as chats, and return how many there are of each."""
+    rows = _rows(archive)
+    cells: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in sorted(rows, key=_order):
+        cells[row["source"], row["sentiment"]].append(row)
+    smallest = min(map(len, cells.values()))
+    assert len(cells) == 12 and smallest >= HELD_OUT_PER_CELL + TRAINING_PER_CELL, f"a cell has only {smallest} rows"
+    test = [row for cell in cells.values() for row in cell[:HELD_OUT_PER_CELL]]
+    train = [row for cell in cells.values() for row in cell[HELD_OUT_PER_CELL:][:TRAINING_PER_CELL]]
+    folder.mkdir(parents=True)
+    for name, part in (("train", sorted(train, key=_order)), ("test", sorted(test, key=_order))):
+        _write(folder / f"sentiment_{name}.jsonl", part)
+        _write(folder / f"chat_{name}.jsonl", map(_as_chat, part))
+    return {"train": len(train), "test": len(test)}
+
+
+def _rows(archive: Path) -> list[Row]:
+    found: dict[str, Row] = {}
+    with tarfile.open(fileobj=io.BytesIO(read_from_tar(archive, INNER_ARCHIVE))) as inner:
+        for source, file in FILES.items():
+            member = inner.extractfile(f"hutto_ICWSM_2014/{file}")
+            assert member is not None, f"the archive holds no {file}"
+            for line in member.read().decode("latin-1").splitlines():
+                _, rating, text = line.split("\t", 2)
+                text = " ".join(text.split())
+                if len(text) in LENGTHS:  # a sentence that stands twice is kept once, so that no split shares it
+                    found.setdefault(
+                        text.casefold(), {"text": text, "source": source, "sentiment": _sentiment(float(rating))}
+                    )
+    return list(found.values())
+
+
+def _sentiment(rating: float) -> str:
+    if abs(rating) <= NEUTRAL_WITHIN:
+        return "neutral"
+    return "positive" if rating > 0 else "negative"
+
+
+def _order(row: Row) -> str:
+    """Order by a hash of the text: as good as random, and the same on every machine."""
+    return hashlib.sha256(row["text"].encode()).hexdigest()
+
+
+def _as_chat(row: Row) -> dict[str, list[dict[str, str]]]:
+    answer = json.dumps({"source": row["source"], "sentiment": row["sentiment"]})
+    return {
+        "messages": [
+            {"role": "system", "content": INSTRUCTION},
+            {"role": "user", "content": row["text"]},
+            {"role": "assistant", "content": answer},
+        ]
+    }
+
+
+def _write(file: Path, rows: Iterable[object]) -> None:
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Before and after, on rows that were held out."""

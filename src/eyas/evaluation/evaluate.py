@@ -1,0 +1,131 @@
+"""One record for each held-out row: its loss, what the model said, and whether that was right."""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from eyas.data.formats import answer_text, prompt_ids, split_turn
+from eyas.data.splits import Splits
+from eyas.errors import DataError
+from eyas.inference.generate import generate
+from eyas.metrics import accuracy, macro_f1, mean
+from eyas.recipe import Recipe
+from eyas.tasks import TASKS
+
+Record = dict[str, Any]
+Statistic = Callable[[Sequence[Record]], float]
+
+LOSS = "loss (nats per token)"
+
+
+def held_out_rows(recipe: Recipe, splits: Splits) -> list[Any]:
+    """Return the rows that are scored: the first `evaluation.rows` held-out ones, or training rows without any."""
+    table = splits.evaluation if splits.evaluation is not None else splits.train
+    count = min(len(table), recipe.evaluation.rows or len(table))
+    return list(table.select(range(count)))
+
+
+def evaluate(model: Any, tokenizer: Any, recipe: Recipe, splits: Splits) -> list[Record]:
+    """Return the records of a model, in the order of the rows."""
+    rows = held_out_rows(recipe, splits)
+    if recipe.task == "sequence_classification":
+        return _classified(model, tokenizer, recipe, splits, rows)
+    return _answered(model, tokenizer, recipe, splits, rows)
+
+
+def statistics(recipe: Recipe, records: Sequence[Record]) -> dict[str, Statistic]:
+    """Return what is measured over records of this recipe, by name."""
+    found: dict[str, Statistic] = {LOSS: lambda some: mean([record["loss"] for record in some])}
+    if recipe.task == "sequence_classification":
+        found["accuracy"] = lambda some: accuracy([r["answer"] for r in some], [r["expected"] for r in some])
+        found["F1 (macro)"] = lambda some: macro_f1([r["answer"] for r in some], [r["expected"] for r in some])
+    for name in records[0].get("right", {}):
+        found[name] = lambda some, name=name: mean([float(record["right"][name]) for record in some])  # type: ignore[misc]
+    return found
+
+
+def majority(recipe: Recipe, splits: Splits) -> dict[str, Record]:
+    """Return, for each measure of a choice, what always giving the commonest training answer scores."""
+    rows = held_out_rows(recipe, splits)
+    if recipe.task == "sequence_classification":
+        commonest = _commonest(list(splits.train["label"]))
+        return {
+            "accuracy": {
+                "answer": splits.labels[commonest],
+                "score": mean([float(r["label"] == commonest) for r in rows]),
+            }
+        }  # type: ignore[index]
+    found = {}
+    for field in recipe.evaluation.json_fields:
+        training = [_expected_fields(recipe, splits, row)[field] for row in splits.train]
+        commonest = _commonest(training)
+        held_out = [_expected_fields(recipe, splits, row)[field] for row in rows]
+        found[field] = {"answer": commonest, "score": mean([float(value == commonest) for value in held_out])}
+    return found
+
+
+def _classified(model: Any, tokenizer: Any, recipe: Recipe, splits: Splits, rows: list[Any]) -> list[Record]:
+    labels = splits.labels or []
+    records = []
+    for row in rows:
+        logits, loss = _forward(model, TASKS[recipe.task].encode(row, tokenizer, recipe, splits))
+        chosen = labels[int(logits.argmax(-1))]
+        records.append({"text": row["text"], "expected": labels[row["label"]], "answer": chosen, "loss": loss})
+    return records
+
+
+def _answered(model: Any, tokenizer: Any, recipe: Recipe, splits: Splits, rows: list[Any]) -> list[Record]:
+    records = [{"loss": _forward(model, TASKS[recipe.task].encode(row, tokenizer, recipe, splits))[1]} for row in rows]
+    turns = [split_turn(row, splits.format, recipe.data.text_column) for row in rows]
+    if splits.format == "text":
+        return records
+    prompts = [prompt_ids(tokenizer, prompt) for prompt, _ in turns]
+    answers = generate(model, tokenizer, prompts, recipe.evaluation.max_new_tokens)
+    for record, (prompt, completion), answer in zip(records, turns, answers, strict=True):
+        expected = answer_text(completion)
+        record |= {"prompt": prompt, "expected": expected, "answer": answer, "right": _right(recipe, expected, answer)}
+    return records
+
+
+def _right(recipe: Recipe, expected: str, answer: str) -> dict[str, bool]:
+    if not recipe.evaluation.json_fields:
+        return {"exact match": answer.strip() == expected.strip()}
+    said, wanted = _parsed(answer), _parsed(expected) or {}
+    fields = {name: said is not None and said.get(name) == wanted.get(name) for name in recipe.evaluation.json_fields}
+    return {"valid JSON": said is not None, **fields}
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _expected_fields(recipe: Recipe, splits: Splits, row: Any) -> dict[str, Any]:
+    expected = answer_text(split_turn(row, splits.format, recipe.data.text_column)[1])
+    fields = _parsed(expected)
+    if fields is None or not fields.keys() >= set(recipe.evaluation.json_fields):
+        wanted = ", ".join(recipe.evaluation.json_fields)
+        raise DataError(f"evaluation.json_fields: a row's answer is no JSON with {wanted}: {expected[:80]!r}")
+    return fields
+
+
+def _forward(model: Any, encoded: dict[str, Any]) -> tuple[Any, float]:
+    """Return one row's logits and its mean loss. Rows go one by one: there is no padding to get wrong."""
+    import torch
+
+    on_device = {name: value.to(model.device) for name, value in encoded.items()}
+    labels = on_device.pop("labels")
+    with torch.inference_mode():
+        logits = model(**on_device).logits.float()
+    if labels.dim() == 2:  # a token at each position; each position predicts the next
+        loss = torch.nn.functional.cross_entropy(logits[0, :-1], labels[0, 1:], ignore_index=-100)
+    else:
+        loss = torch.nn.functional.cross_entropy(logits, labels)
+    return logits, float(loss)
+
+
+def _commonest(values: list[Any]) -> Any:
+    return max(sorted(set(values)), key=values.count)

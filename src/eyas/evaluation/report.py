@@ -1,0 +1,79 @@
+"""report/: the table, the curve, the proof and what the models said."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from eyas.evaluation.compare import Comparison
+from eyas.evaluation.evaluate import Record
+from eyas.evaluation.plots import plot_loss
+from eyas.recipe import Recipe
+from eyas.run_directory import RunDirectory
+
+SHOWN_ROWS = 5
+
+
+def write_report(
+    run: RunDirectory,
+    recipe: Recipe,
+    comparison: Comparison,
+    records: Mapping[str, Sequence[Record]],
+    answers: Mapping[str, Mapping[str, str]],
+) -> None:
+    """Write report.md, loss.png and each model's records; `answers` are those to the recipe's own prompts."""
+    run.report.mkdir(exist_ok=True)
+    for model, rows in records.items():
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (run.report / f"{model}.jsonl").write_text(lines, encoding="utf-8")
+    plot_loss(run.metric_lines(), run.path.name, run.report / "loss.png")
+    (run.report / "report.md").write_text(_markdown(run, recipe, comparison, records, answers), encoding="utf-8")
+
+
+def _markdown(
+    run: RunDirectory,
+    recipe: Recipe,
+    comparison: Comparison,
+    records: Mapping[str, Sequence[Record]],
+    answers: Mapping[str, Mapping[str, str]],
+) -> str:
+    manifest = run.read_manifest()
+    parts = [
+        f"# {run.path.name}: before and after",
+        f"{recipe.task} of `{recipe.model.name}` on `{recipe.data.train.path}`: {manifest.get('steps')} steps of "
+        f"{recipe.training.global_batch_size} rows in {manifest.get('train_seconds', 0):.0f} s.",
+        f"{comparison.rows} held-out rows, the same for every model; in brackets the 95 % bootstrap interval over rows.",
+        _table(comparison.table()),
+    ]
+    if run.parity.exists():
+        parity = json.loads(run.parity.read_text(encoding="utf-8"))
+        header = ["the merged model against what was trained", "KL per token (nats)", "top-1 agreement"]
+        cells = [[name, f"{p['kl_per_token']:.2e}", f"{p['top1_agreement']:.2%}"] for name, p in parity.items()]
+        parts.append(_table([header, *cells]))
+    parts += ["## Loss while training", "![loss](loss.png)", "## What they said"]
+    for index in range(min(SHOWN_ROWS, comparison.rows)):
+        parts.append(_one_row(index, records))
+    for prompt, by_model in answers.items():
+        parts.append(
+            f"> {prompt}\n\n" + "\n".join(f"- **{model}**: {_inline(text)}" for model, text in by_model.items())
+        )
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _one_row(index: int, records: Mapping[str, Sequence[Record]]) -> str:
+    first = next(iter(records.values()))[index]
+    if "answer" not in first:
+        return ""
+    asked = first.get("text") or (
+        first["prompt"] if isinstance(first["prompt"], str) else first["prompt"][-1]["content"]
+    )
+    lines = [f"> {_inline(asked)}", "", f"- expected: {_inline(first['expected'])}"]
+    return "\n".join([*lines, *(f"- **{model}**: {_inline(rows[index]['answer'])}" for model, rows in records.items())])
+
+
+def _table(lines: list[list[str]]) -> str:
+    header, *body = ["| " + " | ".join(line) + " |" for line in lines]
+    return "\n".join([header, "|" + "---|" * len(lines[0]), *body])
+
+
+def _inline(text: Any) -> str:
+    return " ".join(str(text).split())[:300]

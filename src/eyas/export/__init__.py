@@ -1,0 +1,1 @@
+"""What is released, compared with what was trained."""

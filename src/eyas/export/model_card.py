@@ -1,0 +1,46 @@
+"""The README.md beside a merged model: what it is, and the proof."""
+
+from eyas.export.parity import Parity
+from eyas.recipe import Recipe
+from eyas.run_directory import RunDirectory
+
+
+def model_card(run: RunDirectory, recipe: Recipe, found: dict[str, Parity], forced: bool) -> str:
+    """Return the card's Markdown: base, method, data, and the distance from what was trained."""
+    manifest = run.read_manifest()
+    method = "full fine-tuning"
+    if recipe.adapter is not None:
+        bits = (
+            ""
+            if recipe.quantization is None
+            else ", 4-bit base"
+            if recipe.quantization.load_in_4bit
+            else ", 8-bit base"
+        )
+        method = f"{recipe.adapter.method} r={recipe.adapter.r}{bits}"
+    rows = [
+        f"| {name} | {p.kl_per_token:.2e} | {p.largest_logit_difference:.2e} | {p.top1_agreement:.2%} | {p.positions:,} |"
+        for name, p in found.items()
+    ]
+    warning = "\n**Written with --force: the figures were not held against their bounds.**\n" if forced else ""
+    return "\n".join(
+        [
+            "---",
+            f"base_model: {recipe.model.name}",
+            "library_name: transformers",
+            "---",
+            f"# {run.path.name}",
+            "",
+            f"{recipe.task} of `{recipe.model.name}` ({method}) on `{recipe.data.train.path}`, merged by eyas "
+            f"{manifest.get('eyas')}.",
+            f"Base weights: `{manifest.get('digests', {}).get('base')}`.",
+            "",
+            "## Is it what was trained?",
+            "Held-out rows through the adapter on the base it was trained on and through this model, both in float32.",
+            warning,
+            "| | KL per token (nats) | largest logit difference | top-1 agreement | positions |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )

@@ -1,0 +1,41 @@
+"""Which of a run's models answers: the bare base, the base with its adapter, or the merged model."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, cast, get_args
+
+from eyas.errors import PreflightError
+from eyas.hardware import has_gpu
+from eyas.model.precision import torch_dtype
+from eyas.model.tuned import attach_adapter, load_base, load_saved
+from eyas.recipe import Recipe
+from eyas.run_directory import RunDirectory
+
+Which = Literal["base", "tuned", "merged"]
+
+
+def load(run: RunDirectory, recipe: Recipe, auto_model: str, labels: Sequence[str] | None, which: Which) -> Any:
+    """Return that model of a run on this machine's device, computing in float32 on a CPU."""
+    import torch
+
+    dtype = torch_dtype(recipe.model.dtype) if has_gpu() else torch.float32
+    if which == "merged":
+        model = load_saved(run.merged, auto_model, dtype)
+    elif which == "tuned" and recipe.adapter is None:
+        model = load_saved(run.model, auto_model, dtype)
+    else:
+        model = load_base(recipe, auto_model, labels, dtype)
+        model = attach_adapter(model, run.adapter) if which == "tuned" else model
+    return model.to(torch.accelerator.current_accelerator()) if has_gpu() else model
+
+
+def without_adapter(model: Any) -> AbstractContextManager[None]:
+    """Return a context in which a model with an adapter computes as its bare base does."""
+    return model.disable_adapter() if hasattr(model, "peft_config") else nullcontext()
+
+
+def which_model(name: str) -> Which:
+    """Return the name of a model of a run, or raise PreflightError."""
+    if name not in get_args(Which):
+        raise PreflightError(f"--model {name}: choose one of {', '.join(get_args(Which))}")
+    return cast(Which, name)

@@ -1,0 +1,43 @@
+"""Answers to prompts, greedily, in batches of similar length."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+BATCH = 16
+
+
+def generate(model: Any, tokenizer: Any, prompts: Sequence[list[int]], max_new_tokens: int) -> list[str]:
+    """Return one answer a prompt, in the order of the prompts, decoded without special tokens.
+
+    Prompts are token ids; they are padded on the left and batched by length, which changes no answer.
+    """
+    answers: dict[int, str] = {}
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    for start in range(0, len(order), BATCH):
+        batch = order[start : start + BATCH]
+        for index, answer in zip(
+            batch, _answers(model, tokenizer, [prompts[i] for i in batch], max_new_tokens), strict=True
+        ):
+            answers[index] = answer
+    return [answers[index] for index in range(len(prompts))]
+
+
+def _answers(model: Any, tokenizer: Any, prompts: list[list[int]], max_new_tokens: int) -> Iterator[str]:
+    import torch
+
+    longest = max(map(len, prompts))
+    padding = tokenizer.pad_token_id
+    ids = torch.tensor([[padding] * (longest - len(p)) + p for p in prompts], device=model.device)
+    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+    with torch.inference_mode():
+        written = model.generate(
+            input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False,
+            pad_token_id=padding, eos_token_id=_end_tokens(model, tokenizer),
+        )  # fmt: skip
+    yield from tokenizer.batch_decode(written[:, longest:], skip_special_tokens=True)
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    named = model.generation_config.eos_token_id
+    ends = {tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])}
+    return sorted(end for end in ends if end is not None)
