@@ -21,7 +21,7 @@ def main() -> None:
         recipe = load_recipe(given.recipe, given.overrides)
         from eyas.training.run import train
 
-        train(recipe, RunDirectory(Path(recipe.run_directory)), given.resume)
+        train(recipe, RunDirectory(Path(recipe.run_folder)), given.resume)
 
 
 if __name__ == "__main__":

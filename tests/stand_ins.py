@@ -1,4 +1,4 @@
-"""Tiny models of the shipped recipes' own architectures, with tokenizers and rows, made in seconds without a network."""
+"""Tiny models of the shipped recipes' own architectures, with tokenizers and rows, made without a network."""
 
 import json
 import random
@@ -51,8 +51,8 @@ def tokenizer(folder: Path, chat: bool = False, bert: bool = False) -> None:
     made = PreTrainedTokenizerFast(tokenizer_object=inner, **named)
     if chat:
         made.chat_template = (
-            "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n'"
-            " }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+            "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content']"
+            " + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
         )
     made.save_pretrained(folder)
 

@@ -1,6 +1,6 @@
 """`eyas evaluate`: one of a run's models on its held-out rows."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,6 +24,6 @@ def evaluate(
 
         name = which_model(which)
         model = load(opened.directory, opened.recipe, opened.task.auto_model, opened.labels, name)
-        records = {name: score(model, opened.tokenizer, opened.recipe, opened.splits)}
+        records: dict[str, list[Any]] = {name: score(model, opened.tokenizer, opened.recipe, opened.splits)}
         comparison = compare(opened.recipe, records, majority(opened.recipe, opened.splits))
         print_table(f"{comparison.rows} held-out rows", comparison.table())

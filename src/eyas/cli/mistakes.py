@@ -11,7 +11,7 @@ from eyas.distributed.topology import rank, world_size
 from eyas.errors import EyasError
 
 LIBRARIES = (
-    "accelerate", "bitsandbytes", "datasets", "deepspeed", "DeepSpeed", "filelock", "fsspec", "httpx", "numexpr", "torch",
+    "accelerate", "bitsandbytes", "datasets", "deepspeed", "filelock", "fsspec", "httpx", "numexpr", "torch",
 )  # fmt: skip
 
 
@@ -32,8 +32,10 @@ def quieten_libraries() -> None:
     """Leave eyas's own lines to read: no telemetry, no notices to library authors, bars on a terminal only."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers|trl|peft|accelerate|torch")
+    logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
     for library in LIBRARIES:
         logging.getLogger(library).setLevel(logging.WARNING)

@@ -1,6 +1,5 @@
 """`eyas train`: build and show the accelerate command, then run it."""
 
-import subprocess
 from pathlib import Path
 from typing import Annotated
 
@@ -25,5 +24,5 @@ def train(
     with mistakes_as_text():
         load_recipe(recipe, overrides or [])
         command = launch_command(recipe, overrides or [], config_file, resume)
-    typer.echo("$ " + command.shown)
-    raise typer.Exit(subprocess.run(command.words, check=False).returncode)
+    typer.echo(f"$ {command}")
+    raise typer.Exit(command.run())

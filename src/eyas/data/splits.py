@@ -41,7 +41,7 @@ def load_labelled_splits(data: Data, tokenizer: Any, max_positions: int, seed: i
         data.model_copy(update={"train": _all(data.train), "evaluation": _all(data.evaluation)}), seed
     )
     labels = data.labels or _label_names(train, data.label_column)
-    tables = []
+    tables: list[Any] = []
     for name, table, source in (("train", train, data.train), ("evaluation", evaluation, data.evaluation)):
         if table is None or source is None:
             tables.append(None)
@@ -116,7 +116,7 @@ def _two_columns(table: Any, data: Data, labels: list[str], source: Source) -> A
 
 
 def _fit(table: Any, data: Data, tokenizer: Any, max_positions: int, source: Source) -> tuple[Any, int]:
-    lengths = [len(ids) for ids in tokenizer(table["text"], truncation=False, verbose=False)["input_ids"]]
+    lengths = [len(ids) for ids in tokenizer(list(table["text"]), truncation=False, verbose=False)["input_ids"]]
     fitting = [row for row, length in enumerate(lengths) if length <= max_positions]
     too_long = len(lengths) - len(fitting)
     if too_long and data.longer_than_model == "refuse":

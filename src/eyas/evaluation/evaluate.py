@@ -7,6 +7,7 @@ from typing import Any
 from eyas.data.formats import answer_text, prompt_ids, split_turn
 from eyas.data.splits import Splits
 from eyas.errors import DataError
+from eyas.evaluation.losses import row_losses
 from eyas.inference.generate import generate
 from eyas.metrics import accuracy, macro_f1, mean
 from eyas.recipe import Recipe
@@ -40,45 +41,41 @@ def statistics(recipe: Recipe, records: Sequence[Record]) -> dict[str, Statistic
         found["accuracy"] = lambda some: accuracy([r["answer"] for r in some], [r["expected"] for r in some])
         found["F1 (macro)"] = lambda some: macro_f1([r["answer"] for r in some], [r["expected"] for r in some])
     for name in records[0].get("right", {}):
-        found[name] = lambda some, name=name: mean([float(record["right"][name]) for record in some])  # type: ignore[misc]
+        found[name] = lambda some, name=name: mean([float(record["right"][name]) for record in some])
     return found
 
 
 def majority(recipe: Recipe, splits: Splits) -> dict[str, Record]:
-    """Return, for each measure of a choice, what always giving the commonest training answer scores."""
-    rows = held_out_rows(recipe, splits)
+    """Return, for each measure of a choice, the commonest training answer and what giving it always would score."""
+    held_out = held_out_rows(recipe, splits)
     if recipe.task == "sequence_classification":
-        commonest = _commonest(list(splits.train["label"]))
-        return {
-            "accuracy": {
-                "answer": splits.labels[commonest],
-                "score": mean([float(r["label"] == commonest) for r in rows]),
-            }
-        }  # type: ignore[index]
-    found = {}
-    for field in recipe.evaluation.json_fields:
-        training = [_expected_fields(recipe, splits, row)[field] for row in splits.train]
-        commonest = _commonest(training)
-        held_out = [_expected_fields(recipe, splits, row)[field] for row in rows]
-        found[field] = {"answer": commonest, "score": mean([float(value == commonest) for value in held_out])}
-    return found
+        labels = splits.labels or []
+        names = [labels[index] for index in splits.train["label"]], [labels[row["label"]] for row in held_out]
+        return {"accuracy": _always_the_commonest(*names)}
+    return {
+        field: _always_the_commonest(
+            [_expected_fields(recipe, splits, row)[field] for row in splits.train],
+            [_expected_fields(recipe, splits, row)[field] for row in held_out],
+        )
+        for field in recipe.evaluation.json_fields
+    }
 
 
 def _classified(model: Any, tokenizer: Any, recipe: Recipe, splits: Splits, rows: list[Any]) -> list[Record]:
     labels = splits.labels or []
-    records = []
-    for row in rows:
-        logits, loss = _forward(model, TASKS[recipe.task].encode(row, tokenizer, recipe, splits))
-        chosen = labels[int(logits.argmax(-1))]
-        records.append({"text": row["text"], "expected": labels[row["label"]], "answer": chosen, "loss": loss})
-    return records
+    encoded = [TASKS[recipe.task].encode(row, tokenizer, recipe, splits) for row in rows]
+    return [
+        {"text": row["text"], "expected": labels[row["label"]], "answer": labels[choice], "loss": loss}
+        for row, (loss, choice) in zip(rows, row_losses(model, encoded, tokenizer.pad_token_id), strict=True)
+    ]
 
 
 def _answered(model: Any, tokenizer: Any, recipe: Recipe, splits: Splits, rows: list[Any]) -> list[Record]:
-    records = [{"loss": _forward(model, TASKS[recipe.task].encode(row, tokenizer, recipe, splits))[1]} for row in rows]
-    turns = [split_turn(row, splits.format, recipe.data.text_column) for row in rows]
+    encoded = [TASKS[recipe.task].encode(row, tokenizer, recipe, splits) for row in rows]
+    records: list[Record] = [{"loss": loss} for loss, _ in row_losses(model, encoded, tokenizer.pad_token_id)]
     if splits.format == "text":
         return records
+    turns = [split_turn(row, splits.format, recipe.data.text_column) for row in rows]
     prompts = [prompt_ids(tokenizer, prompt) for prompt, _ in turns]
     answers = generate(model, tokenizer, prompts, recipe.evaluation.max_new_tokens)
     for record, (prompt, completion), answer in zip(records, turns, answers, strict=True):
@@ -112,20 +109,6 @@ def _expected_fields(recipe: Recipe, splits: Splits, row: Any) -> dict[str, Any]
     return fields
 
 
-def _forward(model: Any, encoded: dict[str, Any]) -> tuple[Any, float]:
-    """Return one row's logits and its mean loss. Rows go one by one: there is no padding to get wrong."""
-    import torch
-
-    on_device = {name: value.to(model.device) for name, value in encoded.items()}
-    labels = on_device.pop("labels")
-    with torch.inference_mode():
-        logits = model(**on_device).logits.float()
-    if labels.dim() == 2:  # a token at each position; each position predicts the next
-        loss = torch.nn.functional.cross_entropy(logits[0, :-1], labels[0, 1:], ignore_index=-100)
-    else:
-        loss = torch.nn.functional.cross_entropy(logits, labels)
-    return logits, float(loss)
-
-
-def _commonest(values: list[Any]) -> Any:
-    return max(sorted(set(values)), key=values.count)
+def _always_the_commonest(training: list[Any], held_out: list[Any]) -> Record:
+    commonest = max(sorted(set(training)), key=training.count)
+    return {"answer": commonest, "score": mean([float(value == commonest) for value in held_out])}

@@ -88,8 +88,8 @@ def _refuse_another_base(run: RunDirectory, recipe: Recipe, labels: Sequence[str
     here = base_digest(recipe.model, load_config(recipe.model, labels))
     if here != trained_on:
         raise ExportError(
-            f"{recipe.model.name} is not the base that {run.path} was trained on ({here[:20]}… here, {trained_on[:20]}… "
-            "then); bring back the folder or revision that was used"
+            f"{recipe.model.name} is not the base that {run.path} was trained on ({here[:20]}… here, "
+            f"{trained_on[:20]}… then); bring back the folder or revision that was used"
         )
 
 

@@ -19,7 +19,8 @@ def model_card(run: RunDirectory, recipe: Recipe, found: dict[str, Parity], forc
         )
         method = f"{recipe.adapter.method} r={recipe.adapter.r}{bits}"
     rows = [
-        f"| {name} | {p.kl_per_token:.2e} | {p.largest_logit_difference:.2e} | {p.top1_agreement:.2%} | {p.positions:,} |"
+        f"| {name} | {p.kl_per_token:.2e} | {p.largest_logit_difference:.2e} "
+        f"| {p.top1_agreement:.2%} | {p.positions:,} |"
         for name, p in found.items()
     ]
     warning = "\n**Written with --force: the figures were not held against their bounds.**\n" if forced else ""

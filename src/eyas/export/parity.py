@@ -71,7 +71,7 @@ def record(folder: Path, probes: Sequence[dict[str, Any]], reference: Sequence[A
 
 
 def compare_saved(model_folder: Path, auto_model: str, recorded: Path) -> Parity:
-    """Return the distance of a model on disk from recorded predictions. Meant for a process that loaded nothing else."""
+    """Return how far a model on disk is from recorded predictions. Meant for a process that loaded nothing else."""
     import torch
     from safetensors.torch import load_file
 

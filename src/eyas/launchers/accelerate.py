@@ -1,6 +1,7 @@
 """`accelerate launch` for a recipe, on this machine."""
 
 import shlex
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,16 @@ class Command:
     """A command line, to run and to show."""
 
     words: list[str]
-    shown: str
+
+    def __str__(self) -> str:
+        """Return the line as a person would type it."""
+        return shlex.join(["accelerate", *self.words])
+
+    def run(self) -> int:
+        """Run the command and return its exit code."""
+        return subprocess.run(
+            [sys.executable, "-m", "accelerate.commands.accelerate_cli", *self.words], check=False
+        ).returncode
 
 
 def launch_command(recipe: Path, overrides: Sequence[str], config_file: Path | None, resume: bool) -> Command:
@@ -37,9 +47,7 @@ def launch_command(recipe: Path, overrides: Sequence[str], config_file: Path | N
     if not gpu and config_file is None:
         options += ["--num_cpu_threads_per_process", str(usable_cores())]
     words = ["launch", *options, _nearby(script), str(recipe), *overrides, *(["--resume"] if resume else [])]
-    return Command(
-        [sys.executable, "-m", "accelerate.commands.accelerate_cli", *words], shlex.join(["accelerate", *words])
-    )
+    return Command(words)
 
 
 def _nearby(file: Path) -> str:

@@ -126,7 +126,7 @@ def _secrets(value: Any, path: yaml_reader.Path) -> Iterator[Problem]:
 
 def _library_problems(value: dict[str, Any]) -> Iterator[Problem]:
     """Yield what is wrong with the leaves that go to a library class under that class's own names."""
-    for name, section in _sections().items():
+    for name, section in section_types().items():
         if not issubclass(section, LibrarySection) or not isinstance(value.get(name), dict):
             continue
         library = section.library(value.get("task", "sft"))
@@ -142,7 +142,7 @@ def _library_problems(value: dict[str, Any]) -> Iterator[Problem]:
                 yield (name, key), f"{_lower(refusal)}; found {leaf!r}"
 
 
-def _sections() -> dict[str, type[BaseModel]]:
+def section_types() -> dict[str, type[BaseModel]]:
     found = {}
     for name, field in Recipe.model_fields.items():
         for candidate in (field.annotation, *get_args(field.annotation)):
@@ -176,7 +176,7 @@ def _section_at(path: yaml_reader.Path) -> type[BaseModel]:
 def _unknown(key: str, section: type[BaseModel], more: list[str]) -> str:
     own = _suggestion(key, list(section.model_fields), cutoff=0.7)
     if not own:
-        homes = [name for name, other in _sections().items() if key in other.model_fields and other is not section]
+        homes = [name for name, other in section_types().items() if key in other.model_fields and other is not section]
         if homes:
             return f"unknown key here; it belongs in section {' or '.join(homes)}"
         own = _suggestion(key, [*section.model_fields, *more])

@@ -34,6 +34,12 @@ class Recipe(Section):
     tracking: Tracking = Field(Tracking(), description="Where curves are shown.")
     run_directory: str | None = Field(None, description="Folder of the run; runs/<name of the recipe> if left out.")
 
+    @property
+    def run_folder(self) -> str:
+        """The run's folder; a loaded recipe always has one."""
+        assert self.run_directory is not None
+        return self.run_directory
+
     def to_yaml(self) -> str:
         """Return the recipe with every default written out; loading it gives an equal recipe."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

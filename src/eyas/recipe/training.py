@@ -55,7 +55,9 @@ class Training(LibrarySection):
         "gradient_checkpointing": "transformers calls it activation_checkpointing now",
         "gradient_checkpointing_kwargs": "transformers calls it activation_checkpointing_kwargs now",
         "auto_find_batch_size": "it would change the batch that was asked for",
-        **dict.fromkeys(("deepspeed", "fsdp", "fsdp_config", "use_cpu", "parallelism_config", "local_rank"), _ACCELERATE),
+        **dict.fromkeys(
+            ("deepspeed", "fsdp", "fsdp_config", "use_cpu", "parallelism_config", "local_rank"), _ACCELERATE,
+        ),
         **dict.fromkeys(
             ("push_to_hub", "hub_token", "hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push",
              "hub_revision", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"), _NO_UPLOAD,

@@ -129,4 +129,5 @@ def _read_mapping(events: Iterator[yaml.Event], path: Path, document: Document) 
 
 
 def _position(event: yaml.Event) -> Position:
+    assert event.start_mark is not None
     return event.start_mark.line + 1, event.start_mark.column + 1

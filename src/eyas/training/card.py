@@ -16,7 +16,8 @@ class Card:
 
     topology: Topology
     device: str
-    weights: str
+    dtype: str
+    quantization: str
     mixed_precision: str
     attention: str
     quantized_layers: int
@@ -38,12 +39,14 @@ class Card:
 
     def text(self) -> str:
         """Return the card as it is printed."""
-        compute = {"no": self.weights, "bf16": "bfloat16 autocast", "fp16": "float16 autocast"}[self.mixed_precision]
+        compute = {"no": self.dtype, "bf16": "bfloat16 autocast", "fp16": "float16 autocast"}[self.mixed_precision]
+        weights = self.dtype if not self.quantized_layers else f"{self.quantization}, the rest {self.dtype}"
+        trained = "+".join(self.trainable_dtypes)
         return "\n".join(
             [
                 "what runs:",
                 f"  ranks         {self.topology.processes} × {self.device}, {self.topology.strategy}",
-                f"  precision     weights {self.weights}, computing in {compute}, training {'+'.join(self.trainable_dtypes)}",
+                f"  precision     weights {weights}; computing in {compute}; training {trained}",
                 f"  attention     {self.attention}",
                 f"  quantized     {self.quantized_layers} layers",
                 f"  trainable     {self.trainable:,} of {self.total:,} parameters ({self.trainable / self.total:.2%})",
@@ -61,7 +64,8 @@ def card_of(recipe: Recipe, trainer: Any) -> Card:
     return Card(
         topology=running_topology(trainer.accelerator),
         device=str(trainer.accelerator.device.type),
-        weights=str(model.dtype).removeprefix("torch.") + (_bits(recipe) if quantized else ""),
+        dtype=str(model.dtype).removeprefix("torch."),
+        quantization=_quantization(recipe),
         mixed_precision=str(trainer.accelerator.mixed_precision),
         attention=str(getattr(model.config, "_attn_implementation", "unknown")),
         quantized_layers=len(quantized),
@@ -86,7 +90,7 @@ def refuse_what_was_not_asked(card: Card, asked: Topology, recipe: Recipe) -> No
         found.append(f"{mixed_precision(recipe)} autocast was asked for; {card.mixed_precision} runs")
     if (recipe.quantization is not None) != bool(card.quantized_layers):
         found.append(
-            f"quantization was {'asked for' if recipe.quantization else 'not asked for'}; {card.quantized_layers} layers are"
+            f"quantization was {'' if recipe.quantization else 'not '}asked for; {card.quantized_layers} layers are quantized"
         )
     if card.trainable == 0:
         found.append("nothing would train")
@@ -102,8 +106,8 @@ def _size(parameter: Any) -> int:
     return int(state.shape.numel()) if state is not None else int(parameter.numel())
 
 
-def _bits(recipe: Recipe) -> str:
+def _quantization(recipe: Recipe) -> str:
     quantization = recipe.quantization
     if quantization is None:
-        return ""
-    return f" over {quantization.bnb_4bit_quant_type} 4-bit" if quantization.load_in_4bit else " over int8"
+        return "none"
+    return f"4-bit {quantization.bnb_4bit_quant_type}" if quantization.load_in_4bit else "8-bit"

@@ -18,8 +18,8 @@ def last_complete_checkpoint(run: RunDirectory) -> str:
     complete = [path for path in run.checkpoints.glob("checkpoint-*") if (path / "trainer_state.json").is_file()]
     if not complete:
         raise CheckpointError(
-            f"{run.path}: has no complete checkpoint to resume from (training.save_steps sets how often one is written); "
-            "remove the folder and start again"
+            f"{run.path}: has no complete checkpoint to resume from (training.save_steps sets how often one is "
+            "written); remove the folder and start again"
         )
     newest = max(complete, key=_step_of)
     say(f"resuming from {newest}")

@@ -37,7 +37,7 @@ def beginning(recipe: Recipe, card: Card, splits: Splits, base: str) -> dict[str
 def finished(trainer: Any) -> dict[str, Any]:
     """Return what is known after the last step."""
     state = trainer.state
-    last = next((line for line in reversed(state.log_history) if "train_loss" in line), {})
+    last: dict[str, Any] = next((line for line in reversed(state.log_history) if "train_loss" in line), {})
     return {
         "status": "finished",
         "ended": _now(),
