@@ -40,9 +40,11 @@ def statistics(recipe: Recipe, records: Sequence[Record]) -> dict[str, Statistic
     if recipe.task == "sequence_classification":
         found["accuracy"] = lambda some: accuracy([r["answer"] for r in some], [r["expected"] for r in some])
         found["F1 (macro)"] = lambda some: macro_f1([r["answer"] for r in some], [r["expected"] for r in some])
-    for name in records[0].get("right", {}):
-        found[name] = lambda some, name=name: mean([float(record["right"][name]) for record in some])
-    return found
+    return found | {name: _share_right(name) for name in records[0].get("right", {})}
+
+
+def _share_right(name: str) -> Statistic:
+    return lambda some: mean([float(record["right"][name]) for record in some])
 
 
 def majority(recipe: Recipe, splits: Splits) -> dict[str, Record]:

@@ -14,9 +14,9 @@ INTRODUCTION = """# Recipes
 Printed by `eyas schema --markdown` from the types in `src/eyas/recipe/`; `make docs` writes it here.
 
 A recipe is one YAML file of the sections below. What is left out takes its default. Scalars follow YAML 1.2: `2e-4` is
-a number, `no` is a word. Every other argument of the library class that a section names is accepted there too, under its
-own name and checked against its type; any other key is refused with its line, its column and the nearest name. Settings
-can be given after the file, by the same rules: `training.max_steps=10`.
+a number, `no` is a word. Every other argument of the library class that a section names is accepted there too, under
+its own name and checked against its type; any other key is refused with its line, its column and the nearest name.
+Settings can be given after the file, by the same rules: `training.max_steps=10`.
 """
 
 

@@ -71,7 +71,7 @@ class _TooDeep(Exception):
     pass
 
 
-def _read_documents(events: Iterator[yaml.Event], document: Document) -> Any:
+def _read_documents(events: Iterator[Any], document: Document) -> Any:
     value, count = None, 0
     for event in events:
         if isinstance(event, yaml.DocumentStartEvent):
@@ -84,7 +84,7 @@ def _read_documents(events: Iterator[yaml.Event], document: Document) -> Any:
     return value
 
 
-def _read_node(event: yaml.NodeEvent, events: Iterator[yaml.Event], path: Path, document: Document) -> Any:
+def _read_node(event: Any, events: Iterator[Any], path: Path, document: Document) -> Any:
     here = _position(event)
     document.values[path] = here
     if len(path) > DEEPEST_LEVEL:
@@ -103,14 +103,14 @@ def _read_node(event: yaml.NodeEvent, events: Iterator[yaml.Event], path: Path, 
     return _read_mapping(events, path, document)
 
 
-def _read_sequence(events: Iterator[yaml.Event], path: Path, document: Document) -> list[Any]:
+def _read_sequence(events: Iterator[Any], path: Path, document: Document) -> list[Any]:
     items: list[Any] = []
     while not isinstance(event := next(events), yaml.SequenceEndEvent):
         items.append(_read_node(event, events, (*path, len(items)), document))
     return items
 
 
-def _read_mapping(events: Iterator[yaml.Event], path: Path, document: Document) -> dict[str, Any]:
+def _read_mapping(events: Iterator[Any], path: Path, document: Document) -> dict[str, Any]:
     mapping: dict[str, Any] = {}
     while not isinstance(event := next(events), yaml.MappingEndEvent):
         if isinstance(event, yaml.ScalarEvent):

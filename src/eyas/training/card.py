@@ -89,9 +89,8 @@ def refuse_what_was_not_asked(card: Card, asked: Topology, recipe: Recipe) -> No
     if card.mixed_precision != mixed_precision(recipe):
         found.append(f"{mixed_precision(recipe)} autocast was asked for; {card.mixed_precision} runs")
     if (recipe.quantization is not None) != bool(card.quantized_layers):
-        found.append(
-            f"quantization was {'' if recipe.quantization else 'not '}asked for; {card.quantized_layers} layers are quantized"
-        )
+        wanted = "asked for" if recipe.quantization else "not asked for"
+        found.append(f"quantization was {wanted}; {card.quantized_layers} layers are quantized")
     if card.trainable == 0:
         found.append("nothing would train")
     if found:

@@ -1,0 +1,80 @@
+"""Tiny models and rows, made once; no test reaches the network."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ["TQDM_DISABLE"] = "1"
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import stand_ins
+
+from eyas.cli.mistakes import quieten_libraries
+from eyas.recipe import Recipe, load_recipe
+from eyas.run_directory import RunDirectory
+
+quieten_libraries()
+ROOT = Path(__file__).parent.parent
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+
+STAND_INS = {
+    "falcon7b": (stand_ins.falcon, stand_ins.text_rows),
+    "smollm2": (stand_ins.llama, stand_ins.chat_rows),
+    "distilbert": (stand_ins.distilbert, None),
+    "minilm": (stand_ins.bert, None),
+}
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A folder with a tiny model of each architecture that the shipped recipes name."""
+    folder = tmp_path_factory.mktemp("models")
+    return {name: make(folder / name) for name, (make, _) in STAND_INS.items()}
+
+
+@pytest.fixture(scope="session")
+def overrides_for(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], list[str]]:
+    """The overrides that point a shipped recipe at its stand-in and at a few rows of its own format."""
+
+    def overrides(recipe_file: Path) -> list[str]:
+        family = recipe_file.stem.partition("_")[0]
+        recipe, folder = load_recipe(recipe_file), tmp_path_factory.mktemp("data")
+        write = STAND_INS[family][1]
+        parts = {}
+        for split in ("train", "evaluation"):
+            file = folder / f"{split}.jsonl"
+            if write is not None:
+                parts[split] = write(file)
+            else:
+                classes = recipe.data.labels or ["0", "1"]
+                parts[split] = stand_ins.labelled_rows(file, recipe.data.text_column, recipe.data.label_column, classes)
+        return [
+            f"model.name={models[family]}",
+            *(f"data.{split}={{path: {file}}}" for split, file in parts.items()),
+            "training.max_steps=2",
+            "training.warmup_steps=0",
+            "training.logging_steps=1",
+            f"training.max_length={min(recipe.training.max_length, 128)}",
+            "evaluation.rows=4",
+            "evaluation.max_new_tokens=8",
+        ]
+
+    return overrides
+
+
+@pytest.fixture
+def trained(overrides_for: Callable[[Path], list[str]], tmp_path: Path) -> Callable[..., tuple[RunDirectory, Recipe]]:
+    """Train a shipped recipe on its stand-in, in this process, and return the run and its recipe."""
+    from eyas.training.run import train
+
+    def run(name: str, *more: str, resume: bool = False) -> tuple[RunDirectory, Recipe]:
+        file = ROOT / "recipes" / f"{name}.yaml"
+        recipe = load_recipe(file, [*overrides_for(file), f"run_directory={tmp_path / name}", *more])
+        directory = RunDirectory(tmp_path / name)
+        train(recipe, directory, resume)
+        return directory, recipe
+
+    return run

@@ -1,0 +1,24 @@
+"""launch/train.py, and each rank writes down which rows it trains on. Started by accelerate in test_two_ranks.py."""
+
+import os
+import re
+import runpy
+import sys
+from pathlib import Path
+
+from trl import SFTTrainer
+
+SEEN = Path(os.environ["EYAS_TEST_ROWS"])
+plain_step = SFTTrainer.training_step
+
+
+def recording_step(self, model, inputs, *args, **kwargs):
+    texts = self.processing_class.batch_decode(inputs["input_ids"], skip_special_tokens=True)
+    with SEEN.with_suffix(f".{os.environ['RANK']}").open("a") as stream:
+        stream.writelines(re.match(r"\d+", text)[0] + "\n" for text in texts)
+    return plain_step(self, model, inputs, *args, **kwargs)
+
+
+SFTTrainer.training_step = recording_step
+sys.argv[0] = "launch/train.py"
+runpy.run_path("launch/train.py", run_name="__main__")

@@ -1,0 +1,95 @@
+"""One recipe on two ranks, as DDP, ZeRO-2 and ZeRO-3; and what must not start."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from safetensors.torch import load_file
+
+FALCON = ROOT / "recipes" / "falcon7b_qlora.yaml"
+ACCELERATE = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
+pytestmark = pytest.mark.slow
+
+
+def launch(options, script, words, **environment):
+    command = [*ACCELERATE, *options, str(script), *map(str, words)]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=400, env=os.environ | environment, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def falcon_overrides(overrides_for):
+    words = [word for word in overrides_for(FALCON) if not word.startswith("training.max_steps")]
+    return [*words, "training.global_batch_size=8", "training.per_device_train_batch_size=4"]
+
+
+@pytest.mark.parametrize("config", ["ddp", "zero2", "zero3"])
+def test_the_falcon_recipe_trains_on_two_ranks_and_each_row_is_seen_once(config, falcon_overrides, tmp_path):
+    run, seen = tmp_path / "run", tmp_path / "seen"
+    options = ["--config_file", f"accelerate_configs/{config}.yaml", "--main_process_port", "0"]
+
+    done = launch(
+        options, "tests/distributed/record_rows.py", [FALCON, *falcon_overrides, f"run_directory={run}"],
+        EYAS_TEST_ROWS=str(seen),
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr[-4000:]
+    strategy = {"ddp": "ddp", "zero2": "zero-2", "zero3": "zero-3"}[config]
+    assert f"2 × cpu, {strategy}" in done.stdout
+    assert "8 layers" in done.stdout and "global batch  8 = 4 micro × 1 accumulated × 2 ranks" in done.stdout
+    by_rank = [Path(f"{seen}.{rank}").read_text().split() for rank in (0, 1)]
+    assert len(by_rank[0]) == len(by_rank[1]) == 12
+    assert sorted(map(int, by_rank[0] + by_rank[1])) == list(range(24))
+    adapter = load_file(run / "adapter" / "adapter_model.safetensors")
+    assert len(adapter) == 16 and all(tensor.numel() > 0 and tensor.isfinite().all() for tensor in adapter.values())
+    assert any(tensor.any() for name, tensor in adapter.items() if "lora_B" in name)
+    losses = re.findall(r"loss ([\d.]+)", done.stdout)
+    assert len(losses) == 3
+
+
+def test_the_same_recipe_has_the_same_loss_on_one_rank_and_on_two(falcon_overrides, tmp_path):
+    curves = []
+    for config in ("cpu", "ddp"):
+        options = ["--config_file", f"accelerate_configs/{config}.yaml", "--main_process_port", "0"]
+        words = [FALCON, *falcon_overrides, f"run_directory={tmp_path / config}", "model.dtype=float32",
+                 "quantization.bnb_4bit_compute_dtype=float32"]  # fmt: skip
+        done = launch(options, "launch/train.py", words)
+        assert done.returncode == 0, done.stderr[-4000:]
+        curves.append([float(loss) for loss in re.findall(r"loss ([\d.]+)", done.stdout)])
+
+    assert len(curves[0]) == 3
+    assert curves[0] == pytest.approx(curves[1], abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--cpu", "--num_processes", "2"], "2 processes were asked for and 1 started"),
+        (
+            ["--config_file", "accelerate_configs/fsdp2.yaml", "--main_process_port", "0"],
+            "FSDP was asked for and would run as plain DDP",
+        ),
+    ],
+)
+def test_a_launch_that_gives_less_than_it_was_asked_for_is_refused(options, message, falcon_overrides, tmp_path):
+    script = tmp_path / "timed.py"
+    script.write_text(
+        "import runpy, sys, time\nstart = time.time()\nsys.argv[0] = 'launch/train.py'\n"
+        "try:\n    runpy.run_path('launch/train.py', run_name='__main__')\n"
+        "finally:\n    print(f'seconds {time.time() - start:.1f}', flush=True)\n"
+    )
+
+    started = time.monotonic()
+    done = launch(options, script, [FALCON, *falcon_overrides, f"run_directory={tmp_path / 'run'}"])
+
+    assert done.returncode != 0
+    assert message in done.stderr
+    seconds = [float(text) for text in re.findall(r"seconds ([\d.]+)", done.stdout)]
+    assert seconds and max(seconds) <= 10, f"{seconds} of {time.monotonic() - started:.0f} s"
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,218 @@
+import time
+from itertools import pairwise
+
+import pytest
+import yaml
+
+from eyas.recipe.yaml_reader import DEEPEST_LEVEL, LARGEST_BYTES, read_scalar, read_yaml
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("2e-4", 2e-4),
+        ("2E+4", 2e4),
+        ("1.", 1.0),
+        (".5", 0.5),
+        ("-0.5e-1", -0.05),
+        ("16", 16),
+        ("+3", 3),
+        ("-1", -1),
+        ("true", True),
+        ("False", False),
+        ("~", None),
+        ("null", None),
+        ("", None),
+    ],
+)
+def test_a_scalar_has_the_value_that_yaml_1_2_gives_it(text, value):
+    found = read_yaml(f"key: {text}").value["key"]
+
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["no", "No", "yes", "on", "off", "y", "n", "12:30", "1_000", "0x1f", "2024-08-17", "1e", "e5", "-", ".", "nan", "=", "<<"],
+)  # fmt: skip
+def test_what_older_yaml_turned_into_something_else_stays_a_word(word):
+    assert read_scalar(word) == word
+
+
+def test_quotes_and_blocks_keep_a_number_a_word():
+    text = "single: '2e-4'\ndouble: \"true\"\nblock: |\n  16\nempty: ''\n"
+
+    assert read_yaml(text).value == {"single": "2e-4", "double": "true", "block": "16\n", "empty": ""}
+
+
+def test_a_key_is_the_word_that_was_typed():
+    assert read_yaml("1: a\nno: b\n~: c\n").value == {"1": "a", "no": "b", "~": "c"}
+
+
+def test_a_merge_key_merges_nothing():
+    assert read_yaml("<<: {a: 1}\nb: 2\n").value == {"<<": {"a": 1}, "b": 2}
+
+
+def test_every_key_and_value_has_the_line_and_column_where_it_stands():
+    document = read_yaml("task: sft\ndata:\n  train: {path: a, rows: 3}\nprompts:\n  - first\n  -  second\n")
+
+    assert document.keys == {
+        ("task",): (1, 1),
+        ("data",): (2, 1),
+        ("data", "train"): (3, 3),
+        ("data", "train", "path"): (3, 11),
+        ("data", "train", "rows"): (3, 20),
+        ("prompts",): (4, 1),
+    }
+    assert document.values[("task",)] == (1, 7)
+    assert document.values[("data", "train", "rows")] == (3, 26)
+    assert document.values[("prompts", 1)] == (6, 6)
+
+
+@pytest.mark.parametrize(
+    ("text", "position", "tag"),
+    [
+        ("a: !!python/object/apply:os.system [touch planted]", (1, 4), "tag:yaml.org,2002:python/object/apply:os.system"),
+        ("a:\n  - !!python/name:os.system x", (2, 5), "tag:yaml.org,2002:python/name:os.system"),
+        ("a: !!int 3", (1, 4), "tag:yaml.org,2002:int"),
+        ("a: !mine {b: 1}", (1, 4), "!mine"),
+    ],
+)  # fmt: skip
+def test_a_tag_is_refused_and_never_constructed(text, position, tag, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    document = read_yaml(text)
+
+    assert document.problems == [(position, f"tag {tag}: a recipe holds plain values; remove it")]
+    assert plain(document.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_anchors_and_aliases_are_refused_where_each_stands():
+    document = read_yaml("a: &shared [1]\nb: *shared\n")
+
+    assert document.problems == [
+        ((1, 4), "anchor &shared: a recipe holds plain values; remove it"),
+        ((2, 4), "alias *shared: a recipe holds plain values; write it out"),
+    ]
+    assert document.value == {"a": [1], "b": None}
+
+
+BOMB = "a: &a [x]\n" + "".join(f"{c}: &{c} [{', '.join(['*' + p] * 9)}]\n" for p, c in pairwise("abcdefghij"))
+
+
+@pytest.mark.parametrize(
+    ("text", "position", "what"),
+    [
+        (BOMB, (1, 4), "anchor &a"),
+        ("a: " + "x" * 10_000_000, (1, 1), "a recipe of more than 256 KiB"),
+        ("a: " + "é" * (LARGEST_BYTES // 2), (1, 1), "a recipe of more than 256 KiB"),
+        ("[" * 1000 + "]" * 1000, (1, 1), "nested deeper than 20 levels at line 1"),
+        ("- " * 1000 + "x", (1, 1), "nested deeper than 20 levels at line 1"),
+        ("".join(" " * depth + "a:\n" for depth in range(500)), (1, 1), "nested deeper than 20 levels at line 22"),
+        ("[" * 200_000, (1, 1), "nested deeper than 20 levels at line 1"),
+    ],
+    ids=["alias bomb", "ten megabytes", "bytes, not letters", "brackets", "dashes", "mappings", "unclosed brackets"],
+)
+def test_what_would_exhaust_a_machine_is_refused_in_a_tenth_of_a_second(text, position, what):
+    start = time.perf_counter()
+    document = read_yaml(text)
+    seconds = time.perf_counter() - start
+
+    found, said = document.problems[0]
+    assert found == position
+    assert said.startswith(what)
+    assert seconds <= 0.1
+
+
+def test_the_deepest_level_itself_is_read():
+    text = "[" * DEEPEST_LEVEL + "16" + "]" * DEEPEST_LEVEL
+
+    value = read_yaml(text).value
+    for _ in range(DEEPEST_LEVEL):
+        (value,) = value
+
+    assert value == 16
+    assert read_yaml(f"[{text}]").problems
+
+
+def test_a_key_set_twice_is_refused_with_both_lines():
+    document = read_yaml("training:\n  seed: 1\n  max_steps: 3\n  seed: 2\n")
+
+    assert document.problems == [((4, 3), "training.seed: set twice; first on line 2, remove one")]
+
+
+def test_the_same_key_in_two_sections_is_set_once_in_each():
+    assert read_yaml("a: {path: x}\nb: {path: y}\n").problems == []
+
+
+def test_a_second_document_is_refused():
+    document = read_yaml("a: 1\n---\nb: 2\n")
+
+    assert document.problems == [((2, 1), "a second document; a recipe is one")]
+    assert document.value == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "position"),
+    [
+        ("task: sft\ntraining:\n  betas: [0.9, 0.99\n", (4, 1)),
+        ("task: 'sft\n", (2, 1)),
+        ("task: sft: now\n", (1, 10)),
+        ("task: sft\n  model: x\n", (2, 8)),
+        ("training:\n\tseed: 1\n", (2, 1)),
+        ("a: 1\nb\nc: 2\n", (3, 1)),
+        ("a: \x07", (1, 1)),
+    ],
+    ids=["cut list", "cut quote", "two colons", "indented", "tab", "bare word", "control character"],
+)
+def test_what_is_not_yaml_has_one_problem_a_place_and_no_value(text, position):
+    document = read_yaml(text)
+
+    assert [place for place, _ in document.problems] == [position]
+    assert document.value is None
+
+
+def test_every_cut_of_a_document_is_read_or_refused_and_never_raises():
+    text = "task: sft\nmodel: {name: 'x', dtype: float32}\ndata:\n  rows: [1, 2]\n  text: |\n    words\n"
+    for length in range(len(text)):
+        document = read_yaml(text[:length])
+
+        assert plain(document.value)
+        assert document.value is not None or document.problems or length == 0
+
+
+def test_a_key_that_is_no_word_is_refused():
+    assert read_yaml("[a, b]: 1\n").problems == [((1, 1), "a key must be a word")]
+    assert ((1, 3), "a key must be a word") in read_yaml("? {a: 1}\n: 1\n").problems
+
+
+def test_an_empty_text_is_no_value_and_no_problem():
+    for text in ("", "\n\n", "# only a comment\n", "---\n"):
+        document = read_yaml(text)
+
+        assert (document.value, document.problems) == (None, [])
+
+
+@pytest.mark.xfail(strict=True, raises=ValueError, reason="int() refuses 4300 digits with a traceback")
+def test_an_integer_of_any_length_is_read_or_refused():
+    document = read_yaml("seed: " + "9" * 5000)
+
+    assert document.problems or document.value
+
+
+def test_the_pure_python_parser_reads_the_same(monkeypatch):
+    text = "a: [1, two, 3.0]\nb: {c: ~, d: 'x'}\n"
+    with_library = read_yaml(text)
+    monkeypatch.delattr(yaml, "CSafeLoader", raising=False)
+
+    assert read_yaml(text) == with_library
+
+
+def plain(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(type(key) is str and plain(inner) for key, inner in value.items())
+    if isinstance(value, list):
+        return all(map(plain, value))
+    return value is None or type(value) in (bool, int, float, str)
