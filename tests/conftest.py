@@ -7,11 +7,12 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TQDM_DISABLE"] = "1"
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
-import stand_ins
 
+import stand_ins
 from eyas.cli.mistakes import quieten_libraries
 from eyas.recipe import Recipe, load_recipe
 from eyas.run_directory import RunDirectory
@@ -39,6 +40,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def overrides_for(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], list[str]]:
     """The overrides that point a shipped recipe at its stand-in and at a few rows of its own format."""
 
+    @cache
     def overrides(recipe_file: Path) -> list[str]:
         family = recipe_file.stem.partition("_")[0]
         recipe, folder = load_recipe(recipe_file), tmp_path_factory.mktemp("data")

@@ -3,6 +3,7 @@
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 WORDS = [
     "the",
@@ -128,10 +129,11 @@ def _rows(file: Path, rows: list[dict]) -> Path:
     return file
 
 
-def _write(folder: Path, model_class: type, config: object, **tokens: bool) -> Path:
+def _write(folder: Path, model_class: type, config: Any, **tokens: bool) -> Path:
     import torch
 
     torch.manual_seed(0)
+    config.initializer_range = 0.2  # so that predictions are far from uniform, and a wrong weight shows in them
     model_class(config).save_pretrained(folder)
     tokenizer(folder, **tokens)
     return folder

@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from safetensors.torch import load_file
+
+from conftest import ROOT
 
 FALCON = ROOT / "recipes" / "falcon7b_qlora.yaml"
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]

@@ -38,8 +38,10 @@ def test_a_hundred_misspelt_keys_are_each_refused_where_they_stand_and_most_are_
 
 
 def mutations(generator: random.Random) -> Iterator[tuple[Path, str, yaml.ScalarNode, str]]:
-    """Yield a recipe, the path above a key, the key and what is typed instead of it, without end."""
-    keys = {file: list(keys_of(yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader))) for file in RECIPES}
+    """Yield a recipe, the dotted path of what is typed, the key it stands for and what is typed, without end."""
+    keys = {
+        file: list(keys_of(yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader))) for file in RECIPES
+    }
     while True:
         file = generator.choice(RECIPES)
         path, key = generator.choice(keys[file])

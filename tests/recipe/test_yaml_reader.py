@@ -34,8 +34,8 @@ def test_a_scalar_has_the_value_that_yaml_1_2_gives_it(text, value):
 
 @pytest.mark.parametrize(
     "word",
-    ["no", "No", "yes", "on", "off", "y", "n", "12:30", "1_000", "0x1f", "2024-08-17", "1e", "e5", "-", ".", "nan", "=", "<<"],
-)  # fmt: skip
+    "no No yes on off y n 12:30 1_000 0x1f 0o17 2024-08-17 1e e5 - . nan .inf = <<".split(),
+)
 def test_what_older_yaml_turned_into_something_else_stays_a_word(word):
     assert read_scalar(word) == word
 
@@ -73,12 +73,12 @@ def test_every_key_and_value_has_the_line_and_column_where_it_stands():
 @pytest.mark.parametrize(
     ("text", "position", "tag"),
     [
-        ("a: !!python/object/apply:os.system [touch planted]", (1, 4), "tag:yaml.org,2002:python/object/apply:os.system"),
-        ("a:\n  - !!python/name:os.system x", (2, 5), "tag:yaml.org,2002:python/name:os.system"),
+        ("a: !!python/object/apply:os.mkdir [here]", (1, 4), "tag:yaml.org,2002:python/object/apply:os.mkdir"),
+        ("a:\n  - !!python/name:os.mkdir x", (2, 5), "tag:yaml.org,2002:python/name:os.mkdir"),
         ("a: !!int 3", (1, 4), "tag:yaml.org,2002:int"),
         ("a: !mine {b: 1}", (1, 4), "!mine"),
     ],
-)  # fmt: skip
+)
 def test_a_tag_is_refused_and_never_constructed(text, position, tag, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 

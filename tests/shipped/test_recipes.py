@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from conftest import RECIPES
 from safetensors.torch import load_file
 
+from conftest import RECIPES
 from eyas.cli.merge import merge
 from eyas.export.merge import TOLERANCE
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from eyas.errors import DataError
 from eyas.recipe import Recipe, load_recipe
 from eyas.run_directory import RunDirectory
 
@@ -48,4 +49,16 @@ def open_run(folder: Path) -> OpenRun:
     tokenizer = load_tokenizer(recipe.model)
     positions = max_positions(load_config(recipe.model))
     splits = task.load_splits(recipe.data, tokenizer, positions, recipe.training.seed)
+    _refuse_changed_rows(directory, splits.report)
     return OpenRun(directory, recipe, task, tokenizer, splits)
+
+
+def _refuse_changed_rows(run: RunDirectory, report: dict[str, Any]) -> None:
+    """Refuse rows that are no longer those the run was trained on and held out from."""
+    recorded = run.read_manifest().get("digests", {}).get("data", {})
+    for name, digest in recorded.items():
+        if "sha256:" + report[name]["digest"] != digest:
+            raise DataError(
+                f"{report[name]['path']}: its rows have changed since {run.path} was trained; bring them back, "
+                "or train again"
+            )

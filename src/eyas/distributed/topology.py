@@ -75,8 +75,7 @@ def refuse_what_cannot_start(asked: Topology | None, started: Topology, gpu: boo
     if asked is not None and asked.processes != started.processes:
         raise PreflightError(
             f"{asked.processes} processes were asked for and {started.processes} started. On a CPU `accelerate launch` "
-            "starts several only with distributed_type: MULTI_GPU and use_cpu: true in its config "
-            "(accelerate_configs/ddp.yaml), or with a DeepSpeed config."
+            "starts several only with distributed_type: MULTI_GPU (accelerate_configs/ddp.yaml) or a DeepSpeed config."
         )
     wanted = asked.strategy if asked is not None else started.strategy
     if wanted == "fsdp" and not gpu:

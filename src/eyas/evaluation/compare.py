@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from eyas.evaluation.evaluate import LOSS, Record, statistics
 from eyas.metrics import bootstrap_interval
-from eyas.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -44,13 +43,13 @@ class Comparison:
         return lines
 
 
-def compare(recipe: Recipe, records: Mapping[str, Sequence[Record]], majority: dict[str, Record]) -> Comparison:
+def compare(records: Mapping[str, Sequence[Record]], majority: dict[str, Record]) -> Comparison:
     """Return the comparison of models, by name, that were asked the same rows."""
     any_records = next(iter(records.values()))
     scores = {
         measure: {
             model: Score(statistic(rows), *bootstrap_interval(rows, statistic)) for model, rows in records.items()
         }
-        for measure, statistic in statistics(recipe, any_records).items()
+        for measure, statistic in statistics(any_records).items()
     }
     return Comparison(len(any_records), scores, majority)

@@ -29,15 +29,15 @@ def held_out_rows(recipe: Recipe, splits: Splits) -> list[Any]:
 def evaluate(model: Any, tokenizer: Any, recipe: Recipe, splits: Splits) -> list[Record]:
     """Return the records of a model, in the order of the rows."""
     rows = held_out_rows(recipe, splits)
-    if recipe.task == "sequence_classification":
+    if splits.labels is not None:
         return _classified(model, tokenizer, recipe, splits, rows)
     return _answered(model, tokenizer, recipe, splits, rows)
 
 
-def statistics(recipe: Recipe, records: Sequence[Record]) -> dict[str, Statistic]:
-    """Return what is measured over records of this recipe, by name."""
+def statistics(records: Sequence[Record]) -> dict[str, Statistic]:
+    """Return what can be measured over these records, by name."""
     found: dict[str, Statistic] = {LOSS: lambda some: mean([record["loss"] for record in some])}
-    if recipe.task == "sequence_classification":
+    if "answer" in records[0] and "right" not in records[0]:  # a class, to be compared as a whole
         found["accuracy"] = lambda some: accuracy([r["answer"] for r in some], [r["expected"] for r in some])
         found["F1 (macro)"] = lambda some: macro_f1([r["answer"] for r in some], [r["expected"] for r in some])
     return found | {name: _share_right(name) for name in records[0].get("right", {})}
@@ -50,8 +50,7 @@ def _share_right(name: str) -> Statistic:
 def majority(recipe: Recipe, splits: Splits) -> dict[str, Record]:
     """Return, for each measure of a choice, the commonest training answer and what giving it always would score."""
     held_out = held_out_rows(recipe, splits)
-    if recipe.task == "sequence_classification":
-        labels = splits.labels or []
+    if (labels := splits.labels) is not None:
         names = [labels[index] for index in splits.train["label"]], [labels[row["label"]] for row in held_out]
         return {"accuracy": _always_the_commonest(*names)}
     return {

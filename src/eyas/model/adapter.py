@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,15 +33,8 @@ def lora_config(adapter: Lora, task_type: str) -> Any:
     """Return the peft.LoraConfig of a recipe; `task_type` is peft's own (CAUSAL_LM, SEQ_CLS …)."""
     from peft import LoraConfig
 
-    return LoraConfig(
-        task_type=task_type,
-        r=adapter.r,
-        lora_alpha=adapter.lora_alpha,
-        lora_dropout=adapter.lora_dropout,
-        target_modules=adapter.target_modules,
-        modules_to_save=adapter.modules_to_save,
-        **adapter.library_arguments,
-    )
+    # A copy, for peft 0.21 appends the head's names to the very list that it was given.
+    return LoraConfig(task_type=task_type, **deepcopy(adapter.model_dump(exclude={"method"})))
 
 
 def in_float32(trainer: Any) -> None:

@@ -30,13 +30,13 @@ def load_config(model: Model, labels: Sequence[str] | None = None) -> Any:
         ) from error
 
 
-def empty_model(config: Any, auto_model: str) -> Any:
+def empty_model(config: Any, auto_model: str, trust_remote_code: bool = False) -> Any:
     """Return the model on the meta device: every module and shape, no weights, no memory."""
     import torch
     import transformers
 
     with torch.device("meta"):
-        return getattr(transformers, auto_model).from_config(config)
+        return getattr(transformers, auto_model).from_config(config, trust_remote_code=trust_remote_code)
 
 
 def load_model(

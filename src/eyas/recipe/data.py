@@ -38,7 +38,8 @@ class Data(Section):
     )
     longer_than_model: Literal["truncate", "filter", "refuse"] = Field(
         "truncate",
-        description="Rows longer than the model reads (its maximum positions): cut, counted and left out, or refused.",
+        description="Rows longer than the model reads (its maximum positions): cut, counted and left out, or refused "
+        "(sequence_classification).",
     )
     pad_to_max_length: bool = Field(
         False, description="Pad every row to `training.max_length` instead of to the longest row of its batch."

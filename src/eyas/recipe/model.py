@@ -18,7 +18,7 @@ class Model(Section):
     dtype: DType = Field(
         "bfloat16",
         description="Weights are loaded in this dtype; bfloat16 and float16 also compute in it (autocast), while "
-        "adapters keep float32 masters.",
+        "adapters keep float32 masters (except under ZeRO-3 on a base that is not quantized).",
     )
     attn_implementation: str | None = Field(
         None, description="sdpa, eager, flash_attention_2 …; the library's own choice when left out."

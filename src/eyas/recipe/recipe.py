@@ -52,7 +52,7 @@ class Recipe(Section):
             self._remote_code_is_pinned, self._micro_batches_fill_the_global_batch, self._precision_is_one,
             self._warmup_ends_before_the_run, self._evaluation_steps_need_held_out_rows,
             self._the_best_model_needs_a_metric, self._packing_needs_flash_attention,
-            self._json_fields_are_for_generated_answers, self._class_columns_are_for_classification,
+            self._json_fields_are_for_generated_answers, self._class_settings_are_for_classification,
             self._a_longest_answer_fits, self._offline_is_for_wandb,
         )  # fmt: skip
         for rule in rules:
@@ -136,8 +136,8 @@ class Recipe(Section):
             return None
         return "evaluation.json_fields", f"a {self.task} model writes no JSON; remove it"
 
-    def _class_columns_are_for_classification(self) -> Contradiction | None:
-        given = self.data.model_fields_set & {"label_column", "labels", "pad_to_max_length"}
+    def _class_settings_are_for_classification(self) -> Contradiction | None:
+        given = self.data.model_fields_set & {"label_column", "labels", "pad_to_max_length", "longer_than_model"}
         changed = sorted(name for name in given if getattr(self.data, name) != Data.model_fields[name].default)
         if self.task == "sequence_classification" or not changed:
             return None

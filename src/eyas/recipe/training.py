@@ -37,7 +37,7 @@ class Training(LibrarySection):
     save_steps: int = Field(200, gt=0, description="Optimizer steps between two checkpoints.")
     save_total_limit: int = Field(2, gt=0, description="Checkpoints to keep.")
     eval_steps: int | None = Field(
-        None, gt=0, description="Optimizer steps between two evaluations; only at the end when left out."
+        None, gt=0, description="Optimizer steps between two evaluations; none while training when left out."
     )
     seed: int = Field(42, ge=0, description="Seed of the adapter's initial weights, dropout, row order and subsets.")
 

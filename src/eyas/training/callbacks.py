@@ -58,7 +58,7 @@ class Progress:
         if self._terminal:
             from tqdm import tqdm
 
-            self._bar = tqdm(total=steps, initial=step, unit="step", dynamic_ncols=True, file=sys.stdout)
+            self._bar = tqdm(total=steps, initial=step, unit="step", dynamic_ncols=True, file=sys.stdout, disable=False)
 
     def step(self, step: int, tokens: int) -> None:
         """Move the bar on."""

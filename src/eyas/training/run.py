@@ -34,7 +34,8 @@ def train(recipe: Recipe, run: RunDirectory, resume: bool = False) -> None:
     splits = task.load_splits(recipe.data, tokenizer, max_positions(load_config(recipe.model)), recipe.training.seed)
     config = load_config(recipe.model, splits.labels)
     if recipe.adapter is not None:
-        say(resolve(recipe.adapter, task.peft_task_type, empty_model(config, task.auto_model)).table())
+        empty = empty_model(config, task.auto_model, recipe.model.trust_remote_code)
+        say(resolve(recipe.adapter, task.peft_task_type, empty).table())
     arguments = task.arguments_for(recipe, run)  # before the model: ZeRO-3 shards weights while they load
     refuse_if_ranks_differ("training rows", splits.report["train"]["digest"])
     in_full = (recipe.adapter.modules_to_save or []) if recipe.adapter else []

@@ -42,7 +42,7 @@ def start_tracker(recipe: Recipe, run: RunDirectory) -> None:
 
 def _out_of_reach(wandb: Any) -> str | None:
     """Return why an online record cannot begin, or None when it can."""
-    address = urlsplit(wandb.Settings().base_url)
+    address = urlsplit(wandb.setup().settings.base_url)
     port = address.port or (80 if address.scheme == "http" else 443)
     try:
         socket.create_connection((address.hostname or "", port), timeout=PATIENCE_SECONDS).close()

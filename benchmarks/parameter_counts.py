@@ -1,0 +1,60 @@
+"""How many parameters do the shipped adapters train? Counted from configs alone, on the meta device.
+
+python benchmarks/parameter_counts.py [--write README.md]
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from transformers import DistilBertConfig, FalconConfig
+
+from eyas.model.adapter import resolve
+from eyas.model.load import empty_model, load_config
+from eyas.recipe import load_recipe
+from eyas.tasks import TASKS
+
+ROOT = Path(__file__).parent.parent
+BEGIN, END = "<!-- parameters -->", "<!-- /parameters -->"
+# The library's defaults are those of tiiuae/falcon-7b and distilbert-base-uncased.
+JOBS = [
+    ("falcon7b_qlora", FalconConfig()),
+    ("distilbert_lora_yelp", DistilBertConfig()),
+    ("distilbert_lora_sst2", DistilBertConfig()),
+]
+
+
+def row(name: str, config: object) -> str:
+    """Return the table's line for one recipe on its real architecture."""
+    with tempfile.TemporaryDirectory() as folder:
+        config.save_pretrained(folder)  # type: ignore[attr-defined]
+        recipe = load_recipe(ROOT / "recipes" / f"{name}.yaml", [f"model.name={folder}"])
+        task = TASKS[recipe.task]
+        empty = empty_model(load_config(recipe.model), task.auto_model)
+    found = resolve(recipe.adapter, task.peft_task_type, empty)
+    layers = ", ".join(recipe.adapter.target_modules)
+    if recipe.adapter.modules_to_save:
+        layers += f"; {', '.join(recipe.adapter.modules_to_save)} in full"
+    share = found.trainable / found.total
+    return f"| `{name}` | {recipe.adapter.r} | {layers} | {found.trainable:,} | {found.total:,} | {share:.2%} |"
+
+
+def table() -> str:
+    """Return the table that the README shows."""
+    header = "| recipe | r | layers | trainable | base | share |\n|---|---|---|---|---|---|"
+    return "\n".join([header, *(row(name, config) for name, config in JOBS)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", type=Path, help="put the table between its markers in this file")
+    given = parser.parse_args()
+    print(table())
+    if given.write:
+        before, _, rest = given.write.read_text(encoding="utf-8").partition(BEGIN)
+        after = rest.partition(END)[2]
+        given.write.write_text(f"{before}{BEGIN}\n{table()}\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""The command line on a finished run, and `eyas train` as a person starts it."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+from typer.testing import CliRunner
+
+from eyas.cli.main import app
+
+RECIPE = "recipes/smollm2_qlora_quickstart.yaml"
+
+
+def eyas(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture
+def finished(trained):
+    return trained("smollm2_qlora_quickstart", "evaluation.prompts=[the falcon flew]")[0]
+
+
+def test_help_teaches_the_road_and_names_every_verb():
+    shown = eyas("--help").output
+
+    verbs = ["demo", "check", "parameters", "train", "merge", "evaluate", "report", "generate", "schema"]
+    assert all(f"  {verb} " in shown for verb in verbs)
+    assert "eyas train RECIPE → eyas merge RUN → eyas report RUN" in shown
+
+
+def test_check_names_every_mistake_and_fails(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+    found = eyas("check", RECIPE, "training.max_stepz=1", "adapter.q=2")
+
+    assert found.exit_code == 1
+    assert "did you mean 'max_steps'?" in found.output and "adapter.q: unknown key" in found.output
+
+
+def test_check_says_what_is_missing_and_how_to_get_it(monkeypatch, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text((ROOT / RECIPE).read_text())
+    monkeypatch.chdir(tmp_path)
+
+    found = eyas("check", recipe)
+
+    assert found.exit_code == 1 and found.output.count("run `eyas demo` first") == 3
+
+
+def test_a_report_compares_base_tuned_and_merged(finished, monkeypatch):
+    assert eyas("merge", finished.path).exit_code == 0
+
+    found = eyas("report", finished.path)
+
+    assert found.exit_code == 0, found.output
+    page = (finished.report / "report.md").read_text()
+    assert "|  | base | tuned | merged | majority class |" in page and "| valid JSON |" in page
+    assert "> the falcon flew" in page and "before the cast" in page
+    assert (finished.report / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert len((finished.report / "merged.jsonl").read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize("model", ["base", "tuned"])
+def test_evaluate_scores_one_model(model, finished):
+    found = eyas("evaluate", finished.path, "--model", model)
+
+    assert found.exit_code == 0 and model in found.output and "loss (nats per token)" in found.output
+
+
+def test_generate_answers_each_prompt(finished):
+    found = eyas("generate", finished.path, "--prompt", "the hill", "--prompt", "the mice", "--max-new-tokens", "4")
+
+    assert found.exit_code == 0 and len(found.output) > 2
+
+
+def test_an_unknown_model_is_refused_with_the_choices(finished):
+    found = eyas("generate", finished.path, "--prompt", "x", "--model", "best")
+
+    assert found.exit_code == 1 and "choose one of base, tuned, merged" in found.output
+
+
+def test_rows_that_changed_since_training_are_refused(finished):
+    report = finished.data_report.read_text()
+    path = report.partition('"path": "')[2].partition('"')[0]
+    with open(path, "r+", encoding="utf-8") as stream:
+        text = stream.read()
+        stream.seek(0)
+        stream.write(text.replace("news", "gnus", 1))
+    try:
+        found = eyas("evaluate", finished.path)
+    finally:
+        with open(path, "w", encoding="utf-8") as stream:
+            stream.write(text)
+
+    assert found.exit_code == 1 and "its rows have changed since" in found.output
+
+
+def test_parameters_are_counted_without_weights(models, monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+    found = eyas("parameters", "recipes/falcon7b_lora.yaml", f"model.name={models['falcon7b']}")
+
+    assert found.exit_code == 0 and "29,696 of 112,000 parameters train (26.51%)" in found.output
+
+
+@pytest.mark.slow
+def test_train_shows_the_command_that_it_runs_and_passes_its_exit_code_on(overrides_for, tmp_path):
+    words = [RECIPE, *overrides_for(ROOT / RECIPE), f"run_directory={tmp_path / 'run'}"]
+    environment = os.environ | {"TQDM_DISABLE": "1"}
+
+    def train(*more):
+        command = [sys.executable, "-m", "eyas", "train", *words, *more]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
+
+    first, second = train(), train()
+
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.startswith("$ accelerate launch --config_file accelerate_configs/cpu.yaml")
+    assert "step 2/2" in first.stdout and "saved and reopened" in first.stdout
+    assert second.returncode == 1 and "holds a run already (finished)" in second.stderr
+    assert "Traceback" not in second.stderr.partition("holds a run already")[0]

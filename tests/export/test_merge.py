@@ -1,0 +1,143 @@
+"""A merged model is what was trained, or it is not written."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from eyas.cli.merge import merge as merge_verb
+from eyas.export.merge import TOLERANCE
+
+LEARNS = ("training.learning_rate=0.05", "training.max_steps=4")
+
+
+def change_adapter(run, change):
+    file = run.adapter / "adapter_model.safetensors"
+    save_file({name: change(name, tensor) for name, tensor in load_file(file).items()}, file, {"format": "pt"})
+
+
+def refused(run, capsys, **options):
+    with pytest.raises(SystemExit) as left:
+        merge_verb(run.path, **options)
+    assert left.value.code == 1
+    assert not run.merged.exists() and not run.parity.exists()
+    assert not list(run.path.glob(".merging-*"))
+    return capsys.readouterr().err
+
+
+@pytest.fixture
+def falcon_run(trained):
+    return trained("falcon7b_qlora", *LEARNS)[0]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_a_4bit_adapter_merges_into_its_dequantized_base(dtype, trained):
+    run, _ = trained("falcon7b_qlora", *LEARNS, f"export.dtype={dtype}")
+
+    merge_verb(run.path)
+
+    before, after = json.loads(run.parity.read_text()).values()
+    assert before["kl_per_token"] <= 1e-6 and before["top1_agreement"] == 1.0
+    most_kl, least_agreement = TOLERANCE[dtype]
+    assert after["kl_per_token"] <= most_kl and after["top1_agreement"] >= least_agreement
+    weights = load_file(run.merged / "model.safetensors")
+    assert {str(tensor.dtype) for tensor in weights.values()} == {f"torch.{dtype}"}
+    assert "quantization_config" not in json.loads((run.merged / "config.json").read_text())
+
+
+def test_merging_a_4bit_adapter_into_the_published_base_is_reported_and_refused(falcon_run, capsys):
+    message = refused(falcon_run, capsys, onto_published=True)
+
+    kl = float(message.partition("KL ")[2].split()[0])
+    assert kl > 1e-5
+    assert "before the cast, the merged model is not what was trained" in message and "Nothing was written" in message
+
+
+def test_force_writes_what_is_refused_and_says_so_on_its_card(falcon_run):
+    merge_verb(falcon_run.path, onto_published=True, force=True)
+
+    assert "Written with --force" in (falcon_run.merged / "README.md").read_text()
+
+
+def test_an_int8_adapter_merges_into_its_dequantized_base(trained):
+    run, _ = trained(
+        "falcon7b_qlora", *LEARNS, "quantization={load_in_8bit: true}", "model.dtype=float32", "training.max_steps=2"
+    )
+
+    merge_verb(run.path)
+
+    assert json.loads(run.parity.read_text())["before the cast"]["kl_per_token"] <= 1e-6
+
+
+def test_a_classifier_keeps_its_trained_head(trained):
+    run, _ = trained("minilm_lora_sentiment", *LEARNS)
+
+    merge_verb(run.path)
+
+    trained_head = load_file(run.adapter / "adapter_model.safetensors")["base_model.model.classifier.weight"]
+    merged_head = load_file(run.merged / "model.safetensors")["classifier.weight"]
+    assert torch.allclose(trained_head, merged_head.float(), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda name, t: torch.zeros_like(t), "identical to the base model"),
+        (lambda name, t: t * torch.nan, "NaN or infinity"),
+        (lambda name, t: t[:8] if "lora_A" in name else t[:, :8].contiguous(), "does not fit this base"),
+    ],
+    ids=["zero", "nan", "wrong rank"],
+)
+def test_an_adapter_that_cannot_be_what_was_trained_is_refused_by_name(change, message, falcon_run, capsys):
+    change_adapter(falcon_run, change)
+
+    assert message in refused(falcon_run, capsys)
+
+
+def test_half_an_adapter_is_refused(falcon_run, capsys):
+    file = falcon_run.adapter / "adapter_model.safetensors"
+    tensors = load_file(file)
+    save_file({name: tensors[name] for name in sorted(tensors)[: len(tensors) // 2]}, file)
+
+    assert "lacks ['base_model" in refused(falcon_run, capsys)
+
+
+def test_an_empty_adapter_is_refused(falcon_run, capsys):
+    save_file({}, falcon_run.adapter / "adapter_model.safetensors")
+
+    assert "holds no tensor" in refused(falcon_run, capsys)
+
+
+def test_another_base_than_the_one_trained_on_is_refused(trained, tmp_path, capsys, models):
+    folder = shutil.copytree(models["falcon7b"], tmp_path / "base")
+    run, _ = trained("falcon7b_qlora", *LEARNS, f"model.name={folder}")
+    weights = load_file(folder / "model.safetensors")
+    weights["transformer.word_embeddings.weight"][0, 0] += 1e-3
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+    assert "is not the base that" in refused(run, capsys)
+
+
+def test_a_pickle_in_place_of_an_adapter_is_not_opened(falcon_run, capsys):
+    file = falcon_run.adapter / "adapter_model.safetensors"
+    torch.save(load_file(file), falcon_run.adapter / "adapter_model.bin")
+    file.unlink()
+
+    assert "holds no tensor" in refused(falcon_run, capsys)
+
+
+def test_a_merge_does_not_write_over_another(falcon_run):
+    merge_verb(falcon_run.path)
+
+    with pytest.raises(SystemExit):
+        merge_verb(falcon_run.path)
+    assert falcon_run.merged.exists()
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        merge_verb(tmp_path)
+
+    assert "no run here" in capsys.readouterr().err

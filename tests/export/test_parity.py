@@ -1,0 +1,44 @@
+"""The distance between two models' predictions."""
+
+import math
+
+import pytest
+import torch
+
+from eyas.export.parity import compare
+
+
+def test_equal_predictions_are_at_no_distance():
+    logits = [torch.randn(5, 7), torch.randn(3, 7)]
+
+    found = compare(logits, logits)
+
+    assert found.kl_per_token == 0 and found.largest_logit_difference == 0
+    assert found.top1_agreement == 1 and found.positions == 8
+
+
+def test_the_kl_of_two_known_distributions_is_what_the_formula_says():
+    reference, other = torch.log(torch.tensor([[0.5, 0.5]])), torch.log(torch.tensor([[0.25, 0.75]]))
+
+    found = compare([reference], [other])
+
+    expected = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
+    assert found.kl_per_token == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_constant_added_to_all_logits_changes_their_difference_but_not_the_distribution():
+    logits = torch.randn(4, 9)
+
+    found = compare([logits], [logits + 3])
+
+    assert found.kl_per_token == pytest.approx(0, abs=1e-12)
+    assert found.largest_logit_difference == pytest.approx(3, abs=1e-5)
+    assert found.top1_agreement == 1
+
+
+def test_one_changed_choice_of_four_is_three_quarters_agreement():
+    logits = torch.eye(4)
+    changed = logits.clone()
+    changed[0] = torch.tensor([0.0, 0.0, 0.0, 2.0])
+
+    assert compare([logits], [changed]).top1_agreement == 0.75

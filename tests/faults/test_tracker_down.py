@@ -1,0 +1,46 @@
+"""A tracker that is down: the run ends well, hardly later, and its record is kept."""
+
+import time
+
+import pytest
+import wandb
+
+REFUSING = "http://127.0.0.1:9"
+
+
+def timed(trained, *more):
+    started = time.monotonic()
+    run, _ = trained("smollm2_qlora_quickstart", *more)
+    return run, time.monotonic() - started
+
+
+@pytest.fixture
+def wandb_down(monkeypatch):
+    monkeypatch.setenv("WANDB_BASE_URL", REFUSING)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    yield
+    wandb.teardown()
+
+
+def test_a_wandb_server_that_refuses_connections_delays_a_run_by_less_than_ten_seconds(trained, wandb_down, caplog):
+    plain, without = timed(trained, "run_directory=unused")
+    for file in sorted(plain.path.rglob("*"), reverse=True):
+        file.rmdir() if file.is_dir() else file.unlink()
+
+    run, with_tracker = timed(trained, "tracking={report_to: wandb}")
+
+    assert run.read_manifest()["status"] == "finished"
+    assert with_tracker - without <= 10
+    assert "Recording offline" in caplog.text and "127.0.0.1:9 does not answer" in caplog.text
+    wandb.finish()
+    records = list(run.tracker.glob("wandb/offline-run-*/*.wandb"))
+    assert len(records) == 1 and records[0].stat().st_size > 1000
+
+
+def test_wandb_offline_needs_no_server_and_no_login(trained, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+
+    run, _ = trained("minilm_lora_sentiment", "tracking={report_to: wandb, mode: offline}")
+
+    wandb.finish()
+    assert list(run.tracker.glob("wandb/offline-run-*/*.wandb"))

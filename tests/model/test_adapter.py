@@ -1,0 +1,113 @@
+"""Patterns, counts and saved files of adapters."""
+
+import pytest
+import torch
+import transformers
+from peft import get_peft_model
+from safetensors.torch import save_file
+
+from eyas.errors import CheckpointError, PreflightError
+from eyas.model.adapter import check_saved, lora_config, refuse_untrained_head, resolve
+from eyas.model.load import empty_model
+from eyas.recipe.adapter import Lora
+
+FALCON_7B = transformers.FalconConfig()  # the library's defaults are tiiuae/falcon-7b
+DISTILBERT = transformers.DistilBertConfig()
+CAUSAL, CLASSIFIER = "AutoModelForCausalLM", "AutoModelForSequenceClassification"
+ALL_OF_FALCON = ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"]
+HEAD = ["pre_classifier", "classifier"]
+
+COUNTS = [
+    (FALCON_7B, CAUSAL, "CAUSAL_LM", Lora(method="lora", r=16, target_modules=ALL_OF_FALCON), 32_636_928),
+    (DISTILBERT, CLASSIFIER, "SEQ_CLS", Lora(method="lora", r=8, target_modules=["k_lin", "v_lin"]), 739_586),
+    (
+        DISTILBERT, CLASSIFIER, "SEQ_CLS",
+        Lora(method="lora", r=16, target_modules=["q_lin", "k_lin", "v_lin", "out_lin"], modules_to_save=HEAD),
+        1_181_954,
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("config", "auto_model", "task_type", "adapter", "expected"), COUNTS)
+def test_the_count_from_a_config_alone_is_pefts_own_and_the_one_worked_out_by_hand(
+    config, auto_model, task_type, adapter, expected
+):
+    found = resolve(adapter, task_type, empty_model(config, auto_model))
+
+    with torch.device("meta"):
+        base = getattr(transformers, auto_model).from_config(config)
+    theirs, _ = get_peft_model(base, lora_config(adapter, task_type)).get_nb_trainable_parameters()
+    assert found.trainable == theirs == expected
+
+
+def test_falcon_7b_counts_by_its_shapes():
+    hidden, layers, r = 4544, 32, 16
+    fused = 73 * 64  # 71 query heads, one key and one value
+    per_layer = (hidden + fused) + (hidden + hidden) + (hidden + 4 * hidden) * 2
+
+    found = resolve(COUNTS[0][3], "CAUSAL_LM", empty_model(FALCON_7B, CAUSAL))
+
+    assert found.trainable == layers * r * per_layer
+    assert {pattern: len(modules) for pattern, modules in found.matches.items()} == dict.fromkeys(ALL_OF_FALCON, 32)
+    assert f"{found.trainable:,} of 6,921,720,704" in found.table()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"target_modules": ["query_key_value", "densee"]}, "'densee' matches no module; did you mean 'dense'?"),
+        ({"target_modules": ["q_proj"]}, "'q_proj' matches no module"),
+        ({"target_modules": r".*\.attn\..*"}, "matches no module"),
+        ({"modules_to_save": ["lm_headd"]}, "'lm_headd (in full)' matches no module; did you mean 'lm_head'?"),
+        ({"layers_to_transform": [0, 40]}, r"the model has no layer \[40\]"),
+        ({"rank_pattern": {"dens": 4}}, "adapter.rank_pattern: 'dens' matches no module"),
+    ],
+)
+def test_a_pattern_that_matches_nothing_is_refused_even_when_others_match(change, message):
+    adapter = Lora.model_validate({"method": "lora", "target_modules": ALL_OF_FALCON} | change)
+
+    with pytest.raises(PreflightError, match=message.replace("(", r"\(").replace(")", r"\)").replace("?", r"\?")):
+        resolve(adapter, "CAUSAL_LM", empty_model(FALCON_7B, CAUSAL))
+
+
+def test_peft_does_not_write_into_the_recipe():
+    adapter = Lora(method="lora", target_modules=["k_lin"], modules_to_save=["classifier"])
+
+    resolve(adapter, "SEQ_CLS", empty_model(DISTILBERT, CLASSIFIER))
+
+    assert adapter.modules_to_save == ["classifier"] and adapter.target_modules == ["k_lin"]
+
+
+def test_a_new_head_that_would_stay_random_is_refused():
+    random = ["pre_classifier.weight", "pre_classifier.bias", "classifier.weight"]
+    trainable = ["base_model.model.classifier.modules_to_save.default.weight"]
+
+    with pytest.raises(
+        PreflightError, match=r"pre_classifier: not in the base model.*modules_to_save: \[pre_classifier"
+    ):
+        refuse_untrained_head(random, trainable)
+    refuse_untrained_head(["classifier.weight"], trainable)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({}, "lacks"),
+        ({"a.lora_B": torch.ones(2, 3)}, r"was saved as \(2, 3\), trained as \(2, 2\)"),
+        ({"a.lora_B": torch.tensor([[1.0, torch.inf], [0, 0]])}, "NaN or infinity"),
+        ({"a.lora_B": torch.zeros(2, 2)}, "identical to the base model"),
+        ({"a.lora_B": torch.ones(2, 2), "b": torch.ones(1)}, r"has \['b'\] besides"),
+    ],
+    ids=["missing", "misshapen", "not finite", "untouched", "extra"],
+)
+def test_a_saved_adapter_is_reopened_and_refused_when_it_is_not_what_was_trained(tensors, message, tmp_path):
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+
+    with pytest.raises(CheckpointError, match=message):
+        check_saved(tmp_path, {"a.lora_B": (2, 2)})
+
+
+def test_a_sound_adapter_is_counted(tmp_path):
+    save_file({"a.lora_B": torch.ones(2, 2)}, tmp_path / "adapter_model.safetensors")
+
+    assert check_saved(tmp_path, {"a.lora_B": (2, 2)}) == 4

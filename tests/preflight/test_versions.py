@@ -1,0 +1,79 @@
+import tomllib
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import pytest
+
+from eyas.errors import PreflightError
+from eyas.preflight import versions
+from eyas.preflight.versions import core_packages, installed_versions, refuse_old_versions
+
+
+def test_the_core_packages_are_the_dependencies_of_pyproject():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+
+    assert [f"{name}>={floor}" for name, floor in core_packages().items()] == project["dependencies"]
+
+
+def test_this_environment_is_new_enough():
+    refuse_old_versions()
+
+    assert installed_versions().keys() == core_packages().keys()
+    assert {"torch", "transformers", "peft", "trl"} <= installed_versions().keys()
+
+
+def install(monkeypatch: pytest.MonkeyPatch, **instead: str | None) -> None:
+    """Let these packages have other versions than they have; None is a package that is not there."""
+    real = versions.version
+
+    def version(name: str) -> str:
+        found = instead[name] if name in instead else real(name)
+        if found is None:
+            raise PackageNotFoundError(name)
+        return found
+
+    monkeypatch.setattr(versions, "version", version)
+
+
+def test_an_old_and_a_missing_package_are_named_in_one_message(monkeypatch):
+    install(monkeypatch, peft="0.9.2", trl=None)
+    floors = core_packages()
+
+    with pytest.raises(PreflightError) as refused:
+        refuse_old_versions()
+
+    assert str(refused.value) == (
+        f"eyas needs peft>={floors['peft']} (found 0.9.2), trl>={floors['trl']} (not installed). "
+        "Install them with: pip install -c constraints.txt eyas"
+    )
+
+
+@pytest.mark.parametrize("found", ["5.23.0", "5.23", "5.100.0", "6", "5.23.0.dev0", "5.23.1rc1", "10.0+cpu"])
+def test_a_version_from_the_floor_on_is_taken_number_by_number(found, monkeypatch):
+    monkeypatch.setattr(versions, "requires", lambda name: ["transformers>=5.23"])
+    install(monkeypatch, transformers=found)
+
+    refuse_old_versions()
+
+
+@pytest.mark.parametrize("found", ["5.22.9", "5.3", "5", "4.100.0", "5.22.0+cpu"])
+def test_a_version_below_the_floor_is_refused(found, monkeypatch):
+    monkeypatch.setattr(versions, "requires", lambda name: ["transformers>=5.23"])
+    install(monkeypatch, transformers=found)
+
+    with pytest.raises(PreflightError, match=rf"transformers>=5.23 \(found {found.replace('+', '.')}\)"):
+        refuse_old_versions()
+
+
+@pytest.mark.xfail(strict=True, reason="[5, 23] is less than [5, 23, 0]")
+def test_a_floor_with_trailing_zeros_is_the_same_floor(monkeypatch):
+    monkeypatch.setattr(versions, "requires", lambda name: ["transformers>=5.23.0"])
+    install(monkeypatch, transformers="5.23")
+
+    refuse_old_versions()
+
+
+def test_the_packages_of_extras_are_not_core(monkeypatch):
+    monkeypatch.setattr(versions, "requires", lambda name: ["rich>=14", 'gguf>=0.19; extra == "export"'])
+
+    assert core_packages() == {"rich": "14"}

@@ -1,0 +1,93 @@
+"""Every command that the README shows is run, as it stands there, in a copy of the repository."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+from conftest import ROOT
+
+BLOCKS = re.findall(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line and not line.startswith("#")]
+SCORE = re.compile(r"([\d.]+)%? \[([\d.]+)%?, ([\d.]+)%?\]")
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A copy of the tracked files with the environment that runs this test; times are kept, so make rebuilds nothing."""
+    copy = tmp_path_factory.mktemp("checkout")
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0"):
+        if name and (ROOT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, copy / name)
+    (copy / ".venv").symlink_to(ROOT / ".venv")
+    return copy
+
+
+def run(command, checkout):
+    path = f"{checkout / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")} | {"PATH": path}
+    words = ["bash", "-ec", command]
+    return subprocess.run(
+        words, cwd=checkout, capture_output=True, text=True, timeout=1500, env=environment, check=False
+    )
+
+
+def scores(line):
+    """Return (value, low, high) of base, tuned and merged, and the majority's score or None."""
+    found = [tuple(map(float, score)) for score in SCORE.findall(line)]
+    majority = re.search(r"\| ([\d.]+)% \(\w+\) \|$", line)
+    return found, float(majority[1]) if majority else None
+
+
+def test_the_readme_shows_the_two_commands_and_ci_calls_one_of_them():
+    assert COMMANDS[:2] == ["make quickstart", "make test"]
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"
+    assert len(COMMANDS) >= 5
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_each_command_of_the_readme_runs_in_order(checkout):
+    for command in COMMANDS:
+        if command == "make test":  # what runs this test; the line above holds it against .ci/run
+            continue
+        done = run(command, checkout)
+        assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        if command == "make quickstart":
+            assert "parameters, all finite" in done.stdout and "merged in float32: KL" in done.stdout
+    for name, measures in (
+        ("smollm2_qlora_quickstart", ["valid JSON", "source", "sentiment"]),
+        ("minilm_lora_sentiment", ["accuracy"]),
+    ):
+        folder = checkout / "runs" / name
+        report = (folder / "report" / "report.md").read_text()
+        for measure in measures:
+            line = next(line for line in report.splitlines() if line.startswith(f"| {measure} |"))
+            (base, tuned, merged), majority = scores(line)
+            assert tuned[1] > base[2], f"{measure}: tuned does not beat base beyond the intervals: {line}"
+            assert majority is None or tuned[1] > majority, f"{measure}: tuned does not beat the majority: {line}"
+            assert abs(merged[0] - tuned[0]) <= 5, line
+        before, after = json.loads((folder / "parity.json").read_text()).values()
+        assert before["kl_per_token"] <= 1e-6 and before["top1_agreement"] == 1.0
+        most_kl, least = (1e-3, 0.995) if name.startswith("smollm2") else (1e-4, 0.999)
+        assert after["kl_per_token"] <= most_kl and after["top1_agreement"] >= least
+        assert (folder / "report" / "loss.png").stat().st_size > 5000
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_the_real_4bit_adapter_merged_onto_the_published_base_is_reported_and_refused(checkout):
+    """Needs the quickstart's run, so it comes after the commands of the README."""
+    folder = checkout / "runs" / "smollm2_qlora_quickstart"
+    shutil.rmtree(folder / "merged")
+
+    done = run("eyas merge runs/smollm2_qlora_quickstart --onto-published", checkout)
+
+    assert done.returncode == 1
+    refusal = re.search(r"before the cast, the merged model is not what was trained: KL ([\d.e+-]+) nats", done.stderr)
+    assert refusal and float(refusal[1]) > 0.01, done.stderr[-2000:]
+    assert not (folder / "merged").exists()

@@ -1,0 +1,156 @@
+import json
+import os
+
+import pytest
+
+from eyas.errors import CheckpointError
+from eyas.run_directory import RunDirectory, digest_of_files, write_json
+
+RECIPE = "task: sft\nmodel:\n  name: falcon\ntraining:\n  seed: 1\n"
+
+
+@pytest.fixture
+def run(tmp_path):
+    return RunDirectory(tmp_path / "runs" / "falcon")
+
+
+@pytest.fixture
+def started(run):
+    run.open(RECIPE, resume=False)
+    run.record(status="interrupted")
+    return run
+
+
+def test_every_path_of_a_run_lies_in_its_folder_and_no_two_are_one(run):
+    paths = [getattr(run, name) for name, member in vars(RunDirectory).items() if isinstance(member, property)]
+
+    assert len(paths) == len(set(paths)) >= 10
+    assert {path.parent for path in paths} == {run.path}
+
+
+def test_a_fresh_run_keeps_its_recipe(run):
+    run.open(RECIPE, resume=False)
+
+    assert run.read_recipe() == RECIPE
+    assert run.read_manifest() == {}
+
+
+def test_a_run_that_was_started_is_not_begun_again(started):
+    with pytest.raises(CheckpointError, match=r"holds a run already \(interrupted\). Continue it with --resume"):
+        started.open(RECIPE, resume=False)
+
+    assert started.read_manifest() == {"status": "interrupted"}
+
+
+def test_a_run_that_was_started_goes_on_with_its_own_recipe(started):
+    started.open(RECIPE, resume=True)
+
+    assert started.read_manifest() == {"status": "interrupted"}
+
+
+def test_a_run_does_not_go_on_with_another_recipe_and_says_what_differs(started):
+    with pytest.raises(CheckpointError, match="was started with another recipe") as refused:
+        started.open(RECIPE.replace("seed: 1", "seed: 2") + "  bf16: true\n", resume=True)
+
+    assert str(refused.value).splitlines()[1:] == ["-  seed: 1", "+  seed: 2", "+  bf16: true"]
+    assert started.read_recipe() == RECIPE
+
+
+@pytest.mark.parametrize(
+    "indent",
+    ["  ", pytest.param("", marks=pytest.mark.xfail(strict=True, reason="`-- two` is taken for a header of the diff"))],
+)
+def test_a_run_does_not_go_on_with_one_list_item_less(indent, run):
+    run.open(f"target_modules:\n{indent}- one\n{indent}- two\n", resume=False)
+    run.record(status="interrupted")
+
+    with pytest.raises(CheckpointError) as refused:
+        run.open(f"target_modules:\n{indent}- one\n", resume=True)
+
+    assert str(refused.value).splitlines()[1:] == [f"-{indent}- two"]
+
+
+def test_nothing_is_not_resumed(run):
+    with pytest.raises(CheckpointError, match="nothing to resume"):
+        run.open(RECIPE, resume=True)
+
+    assert not run.path.exists()
+
+
+def test_a_folder_of_other_things_is_left_alone(run):
+    run.path.mkdir(parents=True)
+    (run.path / "thesis.txt").write_text("mine")
+
+    with pytest.raises(CheckpointError, match="is not empty and holds no run"):
+        run.open(RECIPE, resume=False)
+
+    assert [path.name for path in run.path.iterdir()] == ["thesis.txt"]
+
+
+def test_an_empty_folder_is_taken(run):
+    run.path.mkdir(parents=True)
+
+    run.open(RECIPE, resume=False)
+
+    assert run.read_recipe() == RECIPE
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "runs").write_text("a file")
+
+    with pytest.raises(CheckpointError, match="cannot be written: Not a directory; name another run_directory=…"):
+        RunDirectory(tmp_path / "runs" / "falcon").open(RECIPE, resume=False)
+
+
+def test_a_folder_without_a_run_is_named(run):
+    with pytest.raises(CheckpointError, match=r"falcon: no run here \(it has no recipe.yaml\)"):
+        run.read_recipe()
+
+
+def test_what_is_recorded_is_added_to_what_was(run):
+    run.record(status="running", world={"processes": 2})
+    run.record(status="done", note="é")
+
+    assert run.read_manifest() == {"status": "done", "world": {"processes": 2}, "note": "é"}
+    assert [path.name for path in run.path.iterdir()] == ["manifest.json"]
+
+
+def test_metric_lines_come_in_the_order_they_were_logged(run):
+    assert run.metric_lines() == []
+
+    run.path.mkdir(parents=True)
+    run.metrics.write_text('{"step": 1, "loss": 2.5}\n{"step": 2, "loss": 2.25}\n')
+
+    assert run.metric_lines() == [{"step": 1, "loss": 2.5}, {"step": 2, "loss": 2.25}]
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    file = tmp_path / "parity.json"
+    write_json(file, {"difference": 0.25})
+
+    with pytest.raises(TypeError):
+        write_json(file, {"difference": 0.5, "tensor": object()})
+
+    assert json.loads(file.read_text()) == {"difference": 0.25}
+    assert os.listdir(tmp_path) == ["parity.json"]
+
+
+def test_a_digest_is_of_names_and_bytes_in_any_order(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.write_bytes(b"1")
+    two.write_bytes(b"2")
+    digest = digest_of_files([one, two])
+
+    assert digest_of_files([two, one]) == digest
+    one.write_bytes(b"2")
+    two.write_bytes(b"1")
+    assert digest_of_files([one, two]) != digest
+    two.write_bytes(b"2")
+    assert digest_of_files([one, two]) != digest
+
+
+def test_a_digest_of_two_files_is_not_that_of_one_that_holds_both(tmp_path):
+    for name, content in {"a": b"x", "b": b"y", "ab": b"xy"}.items():
+        (tmp_path / name).write_bytes(content)
+
+    assert digest_of_files([tmp_path / "a", tmp_path / "b"]) != digest_of_files([tmp_path / "ab"])

@@ -1,0 +1,71 @@
+"""The line from a recipe to an adapter, in one process."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from eyas.errors import CheckpointError, DataError, PreflightError
+
+
+def test_a_run_records_what_it_was_made_from(trained):
+    run, recipe = trained("smollm2_qlora_quickstart")
+
+    manifest = run.read_manifest()
+    assert manifest["versions"]["torch"].startswith("2.13")
+    assert manifest["digests"]["base"].startswith("sha256:") and len(manifest["digests"]["data"]) == 2
+    assert manifest["runs"]["global_batch"] == recipe.training.global_batch_size
+    assert manifest["runs"]["quantized_layers"] == 14
+    assert manifest["hardware"]["memory_bytes"] > 2**30
+    report = json.loads(run.data_report.read_text())
+    assert report["train"]["rows"] == 24
+    assert 0 < report["train"]["supervised_tokens"] < report["train"]["tokens"]
+    lines = run.metric_lines()
+    assert all(line["peak_bytes"] > 0 for line in lines) and lines[0]["tokens_per_second"] > 0
+    assert not (run.adapter / "training_args.bin").exists()
+
+
+def test_a_resumed_run_goes_on_from_its_newest_checkpoint_and_ends_as_one_never_stopped(trained, tmp_path):
+    whole, _ = trained("minilm_lora_sentiment", "training.max_steps=4", "training.save_steps=2")
+    wanted = load_file(whole.adapter / "adapter_model.safetensors")
+    newest = whole.checkpoints / "checkpoint-4"
+    (newest / "trainer_state.json").unlink()  # as if killed while saving it
+    adapter = whole.adapter / "adapter_model.safetensors"
+    adapter.unlink()
+
+    again, _ = trained("minilm_lora_sentiment", "training.max_steps=4", "training.save_steps=2", resume=True)
+
+    assert again.path == whole.path
+    steps = [line["step"] for line in again.metric_lines() if "loss" in line]
+    assert steps == [1, 2, 3, 4, 3, 4]
+    found = load_file(adapter)
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_a_folder_that_holds_a_run_is_not_written_over(trained):
+    run, _ = trained("minilm_lora_sentiment")
+    before = run.manifest.read_bytes()
+
+    with pytest.raises(CheckpointError, match="holds a run already"):
+        trained("minilm_lora_sentiment")
+    assert run.manifest.read_bytes() == before
+
+
+def test_a_resume_with_another_recipe_is_refused_with_the_difference(trained):
+    trained("minilm_lora_sentiment")
+
+    with pytest.raises(CheckpointError, match=r"\+  learning_rate: 0.005"):
+        trained("minilm_lora_sentiment", "training.learning_rate=0.005", resume=True)
+
+
+def test_a_batch_that_does_not_divide_is_refused_before_a_model_is_loaded(trained, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+
+    with pytest.raises(PreflightError, match=r"global_batch_size 16 is not a multiple of 48 \(16 rows × 3 ranks\)"):
+        trained("minilm_lora_sentiment")
+
+
+def test_rows_without_an_answer_within_the_maximum_length_are_refused(trained):
+    with pytest.raises(DataError, match="24 of 24 rows have no answer within the first 12 tokens"):
+        trained("smollm2_qlora_quickstart", "training.max_length=12")
