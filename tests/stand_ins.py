@@ -58,11 +58,18 @@ def tokenizer(folder: Path, chat: bool = False, bert: bool = False) -> None:
     made.save_pretrained(folder)
 
 
-def falcon(folder: Path) -> Path:
+def falcon(folder: Path, initializer_range: float = 0.02) -> Path:
+    """Write a Falcon; with a larger initializer_range its layers, not its embeddings, decide what it predicts."""
     from transformers import FalconConfig, FalconForCausalLM
 
     config = FalconConfig(
-        vocab_size=400, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, bos_token_id=0, eos_token_id=0
+        vocab_size=400,
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        bos_token_id=0,
+        eos_token_id=0,
+        initializer_range=initializer_range,
     )
     return _write(folder, FalconForCausalLM, config)
 
@@ -133,7 +140,6 @@ def _write(folder: Path, model_class: type, config: Any, **tokens: bool) -> Path
     import torch
 
     torch.manual_seed(0)
-    config.initializer_range = 0.2  # so that predictions are far from uniform, and a wrong weight shows in them
     model_class(config).save_pretrained(folder)
     tokenizer(folder, **tokens)
     return folder

@@ -25,7 +25,6 @@ def test_a_package_that_is_installed_but_broken_keeps_its_own_error(tmp_path, mo
         require("broken_package", "export")
 
 
-@pytest.mark.xfail(strict=True, reason="require() does not look at which module was missing")
 def test_a_package_whose_own_dependency_is_missing_is_not_called_missing(tmp_path, monkeypatch):
     (tmp_path / "half_a_package.py").write_text("import no_such_package")
     monkeypatch.syspath_prepend(tmp_path)

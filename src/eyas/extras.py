@@ -11,4 +11,6 @@ def require(module: str, extra: str) -> ModuleType:
     try:
         return import_module(module)
     except ModuleNotFoundError as missing:
+        if missing.name != module:  # it is there, and something that it needs is not
+            raise
         raise PreflightError(f"{module} is not installed. Install it with: pip install 'eyas[{extra}]'") from missing

@@ -142,5 +142,5 @@ def digest_of_files(files: Iterable[Path]) -> str:
 
 def _changed_lines(before: str, after: str) -> list[str]:
     """Return the lines of two resolved recipes that differ, the old ones with a minus and the new with a plus."""
-    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=0)
-    return [line for line in lines if line[:2] not in ("--", "++", "@@")]
+    lines = list(difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=0))
+    return [line for line in lines[2:] if not line.startswith("@@")]  # the first two name the files

@@ -5,9 +5,9 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
 from typer.testing import CliRunner
 
+from conftest import ROOT
 from eyas.cli.main import app
 
 RECIPE = "recipes/smollm2_qlora_quickstart.yaml"
@@ -27,7 +27,7 @@ def test_help_teaches_the_road_and_names_every_verb():
 
     verbs = ["demo", "check", "parameters", "train", "merge", "evaluate", "report", "generate", "schema"]
     assert all(f"  {verb} " in shown for verb in verbs)
-    assert "eyas train RECIPE → eyas merge RUN → eyas report RUN" in shown
+    assert "eyas train RECIPE, eyas merge RUN, eyas report RUN" in " ".join(shown.split())
 
 
 def test_check_names_every_mistake_and_fails(monkeypatch):

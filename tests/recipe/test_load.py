@@ -100,7 +100,7 @@ def test_every_mistake_of_a_file_is_told_at_once_by_line(written):
         ("evaluation: {rows: true}", "6:14: evaluation.rows: input should be a valid integer; found True"),
         ("training: {learning_rate: 0}", "6:12: training.learning_rate: input should be greater than 0; found 0"),
         ("training: {weight_decay: low}", "6:12: training.weight_decay: input should be a valid number; found 'low'"),
-        ("adapter: {lora_dropout: 2, method: lora}", "6:11: adapter.lora_dropout: input should be less than 1; found 2"),
+        ("adapter: {r: 0, method: lora}", "6:11: adapter.r: input should be greater than 0; found 0"),
         ("adapter: {method: ia3}", "6:11: adapter.method: input should be 'lora'; found 'ia3'"),
         ("adapter: {r: 4}", "6:1: adapter.method: missing; The PEFT method."),
         ("training: {push_to_hub: true}", "6:12: training.push_to_hub: not set in a recipe; eyas uploads nothing"),
@@ -112,9 +112,6 @@ def test_a_mistake_is_told_with_its_place_its_path_and_what_to_do(line, told, wr
     assert mistakes(written(SMALLEST + line + "\n")) == [f"recipe.yaml:{told}"]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="each member of the union is told as a mistake of its own, under pydantic's name"
-)
 @pytest.mark.parametrize("value", ["3", "[k_proj, 3]"])
 def test_a_value_that_may_be_a_list_or_a_word_is_one_mistake_under_its_own_path(value, written):
     (told,) = mistakes(written(SMALLEST + f"adapter: {{method: lora, target_modules: {value}}}\n"))
@@ -213,6 +210,18 @@ def test_an_override_follows_the_rules_of_the_file_and_is_named_as_itself(writte
         assert mistakes(file, override) == [f"override {override}: {told}"]
 
 
+def test_an_override_below_a_word_of_the_file_is_named_as_itself(written):
+    (told,) = mistakes(written(SMALLEST), "model.name.revision=main")
+
+    assert told.startswith("override model.name.revision=main: ")
+
+
+def test_a_learning_rate_is_a_finite_number(written):
+    (told,) = mistakes(written(SMALLEST), "training.learning_rate=1e999")
+
+    assert "training.learning_rate" in told
+
+
 def test_mistakes_of_the_file_and_of_overrides_come_together(written):
     file = written(SMALLEST + "training: {sede: 1}\n")
 
@@ -246,7 +255,6 @@ def test_an_access_token_in_an_override_is_refused_and_never_printed(service, wr
         assert token not in "".join(mistakes(file, malformed))
 
 
-@pytest.mark.xfail(strict=True, reason="keys, aliases and tags are printed unseen")
 @pytest.mark.parametrize("line", ["{}: 3", "{}: 1\n{}: 2", "export: *{}", "export: &{} x", "export: !{} x"])
 def test_an_access_token_that_is_no_value_is_never_printed_either(line, written):
     token = CANARIES["hugging face"]
@@ -254,7 +262,6 @@ def test_an_access_token_that_is_no_value_is_never_printed_either(line, written)
     assert token not in "".join(mistakes(written(SMALLEST + line.replace("{}", token) + "\n")))
 
 
-@pytest.mark.xfail(strict=True, reason="a revision is exempt from every shape, not only from forty hexadecimal digits")
 def test_an_access_token_as_a_revision_is_refused(written):
     file = written(SMALLEST.replace("falcon", f"falcon\n  revision: {CANARIES['hugging face']}"))
 
@@ -273,7 +280,6 @@ def test_what_only_resembles_a_token_is_taken(harmless, written):
     assert load_recipe(written(SMALLEST + f"tracking: {{project: {harmless}}}\n")).tracking.project == harmless
 
 
-@pytest.mark.xfail(strict=True, reason="the JSON web token's expression is quadratic in a word of eyJeyJ…")
 def test_a_long_word_is_searched_for_tokens_in_a_tenth_of_a_second(written):
     file = written(SMALLEST + f"evaluation: {{prompts: [{'eyJ' * 8_000}]}}\n")
 
@@ -321,7 +327,6 @@ def test_a_word_is_still_that_word_after_a_recipe_is_written_out(word, written):
     assert_comes_back(word, written)
 
 
-@pytest.mark.xfail(strict=True, reason="PyYAML writes what YAML 1.1 calls a word without quotes; we read a number")
 @pytest.mark.parametrize("word", ["2e-4", "1e5", "08"])
 def test_a_word_that_only_yaml_1_2_calls_a_number_is_still_that_word(word, written):
     assert_comes_back(word, written)

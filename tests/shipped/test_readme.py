@@ -7,6 +7,7 @@ import shutil
 import subprocess
 
 import pytest
+
 from conftest import ROOT
 
 BLOCKS = re.findall(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
@@ -16,7 +17,7 @@ SCORE = re.compile(r"([\d.]+)%? \[([\d.]+)%?, ([\d.]+)%?\]")
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """A copy of the tracked files with the environment that runs this test; times are kept, so make rebuilds nothing."""
+    """A copy of the tracked files with this environment; file times are kept, so that make rebuilds nothing."""
     copy = tmp_path_factory.mktemp("checkout")
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0"):

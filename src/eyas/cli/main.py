@@ -5,8 +5,9 @@ import typer
 from eyas.cli import check, demo, evaluate, generate, merge, parameters, report, schema, train
 
 app = typer.Typer(
+    name="eyas",
     help="From a recipe to an adapter, a merged model and a report, with the proof that they are what was trained.\n\n"
-    "eyas demo → eyas check RECIPE → eyas train RECIPE → eyas merge RUN → eyas report RUN",
+    "The road: eyas demo, eyas check RECIPE, eyas train RECIPE, eyas merge RUN, eyas report RUN",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

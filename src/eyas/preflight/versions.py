@@ -3,6 +3,8 @@
 import re
 from importlib.metadata import PackageNotFoundError, requires, version
 
+from packaging.version import Version
+
 from eyas.errors import PreflightError
 
 
@@ -30,11 +32,7 @@ def refuse_old_versions() -> None:
         except PackageNotFoundError:
             wrong.append(f"{name}>={floor} (not installed)")
             continue
-        if _numbers(found) < _numbers(floor):
+        if Version(Version(found).base_version) < Version(floor):
             wrong.append(f"{name}>={floor} (found {found})")
     if wrong:
         raise PreflightError(f"eyas needs {', '.join(wrong)}. Install them with: pip install -c constraints.txt eyas")
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(part) for part in re.match(r"[\d.]*\d", text)[0].split(".")]  # type: ignore[index]

@@ -17,9 +17,11 @@ from eyas.recipe.yaml_reader import Document, read_yaml
 SECRET = re.compile(
     r"hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,}|glpat-[\w-]{20,}"
     r"|AKIA[0-9A-Z]{16}|xox[abpr]-[\w-]{10,}|AIza[\w-]{30,}|-----BEGIN [A-Z ]*PRIVATE KEY-----|wandb_v1_\w{20,}"
-    r"|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.|\b(?<![0-9a-f])[0-9a-f]{40}(?![0-9a-f])"
+    r"|(?<![\w-])eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.|\b(?<![0-9a-f])[0-9a-f]{40}(?![0-9a-f])"
 )
 """Shapes of access tokens. Forty hexadecimal digits are a wandb key, or a commit where a revision is meant."""
+
+WORD_WITH_SECRET = re.compile(rf"[^\s:]*(?:{SECRET.pattern})[^\s:]*")
 
 Problem = tuple[yaml_reader.Path, str]
 
@@ -42,9 +44,11 @@ def load_recipe(file: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     if isinstance(document.value, dict):
         _apply_overrides(document.value, overrides, places)
     recipe, problems = _validated(document.value)
-    mistakes += [(places.sort_key(path), places.line(path, what)) for path, what in problems]
+    if document.value is not None or not mistakes:
+        mistakes += [(places.sort_key(path), places.line(path, what)) for path, what in problems]
     if mistakes or places.override_mistakes:
-        raise RecipeError("\n".join([*(line for _, line in sorted(mistakes)), *places.override_mistakes]))
+        lines = [*(line for _, line in sorted(mistakes)), *places.override_mistakes]
+        raise RecipeError(WORD_WITH_SECRET.sub("…", "\n".join(lines)))
     assert recipe is not None
     return recipe if recipe.run_directory else recipe.model_copy(update={"run_directory": f"runs/{file.stem}"})
 
@@ -79,22 +83,25 @@ class _Places:
 def _apply_overrides(value: dict[str, Any], overrides: Sequence[str], places: _Places) -> None:
     for text in overrides:
         dotted, equals, right = text.partition("=")
-        shown = "…" if SECRET.search(text) else text
         if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", dotted):
-            places.override_mistakes.append(f"override {shown}: write section.key=value, such as training.max_steps=10")
+            places.override_mistakes.append(f"override {text}: write section.key=value, such as training.max_steps=10")
             continue
         parsed = read_yaml(right)
         if parsed.problems:
-            places.override_mistakes.append(f"override {shown}: {parsed.problems[0][1]}")
+            places.override_mistakes.append(f"override {text}: {parsed.problems[0][1]}")
             continue
         path = tuple(dotted.split("."))
-        places.override(path, shown)
+        places.override(path, text)
         section = value
-        for key in path[:-1]:
-            if not isinstance(section.get(key), dict):
-                section[key] = {}
+        for depth, key in enumerate(path[:-1], start=1):
+            if section.get(key) is not None and not isinstance(section[key], dict):
+                value_at = ".".join(path[:depth])
+                places.override_mistakes.append(f"override {text}: {value_at} is a value, not a section")
+                break
+            section[key] = section.get(key) or {}
             section = section[key]
-        section[path[-1]] = parsed.value
+        else:
+            section[path[-1]] = parsed.value
 
 
 def _validated(value: Any) -> tuple[Recipe | None, list[Problem]]:
@@ -107,7 +114,7 @@ def _validated(value: Any) -> tuple[Recipe | None, list[Problem]]:
     try:
         recipe = Recipe.model_validate(value)
     except ValidationError as error:
-        return None, problems + [(tuple(e["loc"]), _explained(dict(e), value)) for e in error.errors()]
+        return None, problems + _field_problems(error)
     if problems:
         return None, problems
     return recipe, [(tuple(path.split(".")), what) for path, what in recipe.contradictions()]
@@ -120,8 +127,12 @@ def _secrets(value: Any, path: yaml_reader.Path) -> Iterator[Problem]:
     elif isinstance(value, list):
         for index, inner in enumerate(value):
             yield from _secrets(inner, (*path, index))
-    elif isinstance(value, str) and SECRET.search(value) and path[-1] != "revision":
+    elif isinstance(value, str) and SECRET.search(value) and not _is_commit(path, value):
         yield path, "looks like an access token; log in with the service's own command and remove it from the recipe"
+
+
+def _is_commit(path: yaml_reader.Path, value: str) -> bool:
+    return path[-1] == "revision" and re.fullmatch("[0-9a-f]{40}", value) is not None
 
 
 def _library_problems(value: dict[str, Any]) -> Iterator[Problem]:
@@ -139,38 +150,60 @@ def _library_problems(value: dict[str, Any]) -> Iterator[Problem]:
             elif key not in arguments:
                 yield (name, key), _unknown(key, section, [*arguments])
             elif (refusal := library.refusal(key, leaf)) is not None:
-                yield (name, key), f"{_lower(refusal)}; found {leaf!r}"
+                yield (name, key), f"{_lower(refusal)}; found {_shown(leaf)}"
 
 
 def section_types() -> dict[str, type[BaseModel]]:
     found = {}
     for name, field in Recipe.model_fields.items():
         for candidate in (field.annotation, *get_args(field.annotation)):
-            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            if _is_section(candidate):
                 found[name] = candidate
     return found
 
 
-def _explained(error: dict[str, Any], value: Any) -> str:
-    path, found = error["loc"], error["input"]
-    if error["type"] == "extra_forbidden":
-        section = _section_at(path[:-1])
-        return _unknown(str(path[-1]), section, [])
-    if error["type"] == "missing":
-        field = _section_at(path[:-1]).model_fields[str(path[-1])]
-        return f"missing; {field.description or 'add it'}"
-    shown = "a mapping" if isinstance(found, dict) else "nothing" if found is None else repr(found)
-    return f"{_lower(error['msg'])}; found {shown}"
+def _field_problems(error: ValidationError) -> list[Problem]:
+    """Return one problem a place; what each member of a union refuses is one mistake, not several."""
+    found: dict[yaml_reader.Path, str] = {}
+    for one in error.errors():
+        section, path = _place(one["loc"])
+        if one["type"] == "extra_forbidden":
+            found[path] = _unknown(str(path[-1]), section, [])
+        elif one["type"] == "missing":
+            found[path] = f"missing; {section.model_fields[str(path[-1])].description or 'add it'}"
+        else:
+            what, _, rest = found.get(path, "").partition("; found ")
+            found[path] = f"{what} or {_lower(one['msg'])}" if what else _lower(one["msg"])
+            found[path] += f"; found {rest or _shown(one['input'])}"
+    return [(path, what) for path, what in found.items() if not any(_within(other, path) for other in found)]
 
 
-def _section_at(path: yaml_reader.Path) -> type[BaseModel]:
+def _within(inner: yaml_reader.Path, outer: yaml_reader.Path) -> bool:
+    return len(inner) > len(outer) and inner[: len(outer)] == outer
+
+
+def _place(location: tuple[int | str, ...]) -> tuple[type[BaseModel], yaml_reader.Path]:
+    """Return the innermost section of a location, and the location without pydantic's names of union members."""
     section: type[BaseModel] = Recipe
-    for key in path:
-        annotation = section.model_fields[str(key)].annotation
-        section = next(
-            c for c in (annotation, *get_args(annotation)) if isinstance(c, type) and issubclass(c, BaseModel)
-        )
-    return section
+    for depth, key in enumerate(location[:-1]):
+        field = section.model_fields.get(str(key))
+        inner = field and next((c for c in (field.annotation, *get_args(field.annotation)) if _is_section(c)), None)
+        if inner is None:
+            rest = [part for part in location[depth + 1 :] if isinstance(part, int)]
+            return section, (*location[: depth + 1], *rest)
+        section = inner
+    return section, location
+
+
+def _is_section(candidate: Any) -> bool:
+    return isinstance(candidate, type) and issubclass(candidate, BaseModel)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return "a mapping"
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
 
 
 def _unknown(key: str, section: type[BaseModel], more: list[str]) -> str:

@@ -15,6 +15,19 @@ from eyas.recipe.model import Model, Quantization
 from eyas.recipe.section import Section
 from eyas.recipe.tracking import Tracking
 from eyas.recipe.training import Training
+from eyas.recipe.yaml_reader import read_scalar
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes each word that our reader would take for a number; PyYAML knows only those of YAML 1.1."""
+
+
+def _represent_word(dumper: yaml.SafeDumper, word: str) -> yaml.Node:
+    style = None if isinstance(read_scalar(word), str) else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", word, style=style)
+
+
+_Dumper.add_representer(str, _represent_word)
 
 Contradiction = tuple[str, str]
 """A dotted path and why its value cannot stand."""
@@ -42,7 +55,7 @@ class Recipe(Section):
 
     def to_yaml(self) -> str:
         """Return the recipe with every default written out; loading it gives an equal recipe."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return yaml.dump(self.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
     def contradictions(self) -> Iterator[Contradiction]:
         """Yield what is well-formed but cannot be meant; each rule is named as the sentence it enforces."""

@@ -10,7 +10,7 @@ from eyas.recipe.library import LibraryClass
 class Section(BaseModel):
     """Typed fields with a description each: frozen, strict (no casts), closed."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
 class LibrarySection(Section):

@@ -20,7 +20,7 @@ Position = tuple[int, int]
 
 _NULL = re.compile(r"~|null|Null|NULL|")
 _BOOLEAN = re.compile(r"true|True|TRUE|false|False|FALSE")
-_INTEGER = re.compile(r"[-+]?[0-9]+")
+_INTEGER = re.compile(r"[-+]?[0-9]{1,300}")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 
 
@@ -92,15 +92,20 @@ def _read_node(event: Any, events: Iterator[Any], path: Path, document: Document
     if isinstance(event, yaml.AliasEvent):
         document.problems.append((here, f"alias *{event.anchor}: a recipe holds plain values; write it out"))
         return None
-    if event.anchor is not None:
-        document.problems.append((here, f"anchor &{event.anchor}: a recipe holds plain values; remove it"))
-    if getattr(event, "tag", None) is not None:
-        document.problems.append((here, f"tag {event.tag}: a recipe holds plain values; remove it"))
+    _refuse_marks(event, document)
     if isinstance(event, yaml.ScalarEvent):
         return read_scalar(event.value) if event.implicit[0] else event.value
     if isinstance(event, yaml.SequenceStartEvent):
         return _read_sequence(events, path, document)
     return _read_mapping(events, path, document)
+
+
+def _refuse_marks(event: Any, document: Document) -> None:
+    if event.anchor is not None:
+        problem = f"anchor &{event.anchor}: a recipe holds plain values; remove it"
+        document.problems.append((_position(event), problem))
+    if event.tag is not None:
+        document.problems.append((_position(event), f"tag {event.tag}: a recipe holds plain values; remove it"))
 
 
 def _read_sequence(events: Iterator[Any], path: Path, document: Document) -> list[Any]:
@@ -115,6 +120,7 @@ def _read_mapping(events: Iterator[Any], path: Path, document: Document) -> dict
     while not isinstance(event := next(events), yaml.MappingEndEvent):
         if isinstance(event, yaml.ScalarEvent):
             key = event.value
+            _refuse_marks(event, document)
         else:
             document.problems.append((_position(event), "a key must be a word"))
             key = repr(_read_node(event, events, (*path, "?"), document))
