@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 .PHONY: help quickstart test test-fast test-all check docs clean
 help:
-	@echo "make quickstart   environment, real small models and data, two jobs: train, merge, compare (about 10 minutes)"
+	@echo "make quickstart   environment, real small models and data, two jobs: train, merge, compare (under 10 minutes)"
 	@echo "make test         environment and the tests"
 	@echo "make test-fast    the tests that take seconds"
 	@echo "make test-all     every test, long sweeps too"
@@ -25,15 +25,16 @@ help:
 	@touch $@
 
 quickstart: .venv/.demo
-	@echo "== real models and data from the package index =="
-	$(BIN)/eyas demo
-	@for job in minilm_lora_sentiment smollm2_qlora_quickstart; do \
+	@SECONDS=0; echo "== real models and data from the package index =="; \
+	$(BIN)/eyas demo || exit 1; \
+	for job in minilm_lora_sentiment smollm2_qlora_quickstart; do \
 	  echo; echo "== $$job: train, merge, compare =="; \
 	  rm -rf runs/$$job; \
 	  $(BIN)/eyas train recipes/$$job.yaml && $(BIN)/eyas merge runs/$$job && $(BIN)/eyas report runs/$$job || exit 1; \
-	done
-	@echo; echo "== done: runs/*/report/report.md has the tables, runs/*/merged the models. Ask one: =="
-	@echo "$(BIN)/eyas generate runs/smollm2_qlora_quickstart --prompt 'the battery died after two days'"
+	done; \
+	echo; echo "== done, $$((SECONDS / 60)) min $$((SECONDS % 60)) s after installation =="; \
+	echo "tables: runs/*/report/report.md   models: runs/*/merged   Ask one:"; \
+	echo "$(BIN)/eyas generate runs/smollm2_qlora_quickstart --prompt 'the battery died after two days'"
 
 check: .venv/.dev
 	$(BIN)/ruff format --check .
