@@ -16,7 +16,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def started(run):
-    run.open(RECIPE, resume=False)
+    run.open(RECIPE)
     run.record(status="interrupted")
     return run
 
@@ -29,7 +29,8 @@ def test_every_path_of_a_run_lies_in_its_folder_and_no_two_are_one(run):
 
 
 def test_a_fresh_run_keeps_its_recipe(run):
-    run.open(RECIPE, resume=False)
+    run.refuse_if_taken(RECIPE, resume=False)
+    run.open(RECIPE)
 
     assert run.read_recipe() == RECIPE
     assert run.read_manifest() == {}
@@ -37,20 +38,20 @@ def test_a_fresh_run_keeps_its_recipe(run):
 
 def test_a_run_that_was_started_is_not_begun_again(started):
     with pytest.raises(CheckpointError, match=r"holds a run already \(interrupted\). Continue it with --resume"):
-        started.open(RECIPE, resume=False)
+        started.refuse_if_taken(RECIPE, resume=False)
 
     assert started.read_manifest() == {"status": "interrupted"}
 
 
 def test_a_run_that_was_started_goes_on_with_its_own_recipe(started):
-    started.open(RECIPE, resume=True)
+    started.refuse_if_taken(RECIPE, resume=True)
 
     assert started.read_manifest() == {"status": "interrupted"}
 
 
 def test_a_run_does_not_go_on_with_another_recipe_and_says_what_differs(started):
     with pytest.raises(CheckpointError, match="was started with another recipe") as refused:
-        started.open(RECIPE.replace("seed: 1", "seed: 2") + "  bf16: true\n", resume=True)
+        started.refuse_if_taken(RECIPE.replace("seed: 1", "seed: 2") + "  bf16: true\n", resume=True)
 
     assert str(refused.value).splitlines()[1:] == ["-  seed: 1", "+  seed: 2", "+  bf16: true"]
     assert started.read_recipe() == RECIPE
@@ -61,18 +62,18 @@ def test_a_run_does_not_go_on_with_another_recipe_and_says_what_differs(started)
     ["  ", ""],
 )
 def test_a_run_does_not_go_on_with_one_list_item_less(indent, run):
-    run.open(f"target_modules:\n{indent}- one\n{indent}- two\n", resume=False)
+    run.open(f"target_modules:\n{indent}- one\n{indent}- two\n")
     run.record(status="interrupted")
 
     with pytest.raises(CheckpointError) as refused:
-        run.open(f"target_modules:\n{indent}- one\n", resume=True)
+        run.refuse_if_taken(f"target_modules:\n{indent}- one\n", resume=True)
 
     assert str(refused.value).splitlines()[1:] == [f"-{indent}- two"]
 
 
 def test_nothing_is_not_resumed(run):
     with pytest.raises(CheckpointError, match="nothing to resume"):
-        run.open(RECIPE, resume=True)
+        run.refuse_if_taken(RECIPE, resume=True)
 
     assert not run.path.exists()
 
@@ -81,16 +82,17 @@ def test_a_folder_of_other_things_is_left_alone(run):
     run.path.mkdir(parents=True)
     (run.path / "thesis.txt").write_text("mine")
 
-    with pytest.raises(CheckpointError, match="is not empty and holds no run"):
-        run.open(RECIPE, resume=False)
+    with pytest.raises(CheckpointError, match="holds no run, but thesis.txt; name another"):
+        run.refuse_if_taken(RECIPE, resume=False)
 
     assert [path.name for path in run.path.iterdir()] == ["thesis.txt"]
 
 
 def test_an_empty_folder_is_taken(run):
-    run.path.mkdir(parents=True)
+    (run.path / "checkpoints").mkdir(parents=True)  # as a start that was refused leaves it
 
-    run.open(RECIPE, resume=False)
+    run.refuse_if_taken(RECIPE, resume=False)
+    run.open(RECIPE)
 
     assert run.read_recipe() == RECIPE
 
@@ -99,7 +101,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "runs").write_text("a file")
 
     with pytest.raises(CheckpointError, match="cannot be written: Not a directory; name another run_directory=…"):
-        RunDirectory(tmp_path / "runs" / "falcon").open(RECIPE, resume=False)
+        RunDirectory(tmp_path / "runs" / "falcon").open(RECIPE)
 
 
 def test_a_folder_without_a_run_is_named(run):

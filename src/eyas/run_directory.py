@@ -68,10 +68,10 @@ class RunDirectory:
     def report(self) -> Path:
         return self.path / "report"
 
-    def open(self, recipe: str, resume: bool) -> None:
-        """Create the folder for this resolved recipe, or take up the run of the same recipe that it holds.
+    def refuse_if_taken(self, recipe: str, resume: bool) -> None:
+        """Refuse a folder that this resolved recipe can neither start in nor, with `resume`, go on in.
 
-        Raises CheckpointError when it holds another recipe's run, or any run while `resume` is false.
+        Raises CheckpointError and changes nothing.
         """
         if self.manifest.exists():
             if not resume:
@@ -88,8 +88,15 @@ class RunDirectory:
             return
         if resume:
             raise CheckpointError(f"{self.path}: nothing to resume; start the run without --resume.")
-        if self.path.exists() and any(self.path.iterdir()):
-            raise CheckpointError(f"{self.path}: is not empty and holds no run; name another run_directory=…")
+        entries = list(self.path.iterdir()) if self.path.is_dir() else []
+        foreign = [entry.name for entry in entries if not _is_empty_folder(entry)]
+        if foreign:
+            raise CheckpointError(
+                f"{self.path}: holds no run, but {', '.join(sorted(foreign)[:3])}; name another run_directory=…"
+            )
+
+    def open(self, recipe: str) -> None:
+        """Create the folder for this resolved recipe; one that is resumed is as it was."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self.recipe.write_text(recipe, encoding="utf-8")
@@ -144,3 +151,8 @@ def _changed_lines(before: str, after: str) -> list[str]:
     """Return the lines of two resolved recipes that differ, the old ones with a minus and the new with a plus."""
     lines = list(difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=0))
     return [line for line in lines[2:] if not line.startswith("@@")]  # the first two name the files
+
+
+def _is_empty_folder(entry: Path) -> bool:
+    """The trainer makes its checkpoints' folder before it is known whether the run will begin."""
+    return entry.is_dir() and not any(entry.iterdir())

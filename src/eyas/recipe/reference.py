@@ -5,7 +5,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from eyas.recipe.load import section_types
+from eyas.recipe.problems import section_types
 from eyas.recipe.recipe import Recipe
 from eyas.recipe.section import LibrarySection
 

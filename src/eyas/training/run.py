@@ -23,8 +23,7 @@ def train(recipe: Recipe, run: RunDirectory, resume: bool = False) -> None:
     asked = asked_topology()
     refuse_what_cannot_start(asked, started_topology(), has_gpu())
     refuse_if_blocked(check(recipe))
-    if rank() == 0:
-        run.open(recipe.to_yaml(), resume)
+    run.refuse_if_taken(recipe.to_yaml(), resume)
 
     from eyas.tasks import TASKS
 
@@ -47,6 +46,7 @@ def train(recipe: Recipe, run: RunDirectory, resume: bool = False) -> None:
     say(card.text())
     refuse_what_was_not_asked(card, asked or started_topology(), recipe)
     if rank() == 0:
+        run.open(recipe.to_yaml())
         write_json(run.data_report, splits.report)
         run.record(**beginning(recipe, card, splits, base_digest(recipe.model, config)))
         start_tracker(recipe, run)
