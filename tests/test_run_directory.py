@@ -82,7 +82,7 @@ def test_a_folder_of_other_things_is_left_alone(run):
     run.path.mkdir(parents=True)
     (run.path / "thesis.txt").write_text("mine")
 
-    with pytest.raises(CheckpointError, match="holds no run, but thesis.txt; name another"):
+    with pytest.raises(CheckpointError, match=r"holds no run, but thesis\.txt; name another"):
         run.refuse_if_taken(RECIPE, resume=False)
 
     assert [path.name for path in run.path.iterdir()] == ["thesis.txt"]

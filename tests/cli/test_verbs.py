@@ -49,6 +49,7 @@ def test_check_says_what_is_missing_and_how_to_get_it(monkeypatch, tmp_path):
     assert found.exit_code == 1 and found.output.count("run `eyas demo` first") == 3
 
 
+@pytest.mark.slow
 def test_a_report_compares_base_tuned_and_merged(finished, monkeypatch):
     assert eyas("merge", finished.path).exit_code == 0
 

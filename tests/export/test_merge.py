@@ -11,6 +11,7 @@ import stand_ins
 from eyas.cli.merge import merge as merge_verb
 from eyas.export.merge import TOLERANCE
 
+pytestmark = pytest.mark.slow
 LEARNS = ("training.learning_rate=0.05", "training.max_steps=4")
 
 

@@ -14,6 +14,7 @@ def test_there_are_recipes():
     assert len(RECIPES) >= 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe_file", RECIPES, ids=lambda file: file.stem)
 def test_a_shipped_recipe_trains_two_steps_and_merges_to_what_was_trained(recipe_file, trained):
     run, recipe = trained(recipe_file.stem)

@@ -69,3 +69,12 @@ def test_a_batch_that_does_not_divide_is_refused_before_a_model_is_loaded(traine
 def test_rows_without_an_answer_within_the_maximum_length_are_refused(trained):
     with pytest.raises(DataError, match="24 of 24 rows have no answer within the first 12 tokens"):
         trained("smollm2_qlora_quickstart", "training.max_length=12")
+
+
+def test_a_refused_start_leaves_nothing_in_the_way_of_the_next(trained):
+    with pytest.raises(DataError):
+        trained("smollm2_qlora_quickstart", "training.max_length=12", "evaluation.max_new_tokens=4")
+
+    run, _ = trained("smollm2_qlora_quickstart")
+
+    assert run.read_manifest()["status"] == "finished"
