@@ -44,3 +44,14 @@ def test_wandb_offline_needs_no_server_and_no_login(trained, monkeypatch):
 
     wandb.finish()
     assert list(run.tracker.glob("wandb/offline-run-*/*.wandb"))
+
+
+def test_tensorboard_has_the_losses_that_metrics_jsonl_has(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run, _ = trained("minilm_lora_sentiment", "tracking={report_to: tensorboard}")
+
+    events = EventAccumulator(str(run.tracker)).Reload()
+    shown = [event.value for event in events.Scalars("train/loss")]
+    kept = [line["loss"] for line in run.metric_lines() if "loss" in line]
+    assert shown == pytest.approx(kept, rel=1e-3) and len(shown) == 2

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -50,6 +51,26 @@ def test_the_readme_shows_the_two_commands_and_ci_calls_one_of_them():
     assert len(COMMANDS) >= 5
 
 
+def test_the_five_minute_read_is_short():
+    files = [
+        "README.md",
+        "recipes/falcon7b_qlora.yaml",
+        "launch/train.py",
+        "src/eyas/training/run.py",
+        "src/eyas/tasks/sft.py",
+    ]
+
+    assert sum(len((ROOT / file).read_text().splitlines()) for file in files) < 350
+
+
+def test_the_table_of_trainable_parameters_is_what_its_command_prints():
+    command = [sys.executable, "benchmarks/parameter_counts.py"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert done.stdout.count("\n") >= 5
+    assert done.stdout in (ROOT / "README.md").read_text()
+
+
 @pytest.mark.real
 @pytest.mark.slow
 def test_each_command_of_the_readme_runs_in_order(checkout):
@@ -81,7 +102,7 @@ def test_each_command_of_the_readme_runs_in_order(checkout):
 
 @pytest.mark.real
 @pytest.mark.slow
-def test_the_real_4bit_adapter_merged_onto_the_published_base_is_reported_and_refused(checkout):
+def test_the_real_4bit_adapter_is_refused_on_the_published_base_and_merges_in_float16_on_its_own(checkout):
     """Needs the quickstart's run, so it comes after the commands of the README."""
     folder = checkout / "runs" / "smollm2_qlora_quickstart"
     shutil.rmtree(folder / "merged")
@@ -92,3 +113,8 @@ def test_the_real_4bit_adapter_merged_onto_the_published_base_is_reported_and_re
     refusal = re.search(r"before the cast, the merged model is not what was trained: KL ([\d.e+-]+) nats", done.stderr)
     assert refusal and float(refusal[1]) > 0.01, done.stderr[-2000:]
     assert not (folder / "merged").exists()
+    in_half = run("eyas merge runs/smollm2_qlora_quickstart --dtype float16", checkout)
+    assert in_half.returncode == 0, in_half.stderr[-2000:]
+    before, after = json.loads((folder / "parity.json").read_text()).values()
+    assert before["kl_per_token"] <= 1e-6 and before["top1_agreement"] == 1.0
+    assert after["kl_per_token"] <= 1e-4 and after["top1_agreement"] >= 0.999

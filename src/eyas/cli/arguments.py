@@ -35,11 +35,11 @@ class OpenRun:
         return self.splits.labels  # type: ignore[no-any-return]
 
 
-def open_run(folder: Path) -> OpenRun:
-    """Return a run with its recipe, tokenizer and rows, as training recorded them."""
+def open_run(folder: Path, overrides: Sequence[str] = ()) -> OpenRun:
+    """Return a run with its recipe (but for overrides), tokenizer and rows, as training recorded them."""
     directory = RunDirectory(folder)
     directory.read_recipe()
-    recipe = load_recipe(directory.recipe)
+    recipe = load_recipe(directory.recipe, overrides)
 
     from eyas.model.load import load_config, max_positions
     from eyas.model.tokenizer import load_tokenizer

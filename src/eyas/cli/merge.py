@@ -14,6 +14,10 @@ def merge(
         bool,
         typer.Option("--onto-published", help="Merge into the full-precision base instead, to see what that costs."),
     ] = False,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="float32, bfloat16 or float16 for this merge; the recipe's export.dtype if left out."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write the model even past the tolerance.")] = False,
 ) -> None:
     """Merge a run's adapter into the base it was trained on, compare both, and write RUN/merged.
@@ -21,7 +25,7 @@ def merge(
     Exits with 1 and leaves nothing behind when the merged model is not what was trained.
     """
     with mistakes_as_text():
-        opened = open_run(run)
+        opened = open_run(run, [] if dtype is None else [f"export.dtype={dtype}"])
 
         from eyas.evaluation.evaluate import held_out_rows
         from eyas.export.merge import merge as merge_run

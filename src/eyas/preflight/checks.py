@@ -46,7 +46,7 @@ def _missing_data(recipe: Recipe) -> Iterator[Finding]:
 
 def _missing_packages(recipe: Recipe) -> Iterator[Finding]:
     if recipe.tracking.report_to == "tensorboard" and find_spec("tensorboard") is None:
-        yield Finding("tensorboard is not installed", "tracking.report_to", True, "pip install tensorboard")
+        yield Finding("tensorboard is not installed", "tracking.report_to", True, "pip install 'eyas[tensorboard]'")
 
 
 def _nothing_held_out(recipe: Recipe) -> Iterator[Finding]:

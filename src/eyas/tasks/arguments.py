@@ -49,7 +49,7 @@ def trainer_arguments(recipe: Recipe, run: RunDirectory) -> dict[str, Any]:
         "use_cpu": not has_gpu(),
         "eval_strategy": "no" if training.eval_steps is None else "steps",
         "eval_steps": training.eval_steps,
-        "report_to": recipe.tracking.report_to,
+        "report_to": "none",  # training/tracking.py adds the tracker, once its server is known to answer
         "run_name": run.path.name,
         "logging_nan_inf_filter": False,  # a NaN loss would be logged as 0.0
         "include_num_input_tokens_seen": "non_padding",  # tokens/s

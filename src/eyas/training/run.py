@@ -49,7 +49,7 @@ def train(recipe: Recipe, run: RunDirectory, resume: bool = False) -> None:
         run.open(recipe.to_yaml())
         write_json(run.data_report, splits.report)
         run.record(**beginning(recipe, card, splits, base_digest(recipe.model, config)))
-        start_tracker(recipe, run)
+        start_tracker(recipe, run, trainer)
     watch(trainer, run)
     trainer.train(resume_from_checkpoint=last_complete_checkpoint(run) if resume else None)
     save_and_reopen(trainer, tokenizer, run)

@@ -1,7 +1,6 @@
 """Trackers mirror a run; one that is down neither stops nor delays it."""
 
 import logging
-import os
 import socket
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,15 +13,24 @@ logger = logging.getLogger(__name__)
 PATIENCE_SECONDS = 4.0
 
 
-def start_tracker(recipe: Recipe, run: RunDirectory) -> None:
-    """Begin the tracker's record where one was asked for; wandb goes offline, loudly, when its server is out of reach.
+def start_tracker(recipe: Recipe, run: RunDirectory, trainer: Any) -> None:
+    """Let the tracker that was asked for follow the trainer; wandb goes offline, loudly, when it is out of reach.
 
     wandb 0.31 left alone waits 90 s for a server that is down and then ends the run. Called on rank 0 only.
     """
     if recipe.tracking.report_to == "tensorboard":
-        os.environ["TENSORBOARD_LOGGING_DIR"] = str(run.tracker)
-    if recipe.tracking.report_to != "wandb":
-        return
+        from torch.utils.tensorboard import SummaryWriter
+        from transformers.integrations import TensorBoardCallback
+
+        trainer.add_callback(TensorBoardCallback(SummaryWriter(log_dir=str(run.tracker))))
+    if recipe.tracking.report_to == "wandb":
+        from transformers.integrations import WandbCallback
+
+        _begin_wandb(recipe, run)
+        trainer.add_callback(WandbCallback())
+
+
+def _begin_wandb(recipe: Recipe, run: RunDirectory) -> None:
     import wandb
 
     mode = recipe.tracking.mode
