@@ -85,7 +85,7 @@ def test_a_tracker_that_is_not_installed_is_found(monkeypatch):
     monkeypatch.setattr(checks, "find_spec", {"tensorboard": None}.__getitem__)
 
     assert [str(finding) for finding in check(asked)] == [
-        "refused: tracking.report_to: tensorboard is not installed; pip install tensorboard"
+        "refused: tracking.report_to: tensorboard is not installed; pip install 'eyas[tensorboard]'"
     ]
     monkeypatch.setattr(checks, "find_spec", {"tensorboard": object()}.__getitem__)
     assert check(asked) == []

@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 
 from eyas.recipe import Recipe
-from eyas.recipe.load import section_types
+from eyas.recipe.problems import section_types
 from eyas.recipe.reference import json_schema, reference_page
 from eyas.recipe.section import LibrarySection
 
