@@ -34,7 +34,8 @@ quickstart: .venv/.demo
 	done; \
 	echo; echo "== done, $$((SECONDS / 60)) min $$((SECONDS % 60)) s after installation =="; \
 	echo "tables: runs/*/report/report.md   models: runs/*/merged   Ask one:"; \
-	echo "$(BIN)/eyas generate runs/smollm2_qlora_quickstart --prompt 'the battery died after two days'"
+	echo "$(BIN)/eyas generate runs/smollm2_qlora_quickstart --prompt 'the battery died after two days' \\"; \
+	echo "  --system 'Answer with JSON: {\"source\": \"movie|tweet|product|news\", \"sentiment\": \"negative|neutral|positive\"}'"
 
 check: .venv/.dev
 	$(BIN)/ruff format --check .

@@ -76,6 +76,14 @@ def test_generate_answers_each_prompt(finished):
     assert found.exit_code == 0 and len(found.output) > 2
 
 
+def test_a_system_message_that_has_no_place_is_refused_rather_than_dropped(trained):
+    run, _ = trained("falcon7b_lora")
+
+    found = eyas("generate", run.path, "--prompt", "the hill", "--system", "be brief")
+
+    assert found.exit_code == 1 and "no place for a system message" in found.output
+
+
 def test_an_unknown_model_is_refused_with_the_choices(finished):
     found = eyas("generate", finished.path, "--prompt", "x", "--model", "best")
 

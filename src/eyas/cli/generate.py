@@ -11,6 +11,9 @@ from eyas.cli.mistakes import mistakes_as_text
 def generate(
     run: RunFolder,
     prompt: Annotated[list[str], typer.Option(help="What to ask; may be given several times.")],
+    system: Annotated[
+        str | None, typer.Option(help="What the model is told first, where it was trained with that.")
+    ] = None,
     which: Annotated[str, typer.Option("--model", help="tuned, merged or base.")] = "tuned",
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer; the recipe's own if left out.")] = None,
 ) -> None:
@@ -28,7 +31,7 @@ def generate(
                 f"{run}: a {opened.recipe.task} model does not write; score it with eyas evaluate {run}"
             )
         model = load(opened.directory, opened.recipe, opened.task.auto_model, opened.labels, which_model(which))
-        prompts = [prompt_ids(opened.tokenizer, as_chat(opened.tokenizer, text)) for text in prompt]
+        prompts = [prompt_ids(opened.tokenizer, as_chat(opened.tokenizer, text, system)) for text in prompt]
         longest = max_new_tokens or opened.recipe.evaluation.max_new_tokens
         for text in answer(model, opened.tokenizer, prompts, longest):
             typer.echo(text)

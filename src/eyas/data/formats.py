@@ -61,9 +61,17 @@ def answer_text(completion: Any) -> str:
     return completion if isinstance(completion, str) else "".join(message["content"] for message in completion)
 
 
-def as_chat(tokenizer: Any, text: str) -> Any:
-    """Return a bare prompt as one user turn where the tokenizer has a chat template, else unchanged."""
-    return [{"role": "user", "content": text}] if tokenizer.chat_template else text
+def as_chat(tokenizer: Any, text: str, system: str | None = None) -> Any:
+    """Return a bare prompt as a user turn where the tokenizer has a chat template, else unchanged.
+
+    Raises DataError for a system message that there is no template to put into.
+    """
+    if not tokenizer.chat_template:
+        if system is not None:
+            raise DataError("this model's tokenizer has no chat template, so there is no place for a system message")
+        return text
+    instruction = [] if system is None else [{"role": "system", "content": system}]
+    return [*instruction, {"role": "user", "content": text}]
 
 
 def one_answer_at_the_end(row: Row) -> bool:
