@@ -52,6 +52,18 @@ def test_only_the_answer_and_its_end_are_learnt(shape, built):
     assert encoded["labels"].tolist() == [row["labels"]]
 
 
+def test_a_chat_is_learnt_whole_when_the_recipe_says_so(built):
+    trainer, *_ = built(SHAPES["messages"], "training.assistant_only_loss=false")
+
+    row = trainer.train_dataset[0]
+    assert row["labels"] == row["input_ids"]
+
+
+def test_an_assistant_only_loss_on_plain_text_is_refused_rather_than_dropped(built):
+    with pytest.raises(ValueError, match="the dataset is not conversational"):
+        built({"text": ASK}, "evaluation.json_fields=[]", "training.assistant_only_loss=true")
+
+
 def test_plain_text_is_learnt_whole_with_its_end(built):
     trainer, tokenizer, _, _ = built({"text": ASK}, "evaluation.json_fields=[]")
 

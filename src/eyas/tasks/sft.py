@@ -30,11 +30,11 @@ def build_trainer(recipe: Recipe, arguments: Any, model: Any, tokenizer: Any, sp
     from trl import SFTTrainer
 
     answers_only = recipe.training.library_arguments.get("assistant_only_loss", True)
-    arguments.assistant_only_loss = False
     train, evaluation = splits.train, splits.evaluation if recipe.training.eval_steps else None
     if splits.format == "messages" and answers_only:
         if all(one_answer_at_the_end(row) for table in (train, evaluation) if table for row in table):
             train, evaluation = as_prompt_completion(train), evaluation and as_prompt_completion(evaluation)
+            arguments.assistant_only_loss = False  # the completion is the assistant's answer
         else:
             arguments.assistant_only_loss = True
     trainer = SFTTrainer(
