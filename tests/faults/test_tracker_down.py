@@ -1,5 +1,6 @@
 """A tracker that is down: the run ends well, hardly later, and its record is kept."""
 
+import socket
 import time
 
 import pytest
@@ -16,6 +17,7 @@ def timed(trained, *more):
 
 @pytest.fixture
 def wandb_down(monkeypatch):
+    wandb.teardown()  # it reads its settings once a process
     monkeypatch.setenv("WANDB_BASE_URL", REFUSING)
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     yield
@@ -55,3 +57,18 @@ def test_tensorboard_has_the_losses_that_metrics_jsonl_has(trained):
     shown = [event.value for event in events.Scalars("train/loss")]
     kept = [line["loss"] for line in run.metric_lines() if "loss" in line]
     assert shown == pytest.approx(kept, rel=1e-3) and len(shown) == 2
+
+
+def test_a_wandb_server_that_answers_nothing_it_is_asked_does_not_end_a_run(trained, wandb_down, monkeypatch, caplog):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+
+        started = time.monotonic()
+        run, _ = trained("minilm_lora_sentiment", "tracking={report_to: wandb}")
+        seconds = time.monotonic() - started
+
+    wandb.finish()
+    assert run.read_manifest()["status"] == "finished" and "Recording offline" in caplog.text
+    assert "does not answer" not in caplog.text  # it did; what failed is the record's beginning
+    assert seconds <= 20
+    assert list(run.tracker.glob("wandb/offline-run-*/*.wandb"))

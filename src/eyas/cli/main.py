@@ -15,8 +15,7 @@ app = typer.Typer(
 )
 for verb in (demo, check, parameters, train, merge, evaluate, report, generate, schema):
     name = verb.__name__.rpartition(".")[2]
-    settings = {"ignore_unknown_options": False}
-    app.command(name, context_settings=settings)(getattr(verb, name))
+    app.command(name)(getattr(verb, name))
 
 
 def main() -> None:

@@ -48,6 +48,7 @@ def merge(
 
     if run.merged.exists():
         raise ExportError(f"{run.merged}: is there already; remove it to merge again")
+    run.parity.unlink(missing_ok=True)  # the figures of a model that is no longer there
     _refuse_another_base(run, recipe, labels)
     say(f"base: {'as published' if onto_published else _base_in_words(recipe)}, float32")
     trained = _trained(run, recipe, auto_model, labels)

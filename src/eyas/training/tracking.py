@@ -33,19 +33,24 @@ def start_tracker(recipe: Recipe, run: RunDirectory, trainer: Any) -> None:
 def _begin_wandb(recipe: Recipe, run: RunDirectory) -> None:
     import wandb
 
-    mode = recipe.tracking.mode
-    if mode == "online" and (reason := _out_of_reach(wandb)) is not None:
-        logger.warning("wandb: %s. Recording offline in %s; send it later with `wandb sync`", reason, run.tracker)
-        mode = "offline"
     run.tracker.mkdir(parents=True, exist_ok=True)
-    wandb.init(
-        project=recipe.tracking.project,
-        name=run.path.name,
-        dir=str(run.tracker),
-        mode=mode,
-        config=recipe.model_dump(mode="json"),
-        settings=wandb.Settings(init_timeout=PATIENCE_SECONDS, silent=True, console="off", disable_git=True),
-    )
+    common = {
+        "project": recipe.tracking.project,
+        "name": run.path.name,
+        "dir": str(run.tracker),
+        "config": recipe.model_dump(mode="json"),
+        "settings": wandb.Settings(init_timeout=PATIENCE_SECONDS, silent=True, console="off", disable_git=True),
+    }
+    if recipe.tracking.mode == "online":
+        reason = _out_of_reach(wandb)
+        if reason is None:
+            try:
+                wandb.init(mode="online", **common)
+                return
+            except wandb.Error as error:  # it answers, and then it does not let a record begin
+                reason = str(error)
+        logger.warning("wandb: %s. Recording offline in %s; send it later with `wandb sync`", reason, run.tracker)
+    wandb.init(mode="offline", **common)
 
 
 def _out_of_reach(wandb: Any) -> str | None:
