@@ -1,0 +1,116 @@
+"""Chats as files spell them, read into one spelling: what chat templates of `transformers` expect."""
+
+from collections.abc import Collection
+from typing import Any
+
+from eyas.data.formats.cells import Item, each, needed, others, parsed, said, unexpected
+from eyas.data.formats.tool_calls import read_call
+from eyas.data.rows import RowError
+
+Message = Item
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+SPEAKERS = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "chatgpt": "assistant",
+    "bard": "assistant",
+    "bing": "assistant",
+    "model": "assistant",
+    "function_call": "assistant",
+    "tool": "tool",
+    "observation": "tool",
+    "function_response": "tool",
+}
+"""ShareGPT's `from`, and the role it is."""
+
+
+def read_messages(value: Any, name: str) -> list[Message]:
+    """Return messages with every key that is not null. Raises RowError with the number of the first bad one.
+
+    A table gives each message the keys of all, as nulls; only `content` may mean something by it.
+    """
+    return each(value, name, "message", _message)
+
+
+def read_turns(value: Any, name: str) -> list[Message]:
+    """Return ShareGPT's {from, value} turns as messages. A `function_call` becomes an assistant's tool calls."""
+    return each(value, name, "message", _turn)
+
+
+def led_by(system: str, messages: list[Message]) -> list[Message]:
+    """Return the messages with the system message of a column before them, unless there is none or they have it."""
+    first = messages[0]
+    if not system or (first["role"], first["content"]) == ("system", system):
+        return messages
+    if first["role"] in ("system", "developer"):
+        raise RowError(f"`system` differs from the {first['role']} message that the chat begins with")
+    return [{"role": "system", "content": system}, *messages]
+
+
+def refuse_without_answer(messages: list[Message], name: str) -> None:
+    """Raise RowError where no assistant message has text or a call: there would be nothing to learn."""
+    answers = [message for message in messages if message["role"] == "assistant"]
+    if not answers:
+        raise RowError(f"`{name}` has no assistant message")
+    if not any("tool_calls" in answer or answer["content"].strip() for answer in answers):
+        raise RowError(f"`{name}` has only empty assistant messages")
+
+
+def _message(message: Message) -> Message:
+    role = _known(message, "role", ROLES)
+    if len(message) == 2 and "content" in message:  # nearly every message; what follows would double its time
+        return {"role": role, "content": _content(message, may_be_null=False)}
+    calls = message.get("tool_calls")
+    if message.get("function_call") is not None:  # templates pass over it, and the call would not be learnt
+        raise RowError("`function_call` is OpenAI's old spelling, which chat templates do not print; use `tool_calls`")
+    read: Message = {"role": role, "content": _content(message, may_be_null=bool(calls))}
+    if calls:
+        if role != "assistant":
+            raise RowError(f"a {role} message has `tool_calls`; only an assistant message may")
+        read["tool_calls"] = each(calls, "tool_calls", "call", read_call)
+    return read | others(message, ("role", "content", "tool_calls"))
+
+
+def _turn(turn: Message) -> Message:
+    speaker = _known(turn, "from", SPEAKERS)
+    value = needed(turn, "value")
+    read: Message = {"role": SPEAKERS[speaker]}
+    if speaker == "function_call":
+        calls = parsed(value, "value")
+        calls = [calls] if isinstance(calls, dict) else calls  # files write one call without a list around it
+        read |= {"content": None, "tool_calls": each(calls, "value", "call", read_call)}
+    else:
+        read["content"] = said(value, "value")
+    return _message(others(turn, ("from", "value")) | read)
+
+
+def _content(message: Message, may_be_null: bool) -> str | None:
+    """Return the text of a message, its parts joined. Null stays null beside calls.
+
+    DeepSeek's templates print calls only where content is null, so neither null nor "" may become the other.
+    """
+    content = message.get("content") if may_be_null else needed(message, "content")
+    if content is None and may_be_null:
+        return None
+    if isinstance(content, list):
+        return "".join(part["text"] for part in each(content, "content", "part", _text_part)) if content else ""
+    return said(content, "content")
+
+
+def _text_part(part: Message) -> Message:
+    if part.get("type") != "text":
+        raise RowError(f"is of type {part.get('type')!r}; only text can be learnt from")
+    return {"text": said(part.get("text"), "text")}
+
+
+def _known(message: Message, key: str, known: Collection[str]) -> str:
+    word = needed(message, key)
+    if not isinstance(word, str):
+        raise unexpected(word, key, "text")
+    if word not in known:
+        raise RowError(f"`{key}` is {word!r}, which is none of {', '.join(known)}")
+    return word

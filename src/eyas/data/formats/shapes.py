@@ -1,0 +1,77 @@
+"""What a format needs of a row: its columns, and the kind of thing in each."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from eyas.data.formats.cells import MISSING, Cells, cell
+from eyas.data.rows import Row
+
+
+class Kind(NamedTuple):
+    """What a cell must hold for its row to count as a format's: in words, and as a question about the value."""
+
+    words: str
+    fits: Callable[[Any], bool]
+
+
+def _list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and bool(value) and all(map(fits, value))
+
+
+def _is(*kinds: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, kinds)
+
+
+def _with_key(key: str) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and key in value
+
+
+TEXT = Kind("text", _is(str))
+MESSAGES = Kind("a list of {role, content}", _list_of(_with_key("role")))
+TURNS = Kind("a list of {from, value}", _list_of(_with_key("from")))
+SPOKEN = Kind("text or a list of {role, content}", lambda value: TEXT.fits(value) or MESSAGES.fits(value))
+CLASS = Kind("a whole number, text, or true or false", _is(int, str))
+VERDICT = Kind("true or false", _is(bool))
+WORDS = Kind("a list of texts", _list_of(_is(str)))
+TAGS = Kind("a list of numbers or BIO tags", _list_of(_is(int, str)))
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The columns of a format under our names, and what is made of them."""
+
+    needs: Mapping[str, Kind]
+    convert: Callable[[Cells], dict[str, Any]]
+    may: tuple[str, ...] = ()
+    """Columns that are read where they are there."""
+    spellings: tuple[Mapping[str, str], ...] = ()
+    """Other names that files are known to use, those of one row together."""
+
+    @property
+    def columns(self) -> set[str]:
+        """Every name that `data.columns` may give to this format."""
+        return {*self.needs, *self.may}
+
+    def cells(self, row: Row, columns: Mapping[str, str]) -> Cells:
+        """Return the row under the first spelling that it has all columns of."""
+        for spelling in ({}, *self.spellings):
+            names = {**spelling, **columns}
+            if all(cell(row, names.get(name, name)) is not MISSING for name in self.needs):
+                return Cells(row, names)
+        return Cells(row, columns)
+
+    def described(self, columns: Mapping[str, str]) -> str:
+        """Return the columns it needs, under the file's names for them, each with what it holds."""
+        needs = [f"`{columns.get(name, name)}` ({kind.words})" for name, kind in self.needs.items()]
+        return listed(needs, "and")
+
+    def fits(self, row: Row, columns: Mapping[str, str]) -> bool:
+        """Return whether the row has the columns, each holding its kind of thing, be it a good one or not."""
+        names = self.cells(row, columns).names
+        return all(kind.fits(cell(row, names.get(name, name))) for name, kind in self.needs.items())
+
+
+def listed(words: Sequence[str], last: str) -> str:
+    """Return the words as a sentence lists them: "a, b or c"."""
+    return f"{', '.join(words[:-1])} {last} {words[-1]}" if len(words) > 1 else "".join(words)

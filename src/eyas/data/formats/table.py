@@ -1,0 +1,168 @@
+"""The formats of rows: how each is recognised, and the row that it becomes."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from eyas.data.formats import completions, conversions
+from eyas.data.formats.cells import MISSING, cell
+from eyas.data.formats.shapes import CLASS, MESSAGES, SPOKEN, TAGS, TEXT, TURNS, VERDICT, WORDS, Shape, listed
+from eyas.data.rows import Row, RowError
+from eyas.errors import DataError
+from eyas.recipe.data import Format
+
+FORMATS: dict[Format, Shape] = {
+    "unpaired_preference": Shape(
+        {"prompt": SPOKEN, "completion": SPOKEN, "label": VERDICT}, completions.unpaired_preference, ("tools",)
+    ),
+    "preference": Shape({"chosen": SPOKEN, "rejected": SPOKEN}, completions.preference, ("prompt", "tools")),
+    "messages": Shape(
+        {"messages": MESSAGES},
+        conversions.messages,
+        ("system", "tools"),
+        ({"messages": "conversation"}, {"messages": "conversations"}),
+    ),
+    "sharegpt": Shape(
+        {"conversations": TURNS},
+        conversions.sharegpt,
+        ("system", "tools"),
+        ({"conversations": "conversation"}, {"conversations": "messages"}),
+    ),
+    "prompt_completion": Shape({"prompt": SPOKEN, "completion": SPOKEN}, completions.prompt_completion, ("tools",)),
+    "alpaca": Shape({"instruction": TEXT, "output": TEXT}, conversions.alpaca, ("input", "system", "history")),
+    "token_labels": Shape(
+        {"tokens": WORDS, "tags": TAGS},
+        conversions.token_labels,
+        spellings=({"tags": "ner_tags"}, {"tags": "labels"}, {"tags": "pos_tags"}),
+    ),
+    "seq2seq": Shape(
+        {"source": TEXT, "target": TEXT}, conversions.seq2seq, spellings=({"source": "document", "target": "summary"},)
+    ),
+    "labelled_text": Shape({"text": TEXT, "label": CLASS}, conversions.labelled_text),
+    "text": Shape({"text": TEXT}, conversions.text),
+}
+"""In the order in which formats that fit equally many rows are chosen: those that say most about a row first."""
+
+
+def canonical(format: Format) -> Format:
+    """Return the format of the rows that `convert` makes of this one."""
+    return "messages" if format in ("sharegpt", "alpaca") else format
+
+
+def convert(row: Row, format: Format, columns: Mapping[str, str] = {}) -> dict[str, Any]:
+    """Return the row in its canonical format, under TRL's names where TRL has the format; other columns stay behind.
+
+    `columns` gives the file's name for each of ours that it spells otherwise. Raises RowError with what is wrong.
+    """
+    shape = FORMATS[format]
+    return shape.convert(shape.cells(row, columns))
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """The format of some rows, and the evidence for it in words."""
+
+    format: Format
+    why: str
+
+
+def recognise(
+    rows: Sequence[Row], columns: Mapping[str, str] = {}, among: Sequence[Format] | None = None
+) -> Recognition:
+    """Return the format that most of the rows have, of those that a task learns from (`among`; all if None).
+
+    Where a format is another one and more (labelled text is text with a label), it is chosen if it fits half of the
+    rows that the other fits: a row whose label is missing is then a bad row, and not a row of text. Raises DataError
+    where nothing fits, where a name in `columns` is not to be found, and where the rows are plainly something else.
+    """
+    _refuse_names_of_nothing(rows, columns)
+    votes = {format: _votes(shape, rows, columns) for format, shape in FORMATS.items()}
+    usable = {format: count for format, count in votes.items() if _is_among(format, among)}
+    best, chosen = _most_fitting(votes), _most_fitting(usable)
+    if best is None:
+        found = ", ".join(_columns_of(rows)) or "no columns"
+        raise DataError(_refusal(f"no format fits the rows, which have {found}", rows, columns, usable))
+    if chosen is None or 2 * votes[chosen] < votes[best]:
+        found = f"rows are {best} ({_evidence(best, rows, columns)})"
+        learnable = f"this task learns from {listed(among or (), 'or')}"
+        raise DataError(_refusal(f"{found}, and {learnable}", rows, columns, usable))
+    others = [_also(format, votes, chosen, format in usable) for format in votes if votes[format] and format != chosen]
+    return Recognition(chosen, "; ".join([_evidence(chosen, rows, columns), *others]))
+
+
+def _is_among(format: Format, among: Sequence[Format] | None) -> bool:
+    return among is None or format in among or canonical(format) in among
+
+
+def _votes(shape: Shape, rows: Sequence[Row], columns: Mapping[str, str]) -> int:
+    return sum(shape.fits(row, columns) for row in rows) if columns.keys() <= shape.columns else 0
+
+
+def _most_fitting(votes: Mapping[Format, int]) -> Format | None:
+    most = max(votes, key=lambda format: votes[format], default=None)  # the first of equals
+    if most is None or not votes[most]:
+        return None
+    needs = FORMATS[most].needs.keys()
+    narrower = [format for format in votes if FORMATS[format].needs.keys() > needs]
+    return next((format for format in narrower if 2 * votes[format] >= votes[most]), most)
+
+
+def _evidence(format: Format, rows: Sequence[Row], columns: Mapping[str, str]) -> str:
+    shape = FORMATS[format]
+    fitting = [row for row in rows if shape.fits(row, columns)]
+    share = f"{len(fitting)} of {len(rows)} rows have"
+    if len(fitting) == len(rows):
+        share = f"every one of {len(rows)} rows has" if len(rows) > 1 else "the only row has"
+    return f"{share} {shape.described(shape.cells(fitting[0], columns).names)}"
+
+
+def _also(format: Format, votes: Mapping[Format, int], chosen: Format, usable: bool) -> str:
+    fit = f"they also fit {format}" if votes[format] == votes[chosen] else f"{votes[format]} fit {format}"
+    return f"{fit}, {'which data.format can name' if usable else 'not learnt from here'}"
+
+
+def _refuse_names_of_nothing(rows: Sequence[Row], columns: Mapping[str, str]) -> None:
+    known = sorted(set().union(*(shape.columns for shape in FORMATS.values())))
+    for name, column in columns.items():
+        if name not in known:
+            raise DataError(f"data.columns: no format has a `{name}`; they have {', '.join(known)}")
+        if all(cell(row, column) is MISSING for row in rows):
+            raise DataError(f"data.columns: {name}: no row has `{column}`; there are {', '.join(_columns_of(rows))}")
+    if not any(columns.keys() <= shape.columns for shape in FORMATS.values()):
+        raise DataError(f"data.columns: no format has {listed([f'`{name}`' for name in columns], 'and')} together")
+
+
+def _columns_of(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(str(column) for row in rows for column in row))
+
+
+def _refusal(found: str, rows: Sequence[Row], columns: Mapping[str, str], usable: Iterable[Format]) -> str:
+    """Return what was found, what each format needs, and for formats whose columns are there, what is wrong in them."""
+    lines = [f"{found}:"]
+    for format in usable:
+        wrong = _first_wrong(format, rows, columns)
+        lines.append(f"  {format} needs {FORMATS[format].described(columns)}{f'; here {wrong}' if wrong else ''}")
+    lines.append("Name the columns in data.columns, as in {prompt: question, completion: answer}, or mend the rows")
+    return "\n".join([*lines, *_pairs_of_texts(rows)])
+
+
+def _first_wrong(format: Format, rows: Sequence[Row], columns: Mapping[str, str]) -> str | None:
+    shape = FORMATS[format]
+    for row in rows:
+        cells = shape.cells(row, columns)
+        if all(cell(row, cells.column(name)) is not MISSING for name in shape.needs):
+            try:
+                shape.convert(cells)
+            except RowError as error:
+                return str(error)
+    return None
+
+
+def _pairs_of_texts(rows: Sequence[Row]) -> list[str]:
+    """Return how to name the texts inside a column of one text a language, which direction nobody can guess."""
+    for column, value in rows[0].items() if rows else ():
+        if isinstance(value, dict) and len(value) > 1 and all(isinstance(text, str) for text in value.values()):
+            one, other = list(value)[:2]
+            pair = f"{{source: {column}.{one}, target: {column}.{other}}}"
+            return [f"`{column}` holds texts under {', '.join(value)}: to write one from another, data.columns: {pair}"]
+    return []

@@ -1,0 +1,38 @@
+"""Tools that a chat may call and the calls it makes, in OpenAI's layout but for arguments, which are objects."""
+
+from eyas.data.formats.cells import Cells, Item, each, needed, others, parsed, refuse_unencodable, unexpected, written
+
+
+def tools_beside(chat: str | list[Item], cells: Cells) -> dict[str, list[Item]]:
+    """Return the column of tools that a chat may call, from a list or its JSON text; no column where there are none.
+
+    Plain text meets no chat template, so it has no place for tools.
+    """
+    value, name = cells.optional("tools"), cells.column("tools")
+    if isinstance(chat, str) or value is None or (isinstance(value, str) and not value.strip()):
+        return {}
+    tools = parsed(value, name)
+    return {"tools": each(tools, name, "tool", read_tool)} if tools != [] else {}
+
+
+def read_call(call: Item) -> Item:
+    """Return a tool call whose arguments are an object: OpenAI sends JSON text, templates want what it says."""
+    call = read_tool(call)
+    function = call["function"]
+    arguments = parsed(needed(function, "arguments"), "arguments")
+    if not isinstance(arguments, dict):
+        raise unexpected(arguments, "arguments", "an object")
+    refuse_unencodable(arguments, "arguments")
+    return call | {"function": function | {"arguments": arguments}}
+
+
+def read_tool(item: Item) -> Item:
+    """Return a tool or a call under `function`, where OpenAI has it; ShareGPT files leave that level out."""
+    if item.get("function") is None:
+        outside = ("id", "type", "function")
+        inside = {key: value for key, value in item.items() if key not in outside}
+        item = {key: item[key] for key in outside if key in item} | {"function": inside}
+    if not isinstance(item["function"], dict):
+        raise unexpected(item["function"], "function", "an object")
+    written(needed(item["function"], "name"), "name")
+    return {"type": "function"} | others(item, ())
