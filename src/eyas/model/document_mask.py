@@ -1,0 +1,44 @@
+"""A mask that keeps packed documents apart in a model that does not do so by itself."""
+
+from typing import Any
+
+
+def is_masked(model: Any) -> bool:
+    """Return whether the mask is on this model already."""
+    return keep_documents_apart in model.get_decoder()._forward_pre_hooks.values()
+
+
+def mask(model: Any) -> Any:
+    """Put the mask on a model, and return the handle that takes it off."""
+    # On the decoder, for that is what every caller reaches: OPT's head calls it past the model that holds it.
+    return model.get_decoder().register_forward_pre_hook(keep_documents_apart, with_kwargs=True)
+
+
+def keep_documents_apart(module: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    """Give a forward pass whose `position_ids` [batch, length] restart a mask that ends at each document's borders.
+
+    A forward pre-hook of the decoder, below the head. The mask [batch, 1, length, length] is made once for all layers
+    and takes 128 MiB for a row of 8,192 tokens in bfloat16. It holds numbers to add, because Falcon's eager attention
+    (transformers 5.23) adds a boolean mask too, as ones and zeros, and so masks nothing.
+    """
+    from transformers.masking_utils import find_packed_sequence_indices
+
+    position_ids = keywords.get("position_ids")
+    if position_ids is None or keywords.get("attention_mask") is not None:
+        return None
+    document = find_packed_sequence_indices(position_ids)  # [batch, length], or None for one document in each row
+    if document is None:
+        return None
+    return arguments, keywords | {"attention_mask": block_diagonal_mask(document, module.dtype)}
+
+
+def block_diagonal_mask(document: Any, dtype: Any) -> Any:
+    """Return [batch, 1, length, length]: 0 where a token may read another, the dtype's lowest number where not.
+
+    `document` [batch, length] numbers the document of each token; a token reads its own document up to itself.
+    """
+    import torch
+
+    same = document[:, None, :, None] == document[:, None, None, :]
+    readable = same.tril()
+    return torch.zeros(same.shape, dtype=dtype, device=same.device).masked_fill(~readable, torch.finfo(dtype).min)
