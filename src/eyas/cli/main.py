@@ -2,7 +2,7 @@
 
 import typer
 
-from eyas.cli import check, demo, evaluate, generate, merge, parameters, report, schema, train
+from eyas.cli import check, demo, evaluate, generate, merge, parameters, preview, report, schema, train
 
 app = typer.Typer(
     name="eyas",
@@ -13,7 +13,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (demo, check, parameters, train, merge, evaluate, report, generate, schema):
+for verb in (demo, check, parameters, preview, train, merge, evaluate, report, generate, schema):
     name = verb.__name__.rpartition(".")[2]
     app.command(name)(getattr(verb, name))
 

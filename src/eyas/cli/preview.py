@@ -1,0 +1,60 @@
+"""`eyas preview`: what the trainer will get, before it gets it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eyas.cli.arguments import Overrides, RecipeFile
+from eyas.cli.mistakes import mistakes_as_text
+from eyas.recipe import load_recipe
+
+
+def preview(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    batches: Annotated[int, typer.Option(min=1, help="How many batches of one forward pass, from the first.")] = 1,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page instead.")] = None,
+) -> None:
+    """Show a recipe's first batches: trained, masked and padding tokens, where rows came from, what was cut."""
+    from eyas.preflight.checks import check, refuse_if_blocked
+
+    with mistakes_as_text():
+        loaded = load_recipe(recipe, overrides or [])
+        # What only training needs, such as a tracker, need not be here.
+        refuse_if_blocked([finding for finding in check(loaded) if finding.where.startswith(("model.", "data."))])
+
+        from eyas.data.prepare import prepare
+        from eyas.data.preview_tensors import preview as shown
+        from eyas.data.writing import Reach
+        from eyas.model.load import load_config, reach_of
+        from eyas.model.tokenizer import load_tokenizer
+        from eyas.tasks import TASKS
+        from eyas.tasks.batches import first_batches
+
+        task, tokenizer = TASKS[loaded.task], load_tokenizer(loaded.model)
+        splits = prepare(loaded, tokenizer, task.rows, Reach(*reach_of(load_config(loaded.model))))
+        found = [
+            shown(batch, splits.train, tokenizer, splits.labels)
+            for batch in first_batches(loaded, task, tokenizer, splits, batches)
+        ]
+        if html is None:
+            from rich.console import Console
+
+            from eyas.data.preview_terminal import print_batches
+
+            print_batches(found, Console())
+        else:
+            from eyas.data.preview_page import page
+
+            _write(html, page(recipe.stem, splits.report.text(), found))
+            typer.echo(f"written: {html}")
+        if len(found) < batches:
+            typer.echo(f"an epoch has no more than these {len(found)} batches")
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise typer.BadParameter(f"{file}: cannot be written: {error.strerror}", param_hint="--html") from None
