@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 
 import stand_ins
 from eyas.cli.mistakes import quieten_libraries
@@ -18,6 +19,7 @@ from eyas.recipe import Recipe, load_recipe
 from eyas.run_directory import RunDirectory
 
 quieten_libraries()
+torch.set_num_threads(1)  # these models are so small that two threads wait longer for each other than they compute
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
@@ -52,7 +54,8 @@ def overrides_for(models: dict[str, Path], tmp_path_factory: pytest.TempPathFact
                 parts[split] = write(file)
             else:
                 classes = recipe.data.labels or ["0", "1"]
-                parts[split] = stand_ins.labelled_rows(file, recipe.data.text_column, recipe.data.label_column, classes)
+                named = [recipe.data.columns.named().get(column, column) for column in ("text", "label")]
+                parts[split] = stand_ins.labelled_rows(file, *named, classes)
         return [
             f"model.name={models[family]}",
             *(f"data.{split}={{path: {file}}}" for split, file in parts.items()),
@@ -60,6 +63,8 @@ def overrides_for(models: dict[str, Path], tmp_path_factory: pytest.TempPathFact
             "training.warmup_steps=0",
             "training.logging_steps=1",
             f"training.max_length={min(recipe.training.max_length, 128)}",
+            f"data.cache_directory={folder / 'prepared'}",
+            "data.limits={overlap: 1.0}",
             "evaluation.rows=4",
             "evaluation.max_new_tokens=8",
         ]

@@ -42,6 +42,7 @@ def test_what_needs_no_model_imports_no_torch(arguments):
     assert imported_by(arguments) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["recipe/section.py", "run_directory.py", "cli/train.py", "__init__.py"])
 def test_an_import_of_torch_at_the_head_of_a_file_is_caught(file, tmp_path):
     shutil.copytree(ROOT / "src/eyas", tmp_path / "eyas")

@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,11 @@ class RunDirectory:
     @property
     def data_report(self) -> Path:
         return self.path / "data_report.json"
+
+    @property
+    def quarantine(self) -> Path:
+        """Bad rows that were left out, with file, line and reason."""
+        return self.path / "quarantine.jsonl"
 
     @property
     def checkpoints(self) -> Path:
@@ -108,6 +114,12 @@ class RunDirectory:
     def record(self, **entries: Any) -> None:
         """Add entries to the manifest; the file is replaced whole, so that a reader never sees half of it."""
         write_json(self.manifest, {**self.read_manifest(), **entries})
+
+    def keep_data_report(self, report: Mapping[str, Any], prepared: Path) -> None:
+        """Keep what was counted about the rows, and the bad rows that were left out of them."""
+        write_json(self.data_report, report)
+        if (prepared / self.quarantine.name).exists():
+            shutil.copy(prepared / self.quarantine.name, self.quarantine)
 
     def read_manifest(self) -> dict[str, Any]:
         """Return the manifest's entries, or none before the run has begun."""

@@ -1,5 +1,6 @@
 """The command line on a finished run, and `eyas train` as a person starts it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -92,7 +93,7 @@ def test_an_unknown_model_is_refused_with_the_choices(finished):
 
 def test_rows_that_changed_since_training_are_refused(finished):
     report = finished.data_report.read_text()
-    path = report.partition('"path": "')[2].partition('"')[0]
+    (path,) = json.loads(report)["train"]["paths"]
     with open(path, "r+", encoding="utf-8") as stream:
         text = stream.read()
         stream.seek(0)
@@ -103,7 +104,7 @@ def test_rows_that_changed_since_training_are_refused(finished):
         with open(path, "w", encoding="utf-8") as stream:
             stream.write(text)
 
-    assert found.exit_code == 1 and "its rows have changed since" in found.output
+    assert found.exit_code == 1 and "its rows, or how they become tokens, have changed since" in found.output
 
 
 def test_parameters_are_counted_without_weights(models, monkeypatch):

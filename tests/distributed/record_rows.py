@@ -13,7 +13,8 @@ plain_step = SFTTrainer.training_step
 
 
 def recording_step(self, model, inputs, *args, **kwargs):
-    texts = self.processing_class.batch_decode(inputs["input_ids"], skip_special_tokens=True)
+    documents = (inputs["position_ids"][0] == 0).nonzero().flatten().tolist()  # packed end to end in one flat row
+    texts = [self.processing_class.decode(inputs["input_ids"][0][start:]) for start in documents]
     with SEEN.with_suffix(f".{os.environ['RANK']}").open("a") as stream:
         stream.writelines(re.match(r"\d+", text)[0] + "\n" for text in texts)
     return plain_step(self, model, inputs, *args, **kwargs)

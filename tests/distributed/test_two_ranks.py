@@ -27,7 +27,9 @@ def launch(options, script, words, **environment):
 @pytest.fixture(scope="module")
 def falcon_overrides(overrides_for):
     words = [word for word in overrides_for(FALCON) if not word.startswith("training.max_steps")]
-    return [*words, "training.global_batch_size=8", "training.per_device_train_batch_size=4"]
+    # Rows of some twelve tokens: two in a packed sequence, twelve sequences, three steps.
+    return [*words, "training.global_batch_size=4", "training.per_device_train_batch_size=2", "training.max_length=28",
+            "evaluation.max_new_tokens=8"]  # fmt: skip
 
 
 @pytest.mark.parametrize("config", ["ddp", "zero2", "zero3"])
@@ -43,7 +45,8 @@ def test_the_falcon_recipe_trains_on_two_ranks_and_each_row_is_seen_once(config,
     assert done.returncode == 0, done.stderr[-4000:]
     strategy = {"ddp": "ddp", "zero2": "zero-2", "zero3": "zero-3"}[config]
     assert f"2 × cpu, {strategy}" in done.stdout
-    assert "8 layers" in done.stdout and "global batch  8 = 4 micro × 1 accumulated × 2 ranks" in done.stdout
+    assert "8 layers" in done.stdout and "global batch  4 = 2 micro × 1 accumulated × 2 ranks; 12 rows" in done.stdout
+    assert "keeps packed documents apart with a block-diagonal mask" in done.stderr
     by_rank = [Path(f"{seen}.{rank}").read_text().split() for rank in (0, 1)]
     assert len(by_rank[0]) == len(by_rank[1]) == 12
     assert sorted(map(int, by_rank[0] + by_rank[1])) == list(range(24))
@@ -52,6 +55,16 @@ def test_the_falcon_recipe_trains_on_two_ranks_and_each_row_is_seen_once(config,
     assert any(tensor.any() for name, tensor in adapter.items() if "lora_B" in name)
     losses = re.findall(r"loss ([\d.]+)", done.stdout)
     assert len(losses) == 3
+
+
+def test_packing_is_probed_on_weights_that_zero_3_has_sharded(falcon_overrides, tmp_path):
+    options = ["--config_file", "accelerate_configs/zero3.yaml", "--main_process_port", "0"]
+    words = [*falcon_overrides, f"run_directory={tmp_path / 'run'}", "training.max_steps=1"]
+
+    done = launch(options, "launch/train.py", [FALCON.with_stem("falcon7b_lora"), *words])
+
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "FalconForCausalLM with sdpa attention keeps packed documents apart with a block-diagonal" in done.stderr
 
 
 def test_the_same_recipe_has_the_same_loss_on_one_rank_and_on_two(falcon_overrides, tmp_path):

@@ -24,6 +24,7 @@ def wandb_down(monkeypatch):
     wandb.teardown()
 
 
+@pytest.mark.slow
 def test_a_wandb_server_that_refuses_connections_delays_a_run_by_less_than_ten_seconds(trained, wandb_down, caplog):
     plain, without = timed(trained, "run_directory=unused")
     for file in sorted(plain.path.rglob("*"), reverse=True):
@@ -59,6 +60,7 @@ def test_tensorboard_has_the_losses_that_metrics_jsonl_has(trained):
     assert shown == pytest.approx(kept, rel=1e-3) and len(shown) == 2
 
 
+@pytest.mark.slow
 def test_a_wandb_server_that_answers_nothing_it_is_asked_does_not_end_a_run(trained, wandb_down, monkeypatch, caplog):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")

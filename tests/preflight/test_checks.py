@@ -40,10 +40,11 @@ def test_a_file_that_is_there_is_no_finding(name, elsewhere):
     assert check(recipe(train=name)) == []
 
 
-def test_a_folder_named_like_a_file_is_no_file(elsewhere):
-    (elsewhere / "rows.jsonl").mkdir()
+def test_a_folder_of_files_is_a_source_like_a_file(elsewhere):
+    (elsewhere / "rows").mkdir()
 
-    assert [finding.where for finding in check(recipe(train="rows.jsonl"))] == ["data.train.path"]
+    assert check(recipe(train="rows/")) == []
+    assert [finding.where for finding in check(recipe(train="./other"))] == ["data.train.path"]
 
 
 def test_no_held_out_rows_is_a_note_and_not_a_refusal():

@@ -90,7 +90,7 @@ def test_every_mistake_of_a_file_is_told_at_once_by_line(written):
     [
         ("lora_alpha: 3", "6:1: lora_alpha: unknown key here; it belongs in section adapter"),
         ("dtype: float32", "6:1: dtype: unknown key here; it belongs in section model or export"),
-        ("training: {text_column: x}", "6:12: training.text_column: unknown key here; it belongs in section data"),
+        ("training: {holdout: 0.1}", "6:12: training.holdout: unknown key here; it belongs in section data"),
         ("training: {packng: true}", "6:12: training.packng: unknown key; did you mean 'packing'?"),
         ("training: {zzz: 1}", "6:12: training.zzz: unknown key"),
         ("adapter: {method: lora, bais: all}", "6:25: adapter.bais: unknown key; did you mean 'bias'?"),
@@ -104,7 +104,7 @@ def test_every_mistake_of_a_file_is_told_at_once_by_line(written):
         ("adapter: {method: ia3}", "6:11: adapter.method: input should be 'lora'; found 'ia3'"),
         ("adapter: {r: 4}", "6:1: adapter.method: missing; The PEFT method."),
         ("training: {push_to_hub: true}", "6:12: training.push_to_hub: not set in a recipe; eyas uploads nothing"),
-        ("training: {eval_steps: 5}", "6:12: training.eval_steps: there are no held-out rows; add data.evaluation"),
+        ("training: {eval_steps: 5}", "6:12: training.eval_steps: there are no held-out rows; add data.evaluation or data.holdout"),
         ("export: &here {}", "6:9: anchor &here: a recipe holds plain values; remove it"),
     ],
 )  # fmt: skip
@@ -195,7 +195,7 @@ def test_an_override_follows_the_rules_of_the_file_and_is_named_as_itself(writte
         "data.train.path=7": "data.train.path: input should be a valid string; found 7",
         "optim=x": "optim: unknown key",
         "training={sed: 3}": "training.sed: unknown key; did you mean 'seed'?",
-        "training.eval_steps=5": "training.eval_steps: there are no held-out rows; add data.evaluation",
+        "training.eval_steps=5": "training.eval_steps: there are no held-out rows; add data.evaluation or data.holdout",
         "max_steps": "write section.key=value, such as training.max_steps=10",
         "=3": "write section.key=value, such as training.max_steps=10",
         "training..seed=3": "write section.key=value, such as training.max_steps=10",

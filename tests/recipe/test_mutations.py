@@ -9,13 +9,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from string import ascii_lowercase
-from typing import get_args
 
 import yaml
 from pydantic import BaseModel
 
 from eyas.errors import RecipeError
 from eyas.recipe import Recipe, load_recipe
+from eyas.recipe.problems import section_in
 from eyas.recipe.section import LibrarySection
 
 RECIPES = sorted(Path(__file__).parents[2].glob("recipes/*.yaml"))
@@ -76,8 +76,7 @@ def names_at(path: tuple[str, ...]) -> set[str]:
     """Return every key that may stand below this path, for any task."""
     section: type[BaseModel] = Recipe
     for key in path:
-        annotation = section.model_fields[key].annotation
-        section = next(c for c in (annotation, *get_args(annotation)) if isinstance(c, type))
+        section = section_in(section.model_fields[key].annotation) or section
     names = set(section.model_fields)
     if issubclass(section, LibrarySection):
         names |= {name for task in ("sft", "sequence_classification") for name in section.library(task).arguments()}

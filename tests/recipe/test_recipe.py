@@ -57,7 +57,7 @@ BROKEN = {
     ),
     "_evaluation_steps_need_held_out_rows": (
         ["training.eval_steps=5"],
-        "training.eval_steps: there are no held-out rows; add data.evaluation",
+        "training.eval_steps: there are no held-out rows; add data.evaluation or data.holdout",
         ["training.eval_steps=5", HELD_OUT],
     ),
     "_the_best_model_needs_a_metric": (
@@ -66,11 +66,25 @@ BROKEN = {
         ["training.load_best_model_at_end=true", "training.metric_for_best_model=loss", "training.eval_steps=5",
          HELD_OUT],
     ),
-    "_packing_needs_flash_attention": (
-        ["training.packing=true", "model.attn_implementation=sdpa"],
-        "training.packing: documents would leak into each other without FlashAttention; "
-        "set model.attn_implementation: flash_attention_2 or remove packing",
-        ["training.packing=true", "model.attn_implementation=flash_attention_2"],
+    "_rows_are_held_out_in_one_way": (
+        [HELD_OUT, "data.holdout=0.1"],
+        "data.holdout: held-out rows come from data.evaluation already; remove one",
+        ["data.holdout=0.1"],
+    ),
+    "_sources_are_weighted_together": (
+        ["data.train=[{path: a/b, weight: 1.0}, {path: c/d}]"],
+        "data.train.1: has no weight and others have; give each one, or none",
+        ["data.train=[{path: a/b, weight: 1.0}, {path: c/d, weight: 2.0}]"],
+    ),
+    "_a_stream_has_a_last_step": (
+        ["data.train={path: a.jsonl}", "data.streaming=true"],
+        "data.streaming: a stream has no length to count epochs by; set training.max_steps",
+        ["data.train={path: a.jsonl}", "data.streaming=true", "training.max_steps=5"],
+    ),
+    "_a_stream_is_read_in_order": (
+        ["data.train={path: a.jsonl}", "data.streaming=true", "training.max_steps=5", "training.packing=true"],
+        "training.packing: needs all rows at once, and data.streaming reads them one by one; remove one",
+        ["data.train={path: a.jsonl}", "training.max_steps=5", "training.packing=true"],
     ),
     "_json_fields_are_for_generated_answers": (
         [CLASSES, "evaluation.json_fields=[source]"],
@@ -78,9 +92,9 @@ BROKEN = {
         ["evaluation.json_fields=[source]"],
     ),
     "_class_settings_are_for_classification": (
-        ["data.label_column=stars"],
-        "data.label_column: has no effect on task sft; remove it",
-        [CLASSES, "data.label_column=stars"],
+        ["data.labels=[a, b]"],
+        "data.labels: has no effect on task sft; remove it",
+        [CLASSES, "data.labels=[a, b]"],
     ),
     "_a_longest_answer_fits": (
         ["training.max_length=32", "evaluation.max_new_tokens=33"],

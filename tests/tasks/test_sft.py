@@ -7,11 +7,14 @@ import torch
 from transformers import AutoTokenizer
 
 from conftest import ROOT
-from eyas.data.splits import load_text_splits
+from eyas.data.examples import LANGUAGE
+from eyas.data.prepare import prepare
+from eyas.data.prompts import prompt_ids, split_turn
+from eyas.data.writing import Reach
 from eyas.model.load import load_config, load_model
 from eyas.recipe import load_recipe
 from eyas.run_directory import RunDirectory
-from eyas.tasks.sft import arguments_for, build_trainer, encode
+from eyas.tasks.sft import arguments_for, build_trainer
 
 ASK, ANSWER = "the falcon flew", "over a green hill"
 SHAPES = {
@@ -28,11 +31,14 @@ def built(models, tmp_path):
     def build(row, *more):
         file = tmp_path / "rows.jsonl"
         file.write_text((json.dumps(row) + "\n") * 8)
-        words = [f"model.name={models['smollm2']}", f"data.train={{path: {file}}}", f"data.evaluation={{path: {file}}}"]
+        words = [
+            f"model.name={models['smollm2']}", f"data.train={{path: {file}}}", f"data.evaluation={{path: {file}}}",
+            "data.limits={overlap: 1.0}", f"data.cache_directory={tmp_path}/prepared",
+        ]  # fmt: skip
         recipe = load_recipe(ROOT / "recipes" / "smollm2_qlora_quickstart.yaml", [*words, *more])
         tokenizer = AutoTokenizer.from_pretrained(models["smollm2"])
-        splits = load_text_splits(recipe.data, tokenizer, 512, 0)
         tokenizer.pad_token = tokenizer.eos_token
+        splits = prepare(recipe, tokenizer, LANGUAGE, Reach(512, 400))
         arguments = arguments_for(recipe, RunDirectory(tmp_path / "run"))
         model, _ = load_model(recipe.model, recipe.quantization, load_config(recipe.model), "AutoModelForCausalLM")
         return build_trainer(recipe, arguments, model, tokenizer, splits), tokenizer, recipe, splits
@@ -41,27 +47,35 @@ def built(models, tmp_path):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_only_the_answer_and_its_end_are_learnt(shape, built):
-    trainer, tokenizer, recipe, splits = built(SHAPES[shape])
+def test_only_the_answer_and_its_end_are_learnt_after_the_prompt_that_will_be_asked(shape, built):
+    trainer, tokenizer, _, splits = built(SHAPES[shape])
 
-    row = trainer.train_dataset[0]
-    learnt = tokenizer.decode([token for token in row["labels"] if token != -100])
-    assert learnt.strip() == f"{ANSWER}<|im_end|>"
-    encoded = encode(splits.train[0], tokenizer, recipe, splits)
-    assert encoded["input_ids"].tolist() == [row["input_ids"]]
-    assert encoded["labels"].tolist() == [row["labels"]]
+    example = trainer.train_dataset[0]
+    learnt = [position for position, label in enumerate(example["labels"]) if label != -100]
+    assert tokenizer.decode(example["input_ids"][learnt[0] : learnt[-1] + 1]).strip() == f"{ANSWER}<|im_end|>"
+    prompt, _ = split_turn(splits.train.rows[0])
+    assert prompt_ids(tokenizer, prompt) == example["input_ids"][: learnt[0]]
 
 
 def test_a_chat_is_learnt_whole_when_the_recipe_says_so(built):
-    trainer, *_ = built(SHAPES["messages"], "training.assistant_only_loss=false")
+    trainer, *_ = built(SHAPES["messages"], "data.answers_only=false")
 
-    row = trainer.train_dataset[0]
-    assert row["labels"] == row["input_ids"]
+    example = trainer.train_dataset[0]
+    assert example["labels"] == example["input_ids"]
 
 
-def test_an_assistant_only_loss_on_plain_text_is_refused_rather_than_dropped(built):
-    with pytest.raises(ValueError, match="the dataset is not conversational"):
-        built({"text": ASK}, "evaluation.json_fields=[]", "training.assistant_only_loss=true")
+@pytest.mark.parametrize(("setting", "arguments"), [("packing", ["packing=true"]), ("flat", ["padding_free=true"])])
+def test_flat_batches_hold_the_same_documents_with_positions_of_their_own(setting, arguments, built):
+    flat, *_ = built(SHAPES["messages"], *[f"training.{argument}" for argument in arguments])
+
+    batch = next(iter(flat.get_train_dataloader()))
+
+    example = built(SHAPES["messages"])[0].train_dataset[0]
+    length = len(example["input_ids"])
+    assert "attention_mask" not in batch and batch["input_ids"].shape == (1, 8 * length)
+    assert batch["position_ids"].tolist() == [list(range(length)) * 8]
+    assert batch["input_ids"].tolist() == [example["input_ids"] * 8]
+    assert batch["labels"].tolist() == [[-100, *example["labels"][1:]] * 8]
 
 
 def test_plain_text_is_learnt_whole_with_its_end(built):

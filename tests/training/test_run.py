@@ -19,7 +19,8 @@ def test_a_run_records_what_it_was_made_from(trained):
     assert manifest["runs"]["quantized_layers"] == 14
     assert manifest["hardware"]["memory_bytes"] > 2**30
     report = json.loads(run.data_report.read_text())
-    assert report["train"]["rows"] == 24
+    assert report["train"]["rows_read"] == report["train"]["examples"] == 24
+    assert report["evaluation"]["digest"] == manifest["digests"]["data"]["evaluation"].removeprefix("sha256:")
     assert 0 < report["train"]["supervised_tokens"] < report["train"]["tokens"]
     lines = run.metric_lines()
     assert all(line["peak_bytes"] > 0 for line in lines) and lines[0]["tokens_per_second"] > 0
@@ -67,7 +68,9 @@ def test_a_batch_that_does_not_divide_is_refused_before_a_model_is_loaded(traine
 
 
 def test_rows_without_an_answer_within_the_maximum_length_are_refused(trained):
-    with pytest.raises(DataError, match="24 of 24 rows have no answer within the first 12 tokens"):
+    with pytest.raises(
+        DataError, match=r"train: 24 rows without a token to learn, and left out \(data.limits.unsupervised allows 0"
+    ):
         trained("smollm2_qlora_quickstart", "training.max_length=12")
 
 

@@ -41,24 +41,25 @@ def open_run(folder: Path, overrides: Sequence[str] = ()) -> OpenRun:
     directory.read_recipe()
     recipe = load_recipe(directory.recipe, overrides)
 
-    from eyas.model.load import load_config, max_positions
+    from eyas.data.prepare import prepare
+    from eyas.data.writing import Reach
+    from eyas.model.load import load_config, reach_of
     from eyas.model.tokenizer import load_tokenizer
     from eyas.tasks import TASKS
 
     task = TASKS[recipe.task]
     tokenizer = load_tokenizer(recipe.model)
-    positions = max_positions(load_config(recipe.model))
-    splits = task.load_splits(recipe.data, tokenizer, positions, recipe.training.seed)
-    _refuse_changed_rows(directory, splits.report)
+    splits = prepare(recipe, tokenizer, task.rows, Reach(*reach_of(load_config(recipe.model))))
+    _refuse_changed_rows(directory, splits.digests)
     return OpenRun(directory, recipe, task, tokenizer, splits)
 
 
-def _refuse_changed_rows(run: RunDirectory, report: dict[str, Any]) -> None:
+def _refuse_changed_rows(run: RunDirectory, digests: dict[str, str]) -> None:
     """Refuse rows that are no longer those the run was trained on and held out from."""
     recorded = run.read_manifest().get("digests", {}).get("data", {})
     for name, digest in recorded.items():
-        if "sha256:" + report[name]["digest"] != digest:
+        if f"sha256:{digests.get(name)}" != digest:
             raise DataError(
-                f"{report[name]['path']}: its rows have changed since {run.path} was trained; bring them back, "
-                "or train again"
+                f"data.{name}: its rows, or how they become tokens, have changed since {run.path} was trained; bring "
+                "them back, or train again"
             )

@@ -21,7 +21,7 @@ def generate(
     with mistakes_as_text():
         opened = open_run(run)
 
-        from eyas.data.formats import as_chat, prompt_ids
+        from eyas.data.prompts import as_chat, prompt_ids
         from eyas.errors import PreflightError
         from eyas.inference.adapters import load, which_model
         from eyas.inference.generate import generate as answer

@@ -27,11 +27,12 @@ def merge(
     with mistakes_as_text():
         opened = open_run(run, [] if dtype is None else [f"export.dtype={dtype}"])
 
-        from eyas.evaluation.evaluate import held_out_rows
+        from eyas.data.splits import tensors
+        from eyas.evaluation.evaluate import held_out
         from eyas.export.merge import merge as merge_run
 
-        rows = held_out_rows(opened.recipe, opened.splits)[: opened.recipe.export.probe_rows]
-        probes = [opened.task.encode(row, opened.tokenizer, opened.recipe, opened.splits) for row in rows]
+        rows = held_out(opened.recipe, opened.splits)[: opened.recipe.export.probe_rows]
+        probes = [tensors(example) for _, example in rows]
         merge_run(
             opened.directory, opened.recipe, opened.task.auto_model, opened.labels, opened.tokenizer, probes,
             onto_published=onto_published, force=force, say=typer.echo,

@@ -1,32 +1,105 @@
-"""From a source in the recipe to a table of rows."""
+"""From a source in the recipe to its rows, each with its place; a local file never needs a network."""
 
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from eyas.data.readers import READERS
+from eyas.data.rows import BadRows, Place, PlacedRows
 from eyas.errors import DataError
-from eyas.recipe.data import FILE_KINDS, Source
+from eyas.recipe.data import FILE_ENDINGS, IN_A_PACKAGE, Source
 
 
-def load_source(source: Source) -> Any:
-    """Return every row of the source as a datasets.Dataset; a local file never needs a network."""
+@dataclass(frozen=True)
+class Opened:
+    """A source that can be read: its rows, and the names behind class numbers, by column."""
+
+    rows: PlacedRows
+    class_names: Mapping[str, list[str]]
+
+
+def open_source(source: Source, bad: BadRows, streaming: bool = False) -> Opened:
+    """Return the rows of a source, read as they are asked for; lines that hold no row go to `bad`."""
+    if source.is_local:
+        return Opened(chain.from_iterable(READERS[file.suffix](file, bad) for file in files_of(source)), {})
+    table = _hub_table(source, streaming)
+    names = {column: list(kind.names) for column, kind in (table.features or {}).items() if hasattr(kind, "names")}
+    return Opened(_named_classes(source, table, names), names)
+
+
+def digest_of_source(source: Source, streaming: bool = False) -> str:
+    """Return what changes when the source's bytes do: the SHA-256 of its files, or the hub dataset's fingerprint.
+
+    A hub dataset that is streamed is never here as a whole; the commit that the recipe pins stands for it.
+    """
+    if not source.is_local:
+        if streaming:
+            return f"commit:{source.revision}"
+        return f"{source.revision}:{_hub_table(source, streaming=False)._fingerprint}"
+    whole = hashlib.sha256()
+    for file in files_of(source):
+        with file.open("rb") as stream:
+            whole.update(f"{file}:{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return whole.hexdigest()
+
+
+def files_of(source: Source) -> list[Path]:
+    """Return the files of a local source, in the order in which they are read. Raises DataError without any."""
+    path = _in_package(source.path) if source.path.startswith(IN_A_PACKAGE) else Path(source.path).expanduser()
+    if path.is_dir():
+        files = _files_in(path, source.split)
+    elif path.is_file():
+        files = [path]
+    else:
+        raise DataError(f"{source.path}: no such file; name a file here or a dataset on the hub")
+    for file in files:
+        if file.suffix not in READERS:
+            raise DataError(f"{file}: its ending is none of {', '.join(FILE_ENDINGS)}")
+        if file.stat().st_size == 0:
+            raise DataError(f"{file}: is empty")
+    return files
+
+
+def _files_in(folder: Path, split: str) -> list[Path]:
+    """Return the files of a folder: those that `save_to_disk` of datasets lists, or all with a known ending."""
+    if (folder / "dataset_dict.json").is_file():
+        folder = folder / split
+    if (state := folder / "state.json").is_file():
+        return [folder / part["filename"] for part in json.loads(state.read_text(encoding="utf-8"))["_data_files"]]
+    files = sorted(file for file in folder.glob("*") if file.suffix in READERS)
+    if not files:
+        raise DataError(f"{folder}: holds no file that ends in {', '.join(FILE_ENDINGS)}")
+    return files
+
+
+def _in_package(path: str) -> Path:
+    package, _, rest = path.removeprefix(IN_A_PACKAGE).partition("/")
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise DataError(f"{path}: no package '{package}' is installed here")
+    return Path(spec.submodule_search_locations[0]) / rest
+
+
+def _hub_table(source: Source, streaming: bool) -> Any:
     import datasets
 
-    if source.is_local_file:
-        return _load_file(Path(source.path))
     try:
-        return datasets.load_dataset(source.path, source.name, split=source.split, revision=source.revision)
+        return datasets.load_dataset(
+            source.path, source.name, split=source.split, revision=source.revision, streaming=streaming
+        )
     except (OSError, ValueError) as error:
         raise DataError(f"{source.path}: the hub's dataset could not be loaded: {error}") from error
 
 
-def _load_file(file: Path) -> Any:
-    import datasets
-
-    if not file.is_file():
-        raise DataError(f"{file}: no such file; name a file here or a dataset on the hub")
-    if file.stat().st_size == 0:
-        raise DataError(f"{file}: is empty")
-    try:
-        return datasets.load_dataset(FILE_KINDS[file.suffix], data_files=str(file), split="train")
-    except (datasets.exceptions.DatasetGenerationError, ValueError) as error:
-        raise DataError(f"{file}: cannot be read as {file.suffix[1:]}: {error.__cause__ or error}") from error
+def _named_classes(source: Source, table: Any, names: Mapping[str, list[str]]) -> PlacedRows:
+    place = partial(Place, f"{source.path} ({source.split})")
+    for number, row in enumerate(table, start=1):
+        # A hub dataset marks a row without a known class with -1; it stays a number, and is refused as one.
+        known = {column: named[row[column]] for column, named in names.items() if row[column] in range(len(named))}
+        yield place(number), {**row, **known}

@@ -4,14 +4,14 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from eyas.data.formats import answer_text, prompt_ids, split_turn
-from eyas.data.splits import Splits
+from eyas.data.prompts import answer_text, prompt_ids, split_turn
+from eyas.data.rows import Row
+from eyas.data.splits import Splits, tensors
 from eyas.errors import DataError
 from eyas.evaluation.losses import row_losses
 from eyas.inference.generate import generate
 from eyas.metrics import accuracy, macro_f1, mean
 from eyas.recipe import Recipe
-from eyas.tasks import TASKS
 
 Record = dict[str, Any]
 Statistic = Callable[[Sequence[Record]], float]
@@ -19,19 +19,22 @@ Statistic = Callable[[Sequence[Record]], float]
 LOSS = "loss (nats per token)"
 
 
-def held_out_rows(recipe: Recipe, splits: Splits) -> list[Any]:
-    """Return the rows that are scored: the first `evaluation.rows` held-out ones, or training rows without any."""
-    table = splits.evaluation if splits.evaluation is not None else splits.train
-    count = min(len(table), recipe.evaluation.rows or len(table))
-    return list(table.select(range(count)))
+def held_out(recipe: Recipe, splits: Splits) -> list[tuple[Row, dict[str, Any]]]:
+    """Return the rows that are scored, each with its example: the first `evaluation.rows` held-out ones.
+
+    Without held-out rows they are training rows.
+    """
+    split = splits.evaluation if splits.evaluation is not None else splits.train
+    return list(split.first(recipe.evaluation.rows))
 
 
 def evaluate(model: Any, tokenizer: Any, recipe: Recipe, splits: Splits) -> list[Record]:
     """Return the records of a model, in the order of the rows."""
-    rows = held_out_rows(recipe, splits)
+    rows = held_out(recipe, splits)
+    losses = row_losses(model, [tensors(example) for _, example in rows], tokenizer.pad_token_id)
     if splits.labels is not None:
-        return _classified(model, tokenizer, recipe, splits, rows)
-    return _answered(model, tokenizer, recipe, splits, rows)
+        return _classified([row for row, _ in rows], splits.labels, losses)
+    return _answered(model, tokenizer, recipe, [row for row, _ in rows], losses)
 
 
 def statistics(records: Sequence[Record]) -> dict[str, Statistic]:
@@ -49,35 +52,35 @@ def _share_right(name: str) -> Statistic:
 
 def majority(recipe: Recipe, splits: Splits) -> dict[str, Record]:
     """Return, for each measure of a choice, the commonest training answer and what giving it always would score."""
-    held_out = held_out_rows(recipe, splits)
-    if (labels := splits.labels) is not None:
-        names = [labels[index] for index in splits.train["label"]], [labels[row["label"]] for row in held_out]
+    scored = [row for row, _ in held_out(recipe, splits)]
+    if splits.labels is not None:
+        names = [[str(row["label"]) for row in rows] for rows in (splits.train.trained_rows(), scored)]
         return {"accuracy": _always_the_commonest(*names)}
+    if not recipe.evaluation.json_fields:
+        return {}
+    trained = [_expected_fields(recipe, row) for row in splits.train.trained_rows()]
+    expected = [_expected_fields(recipe, row) for row in scored]
     return {
-        field: _always_the_commonest(
-            [_expected_fields(recipe, splits, row)[field] for row in splits.train],
-            [_expected_fields(recipe, splits, row)[field] for row in held_out],
-        )
+        field: _always_the_commonest([row[field] for row in trained], [row[field] for row in expected])
         for field in recipe.evaluation.json_fields
     }
 
 
-def _classified(model: Any, tokenizer: Any, recipe: Recipe, splits: Splits, rows: list[Any]) -> list[Record]:
-    labels = splits.labels or []
-    encoded = [TASKS[recipe.task].encode(row, tokenizer, recipe, splits) for row in rows]
+def _classified(rows: list[Row], labels: list[str], losses: list[tuple[float, int]]) -> list[Record]:
     return [
-        {"text": row["text"], "expected": labels[row["label"]], "answer": labels[choice], "loss": loss}
-        for row, (loss, choice) in zip(rows, row_losses(model, encoded, tokenizer.pad_token_id), strict=True)
+        {"text": row["text"], "expected": str(row["label"]), "answer": labels[choice], "loss": loss}
+        for row, (loss, choice) in zip(rows, losses, strict=True)
     ]
 
 
-def _answered(model: Any, tokenizer: Any, recipe: Recipe, splits: Splits, rows: list[Any]) -> list[Record]:
-    encoded = [TASKS[recipe.task].encode(row, tokenizer, recipe, splits) for row in rows]
-    records: list[Record] = [{"loss": loss} for loss, _ in row_losses(model, encoded, tokenizer.pad_token_id)]
-    if splits.format == "text":
+def _answered(
+    model: Any, tokenizer: Any, recipe: Recipe, rows: list[Row], losses: list[tuple[float, int]]
+) -> list[Record]:
+    records: list[Record] = [{"loss": loss} for loss, _ in losses]
+    if "text" in rows[0]:
         return records
-    turns = [split_turn(row, splits.format, recipe.data.text_column) for row in rows]
-    prompts = [prompt_ids(tokenizer, prompt) for prompt, _ in turns]
+    turns = [split_turn(row) for row in rows]
+    prompts = [prompt_ids(tokenizer, prompt, recipe.data.chat_template_kwargs) for prompt, _ in turns]
     answers = generate(model, tokenizer, prompts, recipe.evaluation.max_new_tokens)
     for record, (prompt, completion), answer in zip(records, turns, answers, strict=True):
         expected = answer_text(completion)
@@ -101,8 +104,8 @@ def _parsed(text: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _expected_fields(recipe: Recipe, splits: Splits, row: Any) -> dict[str, Any]:
-    expected = answer_text(split_turn(row, splits.format, recipe.data.text_column)[1])
+def _expected_fields(recipe: Recipe, row: Row) -> dict[str, Any]:
+    expected = answer_text(split_turn(row)[1])
     fields = _parsed(expected)
     if fields is None or not fields.keys() >= set(recipe.evaluation.json_fields):
         wanted = ", ".join(recipe.evaluation.json_fields)

@@ -39,7 +39,7 @@ def _markdown(
     manifest = run.read_manifest()
     parts = [
         f"# {run.path.name}: before and after",
-        f"{recipe.task} of `{recipe.model.name}` on `{recipe.data.train.path}`: {manifest.get('steps')} steps of "
+        f"{recipe.task} of `{recipe.model.name}` on `{recipe.data.training_paths}`: {manifest.get('steps')} steps of "
         f"{recipe.training.global_batch_size} rows in {manifest.get('train_seconds', 0):.0f} s.",
         f"{comparison.rows} held-out rows, the same for every model; in brackets the 95 % bootstrap interval.",
         _table(comparison.table()),

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from eyas.data.formats import as_chat, prompt_ids
+from eyas.data.prompts import as_chat, prompt_ids
 from eyas.data.splits import Splits
 from eyas.evaluation.evaluate import Record, evaluate
 from eyas.inference.adapters import load, without_adapter

@@ -32,7 +32,7 @@ def model_card(run: RunDirectory, recipe: Recipe, found: dict[str, Parity], forc
             "---",
             f"# {run.path.name}",
             "",
-            f"{recipe.task} of `{recipe.model.name}` ({method}) on `{recipe.data.train.path}`, merged by eyas "
+            f"{recipe.task} of `{recipe.model.name}` ({method}) on `{recipe.data.training_paths}`, merged by eyas "
             f"{manifest.get('eyas')}.",
             f"Base weights: `{manifest.get('digests', {}).get('base')}`.",
             "",

@@ -88,7 +88,7 @@ def base_digest(model: Model, config: Any) -> str:
     return f"commit:{getattr(config, '_commit_hash', None) or model.revision or 'unknown'}"
 
 
-def max_positions(config: Any) -> int:
-    """Return how many tokens the model reads at most; without a stated limit, no limit."""
+def reach_of(config: Any) -> tuple[int, int]:
+    """Return how many tokens the model reads at most (without a stated limit, no limit), and how many ids it knows."""
     text = config.get_text_config()
-    return int(getattr(text, "max_position_embeddings", None) or 2**31)
+    return int(getattr(text, "max_position_embeddings", None) or 2**31), int(text.vocab_size)

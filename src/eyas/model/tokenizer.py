@@ -1,6 +1,7 @@
 """The tokenizer that belongs to a base model."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from eyas.errors import PreflightError
@@ -10,7 +11,10 @@ logger = logging.getLogger(__name__)
 
 
 def load_tokenizer(model: Model) -> Any:
-    """Return the base model's own tokenizer, with a padding token."""
+    """Return the base model's own tokenizer with a padding token, and with the recipe's chat template if it names one.
+
+    Raises PreflightError when it cannot be loaded, or has neither a padding nor an end token.
+    """
     from transformers import AutoTokenizer
 
     try:
@@ -19,6 +23,10 @@ def load_tokenizer(model: Model) -> Any:
         )
     except (OSError, ValueError) as error:
         raise PreflightError(f"model.name {model.name}: its tokenizer cannot be loaded: {error}") from error
+    if model.chat_template is not None:
+        tokenizer.chat_template = Path(model.chat_template).read_text(encoding="utf-8")
+    if tokenizer.pad_token is None and tokenizer.eos_token is None:
+        raise PreflightError(f"model.name {model.name}: its tokenizer has neither a padding token nor an end token")
     if tokenizer.pad_token is None:
         # Labels are masked by position, never by token id, so an end token that also pads is still learnt.
         tokenizer.pad_token = tokenizer.eos_token

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from eyas.errors import PreflightError
 from eyas.recipe import Recipe
+from eyas.recipe.data import IN_A_PACKAGE
 
 
 @dataclass(frozen=True)
@@ -36,21 +37,25 @@ def refuse_if_blocked(findings: list[Finding]) -> None:
 
 
 def _missing_data(recipe: Recipe) -> Iterator[Finding]:
-    for name in ("train", "evaluation"):
-        source = getattr(recipe.data, name)
-        if source is None or not source.is_local_file or Path(source.path).is_file():
+    sources = [("data.train.path", source) for source in recipe.data.training_sources]
+    if recipe.data.evaluation is not None:
+        sources.append(("data.evaluation.path", recipe.data.evaluation))
+    for where, source in sources:
+        if not source.is_local or source.path.startswith(IN_A_PACKAGE) or Path(source.path).expanduser().exists():
             continue
         hint = "run `eyas demo` first" if source.path.startswith("demo/") else "name a file here or a hub dataset"
-        yield Finding(f"{source.path} does not exist", f"data.{name}.path", True, hint)
+        yield Finding(f"{source.path} does not exist", where, True, hint)
 
 
 def _missing_packages(recipe: Recipe) -> Iterator[Finding]:
+    if recipe.data.near_duplicates is not None and find_spec("rensa") is None:
+        yield Finding("rensa is not installed", "data.near_duplicates", True, "pip install 'eyas[leakage]'")
     if recipe.tracking.report_to == "tensorboard" and find_spec("tensorboard") is None:
         yield Finding("tensorboard is not installed", "tracking.report_to", True, "pip install 'eyas[tensorboard]'")
 
 
 def _nothing_held_out(recipe: Recipe) -> Iterator[Finding]:
-    if recipe.data.evaluation is None:
+    if recipe.data.evaluation is None and recipe.data.holdout is None:
         yield Finding(
             "no held-out rows", "data.evaluation", False, "merge probes and the report will use training rows"
         )

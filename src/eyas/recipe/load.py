@@ -36,7 +36,20 @@ def load_recipe(file: Path | str, overrides: Sequence[str] = ()) -> Recipe:
         lines = [*(line for _, line in sorted(mistakes)), *places.override_mistakes]
         raise RecipeError(WORD_WITH_SECRET.sub("…", "\n".join(lines)))
     assert recipe is not None
+    recipe = _with_chat_template_beside(recipe, file, places)
     return recipe if recipe.run_directory else recipe.model_copy(update={"run_directory": f"runs/{file.stem}"})
+
+
+def _with_chat_template_beside(recipe: Recipe, file: Path, places: "_Places") -> Recipe:
+    """Return the recipe with its chat template as a path from here; a recipe names it from its own folder, or from here."""
+    name = recipe.model.chat_template
+    if name is None:
+        return recipe
+    found = next((path for path in (file.parent / name, Path(name)) if path.is_file()), None)
+    if found is None or found.suffix != ".jinja":
+        wanted = "no such file" if found is None else "a chat template is a .jinja file"
+        raise RecipeError(places.line(("model", "chat_template"), f"{wanted}; found {name!r}"))
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"chat_template": str(found)})})
 
 
 class _Places:

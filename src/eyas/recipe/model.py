@@ -23,6 +23,10 @@ class Model(Section):
     attn_implementation: str | None = Field(
         None, description="sdpa, eager, flash_attention_2 …; the library's own choice when left out."
     )
+    chat_template: str | None = Field(
+        None, description="A .jinja file, beside the recipe, instead of the tokenizer's own chat template; it is saved "
+        "into the tokenizer.",
+    )  # fmt: skip
     trust_remote_code: bool = Field(
         False, description="Run the model repository's own Python code; needs `revision` to be a full commit hash."
     )

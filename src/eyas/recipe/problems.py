@@ -8,6 +8,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from eyas.recipe import yaml_reader
+from eyas.recipe.data import UNION_TAGS
 from eyas.recipe.recipe import Recipe
 from eyas.recipe.section import LibrarySection
 
@@ -68,7 +69,7 @@ def _library_problems(value: dict[str, Any]) -> Iterator[Problem]:
             if key in section.reserved:
                 yield (name, key), f"not set in a recipe; {section.reserved[key]}"
             elif key not in arguments:
-                yield (name, key), _unknown(key, section, [*arguments])
+                yield (name, key), _unknown(key, section, [name for name in arguments if name not in section.reserved])
             elif (refusal := library.refusal(key, leaf)) is not None:
                 yield (name, key), f"{_lower(refusal)}; found {_shown(leaf)}"
 
@@ -76,9 +77,8 @@ def _library_problems(value: dict[str, Any]) -> Iterator[Problem]:
 def section_types() -> dict[str, type[BaseModel]]:
     found = {}
     for name, field in Recipe.model_fields.items():
-        for candidate in (field.annotation, *get_args(field.annotation)):
-            if _is_section(candidate):
-                found[name] = candidate
+        if (section := section_in(field.annotation)) is not None:
+            found[name] = section
     return found
 
 
@@ -105,14 +105,24 @@ def _within(inner: yaml_reader.Path, outer: yaml_reader.Path) -> bool:
 def _place(location: tuple[int | str, ...]) -> tuple[type[BaseModel], yaml_reader.Path]:
     """Return the innermost section of a location, and the location without pydantic's names of union members."""
     section: type[BaseModel] = Recipe
+    location = tuple(part for part in location if part not in UNION_TAGS)
     for depth, key in enumerate(location[:-1]):
-        field = section.model_fields.get(str(key))
-        inner = field and next((c for c in (field.annotation, *get_args(field.annotation)) if _is_section(c)), None)
+        if isinstance(key, int):
+            continue
+        field = section.model_fields.get(key)
+        inner = field and section_in(field.annotation)
         if inner is None:
             rest = [part for part in location[depth + 1 :] if isinstance(part, int)]
             return section, (*location[: depth + 1], *rest)
         section = inner
     return section, location
+
+
+def section_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the section that a field holds: itself, or within an optional, a union or a list."""
+    if _is_section(annotation):
+        return annotation  # type: ignore[no-any-return]
+    return next((found for inner in get_args(annotation) if (found := section_in(inner))), None)
 
 
 def _is_section(candidate: Any) -> bool:

@@ -29,6 +29,11 @@ def _represent_word(dumper: yaml.SafeDumper, word: str) -> yaml.Node:
 
 _Dumper.add_representer(str, _represent_word)
 
+
+def _is_commit(revision: str | None) -> bool:
+    return re.fullmatch("[0-9a-f]{40}", revision or "") is not None
+
+
 Contradiction = tuple[str, str]
 """A dotted path and why its value cannot stand."""
 
@@ -64,7 +69,8 @@ class Recipe(Section):
             self._a_quantization_quantizes, self._only_four_bit_settings_for_four_bit_weights,
             self._remote_code_is_pinned, self._micro_batches_fill_the_global_batch, self._precision_is_one,
             self._warmup_ends_before_the_run, self._evaluation_steps_need_held_out_rows,
-            self._the_best_model_needs_a_metric, self._packing_needs_flash_attention,
+            self._the_best_model_needs_a_metric, self._rows_are_held_out_in_one_way,
+            self._sources_are_weighted_together, self._a_stream_has_a_last_step, self._a_stream_is_read_in_order,
             self._json_fields_are_for_generated_answers, self._class_settings_are_for_classification,
             self._a_longest_answer_fits, self._offline_is_for_wandb,
         )  # fmt: skip
@@ -97,7 +103,7 @@ class Recipe(Section):
         return (f"quantization.{changed[0]}", "has no effect on 8-bit weights; remove it") if changed else None
 
     def _remote_code_is_pinned(self) -> Contradiction | None:
-        if not self.model.trust_remote_code or re.fullmatch("[0-9a-f]{40}", self.model.revision or ""):
+        if not self.model.trust_remote_code or _is_commit(self.model.revision):
             return None
         return "model.trust_remote_code", "remote code runs only when model.revision is a full 40-digit commit hash"
 
@@ -121,9 +127,9 @@ class Recipe(Section):
         return "training.warmup_steps", f"the warm-up is as long as the run (max_steps {self.training.max_steps})"
 
     def _evaluation_steps_need_held_out_rows(self) -> Contradiction | None:
-        if self.training.eval_steps is None or self.data.evaluation is not None:
+        if self.training.eval_steps is None or self.data.evaluation is not None or self.data.holdout is not None:
             return None
-        return "training.eval_steps", "there are no held-out rows; add data.evaluation"
+        return "training.eval_steps", "there are no held-out rows; add data.evaluation or data.holdout"
 
     def _the_best_model_needs_a_metric(self) -> Contradiction | None:
         extra = self.training.library_arguments
@@ -135,14 +141,46 @@ class Recipe(Section):
             return "training.load_best_model_at_end", "the best model is found by evaluating; set eval_steps"
         return None
 
-    def _packing_needs_flash_attention(self) -> Contradiction | None:
-        if not self.training.library_arguments.get("packing") or "flash" in (self.model.attn_implementation or ""):
+    def _rows_are_held_out_in_one_way(self) -> Contradiction | None:
+        if self.data.evaluation is None or self.data.holdout is None:
             return None
-        return (
-            "training.packing",
-            "documents would leak into each other without FlashAttention; "
-            "set model.attn_implementation: flash_attention_2 or remove packing",
-        )
+        return "data.holdout", "held-out rows come from data.evaluation already; remove one"
+
+    def _sources_are_weighted_together(self) -> Contradiction | None:
+        weighted = [source.weight is not None for source in self.data.training_sources]
+        if any(weighted) and not all(weighted):
+            return f"data.train.{weighted.index(False)}", "has no weight and others have; give each one, or none"
+        if weighted == [True]:
+            return "data.train", "a single source has nothing to be weighed against; remove its weight"
+        if self.data.evaluation is not None and self.data.evaluation.weight is not None:
+            return "data.evaluation.weight", "held-out rows are not mixed; remove it"
+        if self.data.stopping_strategy != "first_exhausted" and not any(weighted):
+            return "data.stopping_strategy", "has no effect on sources without weights; remove it"
+        return None
+
+    def _a_stream_has_a_last_step(self) -> Contradiction | None:
+        if not self.data.streaming or self.training.max_steps > 0:
+            return None
+        return "data.streaming", "a stream has no length to count epochs by; set training.max_steps"
+
+    def _a_stream_is_read_in_order(self) -> Contradiction | None:
+        if not self.data.streaming:
+            if self.data.shuffle_buffer:
+                return "data.shuffle_buffer", "has no effect without data.streaming; remove it"
+            return None
+        if any(not source.is_local and not _is_commit(source.revision) for source in self.data.training_sources):
+            return "data.streaming", "a hub dataset is streamed only when its revision is a full 40-digit commit hash"
+        needs_all_rows = {
+            "data.holdout": self.data.holdout is not None,
+            "data.near_duplicates": self.data.near_duplicates is not None,
+            "data.train.rows": any(source.rows is not None for source in self.data.training_sources),
+            "data.stopping_strategy": self.data.stopping_strategy != "first_exhausted",
+            "training.packing": bool(self.training.library_arguments.get("packing")),
+            "training.train_sampling_strategy": "train_sampling_strategy" in self.training.library_arguments,
+            "evaluation.json_fields": bool(self.evaluation.json_fields),
+        }
+        path = next((path for path, used in needs_all_rows.items() if used), None)
+        return (path, "needs all rows at once, and data.streaming reads them one by one; remove one") if path else None
 
     def _json_fields_are_for_generated_answers(self) -> Contradiction | None:
         if not self.evaluation.json_fields or self.task == "sft":
@@ -150,11 +188,13 @@ class Recipe(Section):
         return "evaluation.json_fields", f"a {self.task} model writes no JSON; remove it"
 
     def _class_settings_are_for_classification(self) -> Contradiction | None:
-        given = self.data.model_fields_set & {"label_column", "labels", "pad_to_max_length", "longer_than_model"}
+        of_the_other = {
+            "sft": {"labels", "pad_to_max_length", "longer_than_model"},
+            "sequence_classification": {"answers_only", "end_of_turn", "chat_template_kwargs", "streaming"},
+        }[self.task]
+        given = self.data.model_fields_set & of_the_other
         changed = sorted(name for name in given if getattr(self.data, name) != Data.model_fields[name].default)
-        if self.task == "sequence_classification" or not changed:
-            return None
-        return f"data.{changed[0]}", f"has no effect on task {self.task}; remove it"
+        return (f"data.{changed[0]}", f"has no effect on task {self.task}; remove it") if changed else None
 
     def _a_longest_answer_fits(self) -> Contradiction | None:
         if self.task != "sft" or self.evaluation.max_new_tokens <= self.training.max_length:

@@ -1,11 +1,11 @@
 """The recipe's reference, printed from the types: docs/recipes.md and the JSON schema."""
 
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from eyas.recipe.problems import section_types
+from eyas.recipe.problems import section_in, section_types
 from eyas.recipe.recipe import Recipe
 from eyas.recipe.section import LibrarySection
 
@@ -41,15 +41,24 @@ def reference_page() -> str:
     for name, section in section_types().items():
         title = section.__doc__.strip().splitlines()[0] if section.__doc__ else ""
         parts += [f"## {name}", title, _table(section)]
-        if name == "data":
-            source = next(c for c in get_args(section.model_fields["evaluation"].annotation) if isinstance(c, type))
-            parts += ["### data.train, data.evaluation", (source.__doc__ or "").strip(), _table(source)]
+        for inner, fields in _sections_within(section).items():
+            places = ", ".join(f"{name}.{field}" for field in fields)
+            parts += [f"### {places}", (inner.__doc__ or "").strip(), _table(inner)]
         if issubclass(section, LibrarySection):
             tasks = get_args(Recipe.model_fields["task"].annotation)
             classes = list(dict.fromkeys(section.library(task).name for task in tasks))
             parts.append(f"Also accepted: the other arguments of `{'` or `'.join(classes)}`, except:")
             parts.append("\n".join(f"- `{key}`: {reason}" for key, reason in sorted(section.reserved.items())))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _sections_within(section: type[BaseModel]) -> dict[type[BaseModel], list[str]]:
+    """Return the sections that fields of a section hold, each with the names of those fields."""
+    found: dict[type[BaseModel], list[str]] = {}
+    for name, field in section.model_fields.items():
+        if (inner := section_in(field.annotation)) is not None:
+            found.setdefault(inner, []).append(name)
+    return found
 
 
 def _table(section: type[BaseModel]) -> str:
@@ -71,6 +80,10 @@ def _type(annotation: Any) -> str:
         return " \\| ".join(f"`{choice}`" for choice in get_args(annotation))
     if get_origin(annotation) is list:
         return f"list of {_type(get_args(annotation)[0])}"
+    if get_origin(annotation) is Annotated:
+        return _type(get_args(annotation)[0])
+    if get_origin(annotation) is dict:
+        return "mapping"
     if members := [member for member in get_args(annotation) if member is not type(None)]:
         return " \\| ".join(map(_type, members))
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):

@@ -64,8 +64,12 @@ class Training(LibrarySection):
         ),
         **dict.fromkeys(
             ("do_train", "do_eval", "do_predict", "disable_tqdm", "remove_unused_columns", "dataset_kwargs",
-             "logging_nan_inf_filter", "full_determinism", "dataset_text_field"), _NOT_A_SETTING,
+             "logging_nan_inf_filter", "full_determinism", "shuffle_dataset", "dataset_num_proc", "eos_token",
+             "pad_token", "truncation_mode", "packing_strategy", "eval_packing", "length_column_name"), _NOT_A_SETTING,
         ),
+        **dict.fromkeys(("assistant_only_loss", "completion_only_loss"), "set data.answers_only"),
+        "dataset_text_field": "set data.columns: {text: …}",
+        "chat_template_path": "set model.chat_template",
     }  # fmt: skip
 
     @classmethod

@@ -39,9 +39,13 @@ def trainer_arguments(recipe: Recipe, run: RunDirectory) -> dict[str, Any]:
     training = recipe.training
     handed_on = training.model_dump(exclude=OWN | set(training.library_arguments))
     precision = mixed_precision(recipe)
+    if recipe.data.streaming:
+        # Each rank reads a stream itself and takes its share; handed out by rank 0, rows would have to be equally long.
+        handed_on["accelerator_config"] = {**(training.library_arguments.get("accelerator_config") or {})}
+        handed_on["accelerator_config"]["dispatch_batches"] = False
     return {
-        **handed_on,
         **training.library_arguments,
+        **handed_on,
         "output_dir": str(run.checkpoints),
         "gradient_accumulation_steps": accumulation_steps(recipe, world_size()),
         "bf16": precision == "bf16",

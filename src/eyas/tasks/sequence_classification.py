@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from eyas.data.formats import Row
-from eyas.data.splits import Splits, load_labelled_splits
+from eyas.data.examples import LABELLED
+from eyas.data.sampler import group_by_length
+from eyas.data.splits import Splits
 from eyas.metrics import accuracy, macro_f1
 from eyas.model.adapter import in_float32, lora_config
 from eyas.recipe import Recipe
@@ -20,7 +21,7 @@ def arguments_for(recipe: Recipe, run: RunDirectory) -> Any:
 
 
 def build_trainer(recipe: Recipe, arguments: Any, model: Any, tokenizer: Any, splits: Splits) -> Any:
-    """Return the Trainer over tokenized rows, padded per batch or to `training.max_length`."""
+    """Return the Trainer over texts, padded per batch or to `training.max_length`."""
     from peft import get_peft_model
     from transformers import DataCollatorWithPadding, Trainer
 
@@ -32,39 +33,19 @@ def build_trainer(recipe: Recipe, arguments: Any, model: Any, tokenizer: Any, sp
     longest = recipe.training.max_length
     padding = {"padding": "max_length", "max_length": longest} if recipe.data.pad_to_max_length else {"padding": True}
 
-    def tokenize(batch: dict[str, list[Any]]) -> dict[str, Any]:
-        return {**tokenizer(batch["text"], truncation=True, max_length=longest), "labels": batch["label"]}
-
-    def tokenized(table: Any) -> Any:
-        return table.map(tokenize, batched=True, remove_columns=table.column_names, desc="Tokenizing")
-
-    train = tokenized(splits.train)
-    lengths = [len(ids) for ids in train["input_ids"]]
-    splits.report["train"] |= {
-        "tokens": sum(lengths),
-        "longest_row": max(lengths),
-        "rows_at_max_length": sum(length >= longest for length in lengths),
-    }
     trainer = Trainer(
         model=model,
         args=arguments,
-        train_dataset=train,
-        eval_dataset=tokenized(splits.evaluation) if recipe.training.eval_steps else None,
+        train_dataset=splits.train.for_trainer,
+        eval_dataset=splits.evaluation.for_trainer if splits.evaluation and recipe.training.eval_steps else None,
         processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer, **padding),
         compute_metrics=_scores,
     )
     if recipe.adapter:
         in_float32(trainer)
+    group_by_length(trainer)
     return trainer
-
-
-def encode(row: Row, tokenizer: Any, recipe: Recipe, splits: Splits) -> dict[str, Any]:
-    """Return one text's tokens [1, length] and its class, `labels` [1]."""
-    import torch
-
-    tokens = tokenizer(row["text"], truncation=True, max_length=recipe.training.max_length, return_tensors="pt")
-    return {**tokens, "labels": torch.tensor([row["label"]])}
 
 
 def _scores(prediction: Any) -> dict[str, float]:
@@ -75,8 +56,7 @@ def _scores(prediction: Any) -> dict[str, float]:
 TASK = Task(
     auto_model="AutoModelForSequenceClassification",
     peft_task_type="SEQ_CLS",
-    load_splits=load_labelled_splits,
+    rows=LABELLED,
     arguments_for=arguments_for,
     build_trainer=build_trainer,
-    encode=encode,
 )

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from eyas.data.examples import Learnable
 from eyas.data.splits import Splits
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
@@ -17,11 +18,9 @@ class Task:
     """Class of transformers that the base is loaded with."""
     peft_task_type: str
     """Task type of peft (CAUSAL_LM, SEQ_CLS …)."""
-    load_splits: Callable[..., Splits]
-    """(data, tokenizer, max_positions, seed) → the rows"""
+    rows: Learnable
+    """What it learns from, and how that becomes token ids and labels."""
     arguments_for: Callable[[Recipe, RunDirectory], Any]
     """→ the library's training arguments"""
     build_trainer: Callable[[Recipe, Any, Any, Any, Splits], Any]
     """(recipe, arguments, model, tokenizer, splits) → the library's trainer"""
-    encode: Callable[[Any, Any, Recipe, Splits], dict[str, Any]]
-    """(row, tokenizer, recipe, splits) → the model's inputs for one row with its labels, tensors of shape [1, …]"""

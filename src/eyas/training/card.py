@@ -26,7 +26,7 @@ class Card:
     trainable_dtypes: list[str]
     micro_batch: int
     accumulation: int
-    rows: int
+    rows: int | None
 
     @property
     def global_batch(self) -> int:
@@ -51,7 +51,7 @@ class Card:
                 f"  quantized     {self.quantized_layers} layers",
                 f"  trainable     {self.trainable:,} of {self.total:,} parameters ({self.trainable / self.total:.2%})",
                 f"  global batch  {self.global_batch} = {self.micro_batch} micro × {self.accumulation} accumulated "
-                f"× {self.topology.processes} ranks; {self.rows:,} rows",
+                f"× {self.topology.processes} ranks; {'streamed' if self.rows is None else f'{self.rows:,}'} rows",
             ]
         )
 
@@ -74,7 +74,7 @@ def card_of(recipe: Recipe, trainer: Any) -> Card:
         trainable_dtypes=sorted({str(p.dtype).removeprefix("torch.") for p in trained}),
         micro_batch=trainer.args.per_device_train_batch_size,
         accumulation=trainer.args.gradient_accumulation_steps,
-        rows=len(trainer.train_dataset),
+        rows=None if recipe.data.streaming else len(trainer.train_dataset),
     )
 
 

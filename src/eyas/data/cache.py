@@ -1,0 +1,71 @@
+"""Prepared rows are kept under all that decides them, so that a second start reads what the first one wrote."""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from eyas.run_directory import digest_of_files, write_json
+
+logger = logging.getLogger(__name__)
+
+Key = Mapping[str, Any]
+"""Each thing that decides prepared rows, by the name under which a change of it is said."""
+
+MANIFEST = "MANIFEST.json"
+
+
+def prepared(folder: Path, key: Key, build: Callable[[Path], None]) -> Path:
+    """Return the entry of this key, built by the first process that asks; the others wait and then read it.
+
+    An entry appears whole, by one rename, and is used only as long as its bytes are those that were written.
+    """
+    from filelock import FileLock
+
+    entry = folder / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f"{entry.name}.lock"):
+        if entry.is_dir():
+            if _is_whole(entry):
+                logger.info("prepared rows: read again from %s", entry)
+                return entry
+            logger.warning("prepared rows: %s is not what was written; preparing again", entry)
+            shutil.rmtree(entry)
+        logger.info("preparing rows: %s", why_missed(folder, key))
+        staging = folder / f".{entry.name}"
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        try:
+            build(staging)
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        write_json(staging / MANIFEST, {"key": key, "digest": digest_of_files(staging.iterdir())})
+        staging.rename(entry)
+    return entry
+
+
+def why_missed(folder: Path, key: Key) -> str:
+    """Return what differs between this key and the entry most like it."""
+    known = [json.loads(file.read_text(encoding="utf-8"))["key"] for file in folder.glob(f"*/{MANIFEST}")]
+    if not known:
+        return "none are kept yet"
+    nearest = min(known, key=lambda other: len(changes(other, key)))
+    return "changed since the last time: " + ", ".join(changes(nearest, key))
+
+
+def changes(before: Key, after: Key) -> list[str]:
+    """Return the names of what differs between two keys."""
+    return [name for name in {**before, **after} if before.get(name) != after.get(name)]
+
+
+def _is_whole(entry: Path) -> bool:
+    try:
+        manifest = json.loads((entry / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    files = (file for file in entry.iterdir() if file.name != MANIFEST)
+    return bool(manifest["digest"] == digest_of_files(files))

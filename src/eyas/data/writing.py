@@ -1,0 +1,136 @@
+"""The examples of a split: made, counted and written in one pass."""
+
+import hashlib
+import json
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from eyas.data import mixture
+from eyas.data.examples import Encoding, Example, Learnable
+from eyas.data.packing import best_fit, packed
+from eyas.data.reading import Reading
+from eyas.data.report import SplitReport
+from eyas.data.rows import BadRows, RowError
+from eyas.data.selection import Candidates
+from eyas.data.tables import RowTable, batches, columns_of_examples, read_table, write_table
+from eyas.data.tally import Tally
+from eyas.errors import DataError
+from eyas.recipe.data import Data
+
+ROWS_AT_ONCE = 500
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What the model can read: its maximum positions and its number of token ids."""
+
+    positions: int
+    vocabulary_size: int
+
+
+@dataclass(frozen=True)
+class Making:
+    """All that examples are made with, the same for both splits."""
+
+    data: Data
+    learnable: Learnable
+    encoding: Encoding
+    reach: Reach
+    packing: bool
+
+
+def write_split(
+    name: str, candidates: Sequence[Candidates], making: Making, reading: Reading, folder: Path
+) -> SplitReport:
+    """Write a split's examples to its table, training ones packed and mixed as the recipe says; return the counts."""
+    tally = Tally(making.encoding.tokenizer.bos_token_id, making.reach.vocabulary_size, making.reach.positions)
+    bad = reading.bad["train" if making.data.evaluation is None else name]
+    whole, sizes = hashlib.sha256(), []
+
+    def records() -> Iterator[dict[str, Any]]:
+        for one in candidates:
+            before = tally.examples
+            for row, example in _examples(one, making, reading.table, tally, bad):
+                whole.update(reading.digests[row])
+                for numbers in (example.input_ids, example.labels):
+                    whole.update(array("q", [numbers] if isinstance(numbers, int) else numbers).tobytes())
+                yield {"row": row, **{name: getattr(example, name) for name in ("input_ids", "labels", "full_length")}}
+            sizes.append(tally.examples - before)
+
+    file = folder / f"{name}.arrow"
+    columns = columns_of_examples(making.learnable.labels_a_token)
+    write_table(file, columns, records())
+    rows = [row for one in candidates for row in one.rows]
+    _note_duplicates(rows, reading.digests, tally)
+    order = _mixed(candidates, sizes, making.data) if name == "train" else None
+    if order is not None:
+        whole.update(array("q", order).tobytes())
+        _write_again(file, columns, order)
+    sequences = _pack(file, making) if making.packing and name == "train" else None
+    return tally.report(
+        making.encoding.labels, reading.table.place, paths=[one.source.path for one in candidates],
+        formats=[reading.formats[one.source_index] for one in candidates], rows_read=len(rows) + len(bad.rows),
+        bad_rows=len(bad.rows), digest=whole.hexdigest(), sequences=sequences,
+    )  # fmt: skip
+
+
+def _examples(
+    one: Candidates, making: Making, table: RowTable, tally: Tally, bad: BadRows
+) -> Iterator[tuple[int, Example]]:
+    """Yield the examples of one source that something can be learnt from, with their rows, until enough rows have."""
+    kept = 0
+    for rows in batches(one.rows, ROWS_AT_ONCE):
+        encoded = making.learnable.encode(table.many(rows), making.encoding)
+        for row, found in zip(rows, encoded, strict=True):
+            if isinstance(found, RowError):
+                bad.add(table.place(row), str(found), json.dumps(table[row], ensure_ascii=False))
+            elif tally.fits(row, found) or making.data.longer_than_model != "filter":
+                learnt_from = [example for example in found if tally.add(row, example)]
+                yield from ((row, example) for example in learnt_from)
+                kept += bool(learnt_from)
+                if kept == one.wanted:
+                    return
+    if one.wanted is not None:
+        raise DataError(f"{one.source.path}: has {kept:,} rows that fit; {one.wanted:,} were asked for")
+
+
+def _note_duplicates(rows: Sequence[int], digests: Sequence[bytes], tally: Tally) -> None:
+    seen: set[bytes] = set()
+    for row in sorted(rows):
+        if digests[row] in seen:
+            tally.note("duplicates", row)
+        seen.add(digests[row])
+
+
+def _mixed(candidates: Sequence[Candidates], sizes: Sequence[int], data: Data) -> list[int] | None:
+    """Return the order of the examples of weighted sources, or None where there are no weights."""
+    weights = [one.source.weight for one in candidates if one.source.weight is not None]
+    if not weights:
+        return None
+    if 0 in sizes:
+        raise DataError(f"{candidates[sizes.index(0)].source.path}: no row is left to learn from")
+    wanted = mixture.counts(sizes, weights, data.stopping_strategy)
+    starts = [sum(sizes[:index]) for index in range(len(sizes))]
+    taken = [0] * len(sizes)
+    order = []
+    for source in islice(mixture.interleaved(wanted), sum(wanted)):
+        order.append(starts[source] + taken[source] % sizes[source])
+        taken[source] += 1
+    return order
+
+
+def _write_again(file: Path, columns: dict[str, Any], order: Sequence[int]) -> None:
+    unmixed = file.rename(file.with_suffix(".unmixed"))
+    write_table(file, columns, read_table(unmixed).select(order))
+    unmixed.unlink()
+
+
+def _pack(file: Path, making: Making) -> int:
+    examples = read_table(file)
+    bins = best_fit([len(ids) for ids in examples["input_ids"]], making.encoding.max_length)
+    write_table(file.with_stem(f"{file.stem}_packed"), columns_of_examples(True, packed=True), packed(examples, bins))
+    return len(bins)

@@ -1,0 +1,224 @@
+"""A second start reads what the first one wrote, unless something that decides it has changed; then it says what."""
+
+import json
+import logging
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from eyas.data import key
+from eyas.data.examples import LANGUAGE
+from eyas.data.prepare import prepare
+from eyas.data.writing import Reach
+from eyas.recipe import Recipe
+
+REACH = Reach(512, 400)
+
+
+class Start:
+    """One start of a run, of which a test changes one thing at a time."""
+
+    def __init__(self, models: dict[str, Path], folder: Path) -> None:
+        self.folder = folder
+        self.rows = [[("user", f"hill {row}"), ("assistant", "mice")] for row in range(30)]
+        self.settings: dict[str, Any] = {"training": {"max_length": 64}}
+        self.data: dict[str, Any] = {}
+        self.tokenizer = AutoTokenizer.from_pretrained(models["smollm2"])
+        self.reach = REACH
+
+    def __call__(self) -> None:
+        for name, rows in (("train", self.rows), ("test", self.rows[:3])):
+            chats = [{"messages": [{"role": role, "content": said} for role, said in row]} for row in rows]
+            lines = "".join(json.dumps(chat) + "\n" for chat in chats)
+            (self.folder / f"{name}.jsonl").write_text(lines)
+        data = {
+            "train": {"path": str(self.folder / "train.jsonl")},
+            "evaluation": {"path": str(self.folder / "test.jsonl")},
+            "limits": {"overlap": 1.0},
+            "cache_directory": str(self.folder / "prepared"),
+        }
+        recipe = {"task": "sft", "model": {"name": "m"}, "data": data | self.data, **self.settings}
+        prepare(Recipe.model_validate(recipe), self.tokenizer, LANGUAGE, self.reach)
+
+
+@pytest.fixture
+def start(models, tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="eyas")
+    return Start(models, tmp_path)
+
+
+def said(caplog: pytest.LogCaptureFixture) -> str:
+    lines = [record.getMessage() for record in caplog.records if record.name == "eyas.data.cache"]
+    return lines[-1]
+
+
+def change_a_row(start: Start) -> None:
+    start.rows[7][1] = ("assistant", "mise")
+
+
+def add_a_row(start: Start) -> None:
+    start.rows.append(start.rows[0])
+
+
+def swap_two_rows(start: Start) -> None:
+    start.rows[10], start.rows[11] = start.rows[11], start.rows[10]
+
+
+def change_a_held_out_row(start: Start) -> None:
+    start.rows[0] = [("user", "another"), ("assistant", "mice")]
+
+
+def change_the_template(start: Start) -> None:
+    start.tokenizer.chat_template = start.tokenizer.chat_template.replace("'\n'", "'\n\n'", 1)
+
+
+def add_a_token(start: Start) -> None:
+    start.tokenizer.add_tokens(["falconry"])
+
+
+def change_the_end_token(start: Start) -> None:
+    start.tokenizer.eos_token = "<|endoftext|>"
+
+
+def change_the_length(start: Start) -> None:
+    start.settings["training"]["max_length"] = 48
+
+
+def pack(start: Start) -> None:
+    start.settings["training"]["packing"] = True
+
+
+def change_the_seed(start: Start) -> None:
+    start.settings["training"]["seed"] = 7
+
+
+def learn_the_prompts_too(start: Start) -> None:
+    start.data["answers_only"] = False
+
+
+def rename_a_variable_of_the_template(start: Start) -> None:
+    start.data["chat_template_kwargs"] = {"enable_thinking": False}
+
+
+def draw_a_subset(start: Start) -> None:
+    start.data["train"] = {"path": str(start.folder / "train.jsonl"), "rows": 10}
+
+
+def shorten_the_model(start: Start) -> None:
+    start.reach = Reach(256, 400)
+
+
+CHANGES = {
+    change_a_row: "training rows", add_a_row: "training rows", swap_two_rows: "training rows",
+    change_a_held_out_row: "training rows, held-out rows", change_the_template: "chat template",
+    add_a_token: "tokenizer", change_the_end_token: "tokenizer", change_the_length: "training.max_length",
+    pack: "training.packing", change_the_seed: "training.seed", learn_the_prompts_too: "data.answers_only",
+    rename_a_variable_of_the_template: "data.chat_template_kwargs", draw_a_subset: "training sources",
+    shorten_the_model: "positions of the model",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_each_kind_of_change_misses_and_is_named_as_the_cause(change, start, caplog):
+    start()
+    assert said(caplog) == "preparing rows: none are kept yet"
+
+    change(start)
+    start()
+
+    assert said(caplog) == f"preparing rows: changed since the last time: {CHANGES[change]}"
+
+
+@pytest.mark.parametrize("what", ["eyas", "transformers"])
+def test_another_version_of_the_code_misses_and_is_named(what, start, caplog, monkeypatch):
+    start()
+    if what == "eyas":
+        monkeypatch.setattr(key, "digest_of_files", lambda files: "another")
+    else:
+        monkeypatch.setattr(key, "version", lambda name: "9.9" if name == what else "1")
+        monkeypatch.setattr(key, "LIBRARIES", (what,))
+    start()
+
+    assert f"changed since the last time: {what}" in said(caplog)
+
+
+def test_an_unchanged_start_reads_what_was_written_and_an_older_one_is_kept_too(start, caplog):
+    start()
+    start()
+    assert said(caplog).startswith("prepared rows: read again from")
+
+    change_the_length(start)
+    start()
+    start.settings["training"]["max_length"] = 64
+    start()
+
+    assert said(caplog).startswith("prepared rows: read again from")
+
+
+def test_an_entry_of_which_a_byte_has_flipped_is_made_again(start, caplog):
+    start()
+    (file,) = (start.folder / "prepared").glob("*/train.arrow")
+    flipped = bytearray(file.read_bytes())
+    flipped[len(flipped) // 2] ^= 1
+    file.write_bytes(bytes(flipped))
+    start()
+
+    messages = [record.getMessage() for record in caplog.records if record.name == "eyas.data.cache"]
+    assert "is not what was written; preparing again" in messages[-2]
+    assert bytes(flipped) != file.read_bytes()
+
+
+def test_a_start_that_was_killed_leaves_nothing_that_is_taken_for_an_entry(start, monkeypatch):
+    monkeypatch.setattr("eyas.data.prepare.write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    monkeypatch.undo()
+
+    assert [entry for entry in (start.folder / "prepared").iterdir() if entry.is_dir() and entry.name[0] != "."] == []
+    start()
+
+
+PROGRAM = """
+import sys, time
+sys.path[:0] = [{tests!r}, {here!r}]
+from pathlib import Path
+from transformers import AutoTokenizer
+from eyas.data.examples import LANGUAGE
+from eyas.data.prepare import prepare
+from eyas.data.writing import Reach
+from eyas.recipe import load_recipe
+tokenizer = AutoTokenizer.from_pretrained({model!r})
+began = time.perf_counter()
+splits = prepare(load_recipe({recipe!r}), tokenizer, LANGUAGE, Reach(512, 400))
+print(splits.digests["train"], time.perf_counter() - began)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_at_once_prepare_once_and_a_second_start_of_fifty_thousand_rows_takes_seconds(models, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    rows = ({"text": f"{row}: the falcon flew over a green hill " * 4} for row in range(50_000))
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe.write_text(
+        f"task: sft\nmodel: {{name: m}}\ndata: {{train: {{path: {tmp_path}/a.jsonl}}, cache_directory: {tmp_path}/p}}\n"
+    )
+    program = PROGRAM.format(tests="", here="", model=str(models["falcon7b"]), recipe=str(recipe))
+
+    def begin() -> subprocess.Popen[str]:
+        return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+
+    both = [begin(), begin()]
+    digests = [process.communicate()[0].split()[0] for process in both]
+    written = [path.stat().st_mtime_ns for path in tmp_path.glob("p/*/*.arrow")]
+    started = time.monotonic()
+    digest, seconds = begin().communicate()[0].split()
+
+    print(f"second start of 50,000 rows: {float(seconds):.2f} s of {time.monotonic() - started:.1f} s in all")
+    assert digests == [digest, digest]
+    assert written == [path.stat().st_mtime_ns for path in tmp_path.glob("p/*/*.arrow")] and len(written) == 2
+    assert float(seconds) < 3
