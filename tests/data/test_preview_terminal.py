@@ -76,3 +76,11 @@ def test_no_color_is_heeded_on_a_terminal():
     text = printed(Batch([BatchRow([ASKED], None)]), force_terminal=True, color_system="truecolor", no_color=True)
 
     assert "⟦answer⟧" in text and "48;2" not in text
+
+
+def test_sixteen_colours_tell_the_kinds_apart_too():
+    options = {"force_terminal": True, "no_color": False}
+    sixteen = printed(Batch([BatchRow([ASKED], None)]), color_system="standard", **options)
+
+    assert "\x1b[30;42man\x1b[0m\x1b[30;102mswer" in sixteen  # black on two greens
+    assert "\x1b[30;42m" not in printed(Batch([BatchRow([ASKED], None)]), color_system="truecolor", **options)

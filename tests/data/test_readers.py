@@ -15,7 +15,7 @@ from eyas.errors import DataError
 from eyas.recipe.data import Data
 
 ROWS = 40
-WORDS = "the falcon flew over a green hill and saw small mice run from it".split()
+WORDS = ["the", "falcon", "flew", "over", "a", "green", "hill", "and", "saw", "small", "mice", "run", "from", "it"]
 
 
 def sentence(generator: random.Random) -> str:

@@ -13,9 +13,11 @@ plain_step = SFTTrainer.training_step
 
 
 def recording_step(self, model, inputs, *args, **kwargs):
-    documents = (inputs["position_ids"][0] == 0).nonzero().flatten().tolist()  # packed end to end in one flat row
-    texts = [self.processing_class.decode(inputs["input_ids"][0][start:]) for start in documents]
-    with SEEN.with_suffix(f".{os.environ['RANK']}").open("a") as stream:
+    rows = inputs["input_ids"]
+    if "position_ids" in inputs:  # documents packed end to end in one flat row
+        rows = [rows[0][start:] for start in (inputs["position_ids"][0] == 0).nonzero().flatten().tolist()]
+    texts = [self.processing_class.decode(row) for row in rows]
+    with SEEN.with_suffix(f".{os.environ.get('RANK', '0')}").open("a") as stream:
         stream.writelines(re.match(r"\d+", text)[0] + "\n" for text in texts)
     return plain_step(self, model, inputs, *args, **kwargs)
 

@@ -57,6 +57,21 @@ def test_the_falcon_recipe_trains_on_two_ranks_and_each_row_is_seen_once(config,
     assert len(losses) == 3
 
 
+def test_two_ranks_share_a_stream_and_each_row_is_seen_once(falcon_overrides, tmp_path):
+    seen = tmp_path / "seen"
+    options = ["--config_file", "accelerate_configs/ddp.yaml", "--main_process_port", "0"]
+    words = [*falcon_overrides, "training.packing=false", "data.streaming=true", "training.max_steps=6",
+             f"run_directory={tmp_path / 'run'}"]  # fmt: skip
+
+    done = launch(options, "tests/distributed/record_rows.py", [FALCON, *words], EYAS_TEST_ROWS=str(seen))
+
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "streamed rows" in done.stdout
+    by_rank = [list(map(int, Path(f"{seen}.{rank}").read_text().split())) for rank in (0, 1)]
+    assert sorted(by_rank[0] + by_rank[1]) == list(range(24))
+    assert by_rank[0][:4] == [0, 1, 4, 5] and by_rank[1][:4] == [2, 3, 6, 7]
+
+
 def test_packing_is_probed_on_weights_that_zero_3_has_sharded(falcon_overrides, tmp_path):
     options = ["--config_file", "accelerate_configs/zero3.yaml", "--main_process_port", "0"]
     words = [*falcon_overrides, f"run_directory={tmp_path / 'run'}", "training.max_steps=1"]

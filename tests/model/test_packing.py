@@ -13,8 +13,8 @@ from peft import LoraConfig, get_peft_model
 from trl.trainer.utils import add_fused_lm_head
 
 from eyas.errors import PreflightError
-from eyas.model.load import load_config, load_model
 from eyas.model.document_mask import block_diagonal_mask, keep_documents_apart
+from eyas.model.load import load_config, load_model
 from eyas.model.packing import pack_safely, probe_packing
 from eyas.recipe.model import Model, Quantization
 

@@ -104,7 +104,8 @@ def test_every_mistake_of_a_file_is_told_at_once_by_line(written):
         ("adapter: {method: ia3}", "6:11: adapter.method: input should be 'lora'; found 'ia3'"),
         ("adapter: {r: 4}", "6:1: adapter.method: missing; The PEFT method."),
         ("training: {push_to_hub: true}", "6:12: training.push_to_hub: not set in a recipe; eyas uploads nothing"),
-        ("training: {eval_steps: 5}", "6:12: training.eval_steps: there are no held-out rows; add data.evaluation or data.holdout"),
+        ("training: {eval_steps: 5}",
+         "6:12: training.eval_steps: there are no held-out rows; add data.evaluation or data.holdout"),
         ("export: &here {}", "6:9: anchor &here: a recipe holds plain values; remove it"),
     ],
 )  # fmt: skip

@@ -43,6 +43,7 @@ def preview(
 
             from eyas.data.preview_terminal import print_batches
 
+            typer.echo(f"{splits.report.text()}\n")
             print_batches(found, Console())
         else:
             from eyas.data.preview_page import page

@@ -16,6 +16,8 @@ Key = Mapping[str, Any]
 """Each thing that decides prepared rows, by the name under which a change of it is said."""
 
 MANIFEST = "MANIFEST.json"
+SHOWN = 5
+"""Changes that one line names."""
 
 
 def prepared(folder: Path, key: Key, build: Callable[[Path], None]) -> Path:
@@ -54,7 +56,9 @@ def why_missed(folder: Path, key: Key) -> str:
     if not known:
         return "none are kept yet"
     nearest = min(known, key=lambda other: len(changes(other, key)))
-    return "changed since the last time: " + ", ".join(changes(nearest, key))
+    names = changes(nearest, key)
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"changed since the last time: {', '.join(names[:SHOWN])}{more}"
 
 
 def changes(before: Key, after: Key) -> list[str]:

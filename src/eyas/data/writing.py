@@ -3,7 +3,8 @@
 import hashlib
 import json
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -83,8 +84,11 @@ def _examples(
 ) -> Iterator[tuple[int, Example]]:
     """Yield the examples of one source that something can be learnt from, with their rows, until enough rows have."""
     kept = 0
-    for rows in batches(one.rows, ROWS_AT_ONCE):
-        encoded = making.learnable.encode(table.many(rows), making.encoding)
+
+    def encode(rows: Sequence[int]) -> list[list[Example] | RowError]:
+        return making.learnable.encode(table.many(rows), making.encoding)
+
+    for rows, encoded in _one_ahead(encode, batches(one.rows, ROWS_AT_ONCE)):
         for row, found in zip(rows, encoded, strict=True):
             if isinstance(found, RowError):
                 bad.add(table.place(row), str(found), json.dumps(table[row], ensure_ascii=False))
@@ -96,6 +100,18 @@ def _examples(
                     return
     if one.wanted is not None:
         raise DataError(f"{one.source.path}: has {kept:,} rows that fit; {one.wanted:,} were asked for")
+
+
+def _one_ahead(
+    encode: Callable[[Sequence[int]], list[list[Example] | RowError]], some: Iterator[Sequence[int]]
+) -> Iterator[tuple[Sequence[int], list[list[Example] | RowError]]]:
+    """Yield each batch with its examples, while a thread makes those of the next: tokenizers leave Python's lock."""
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        waiting = [(rows, thread.submit(encode, rows)) for rows in islice(some, 1)]
+        while waiting:
+            rows, examples = waiting.pop()
+            waiting = [(rows, thread.submit(encode, rows)) for rows in islice(some, 1)]
+            yield rows, examples.result()
 
 
 def _note_duplicates(rows: Sequence[int], digests: Sequence[bytes], tally: Tally) -> None:

@@ -6,6 +6,7 @@ A sentence's source is the file it comes from; its sentiment is its mean rating 
 import hashlib
 import io
 import json
+import re
 import tarfile
 from collections import defaultdict
 from collections.abc import Iterable
@@ -58,10 +59,10 @@ def _rows(archive: Path) -> list[Row]:
             for line in member.read().decode("latin-1").splitlines():
                 _, rating, text = line.split("\t", 2)
                 text = " ".join(text.split())
-                if len(text) in LENGTHS:  # a sentence that stands twice is kept once, so that no split shares it
-                    found.setdefault(
-                        text.casefold(), {"text": text, "source": source, "sentiment": _sentiment(float(rating))}
-                    )
+                if len(text) in LENGTHS:
+                    row = {"text": text, "source": source, "sentiment": _sentiment(float(rating))}
+                    # A sentence that stands twice, but for its punctuation, is kept once, so that no split shares it.
+                    found.setdefault(" ".join(re.findall(r"\w+", text.casefold())), row)
     return list(found.values())
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from eyas.data.report import DataReport
 from eyas.evaluation.compare import Comparison
 from eyas.evaluation.evaluate import Record
 from eyas.evaluation.plots import plot_loss
@@ -49,6 +50,8 @@ def _markdown(
         header = ["the merged model against what was trained", "KL per token (nats)", "top-1 agreement"]
         cells = [[name, f"{p['kl_per_token']:.2e}", f"{p['top1_agreement']:.2%}"] for name, p in parity.items()]
         parts.append(_table([header, *cells]))
+    data = DataReport.from_dict(json.loads(run.data_report.read_text(encoding="utf-8")))
+    parts += ["## Data", f"```text\n{data.text()}\n```"]
     parts += ["## Loss while training", "![loss](loss.png)", "## What they said"]
     for index in range(min(SHOWN_ROWS, comparison.rows)):
         parts.append(_one_row(index, records))

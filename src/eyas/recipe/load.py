@@ -41,7 +41,7 @@ def load_recipe(file: Path | str, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def _with_chat_template_beside(recipe: Recipe, file: Path, places: "_Places") -> Recipe:
-    """Return the recipe with its chat template as a path from here; a recipe names it from its own folder, or from here."""
+    """Return the recipe with its chat template as a path from here; it may be named from the recipe's own folder."""
     name = recipe.model.chat_template
     if name is None:
         return recipe

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def arguments_for(recipe: Recipe, run: RunDirectory) -> Any:
-    """Return the trl.SFTConfig of a recipe; rows reach TRL as token ids and labels, and it only puts them in batches."""
+    """Return the trl.SFTConfig of a recipe. Rows reach TRL as token ids and labels; it puts them in batches."""
     from trl import SFTConfig
 
     return SFTConfig(**trainer_arguments(recipe, run), max_length=None, dataset_kwargs={"skip_prepare_dataset": True})
