@@ -56,6 +56,26 @@ def test_plain_text_is_learnt_whole_with_one_end_token(models, folder):
     assert splits.report.train.ends_learnt == 2
 
 
+def test_no_end_token_is_added_to_text_when_the_recipe_says_so_and_it_must_where_there_is_none(models, folder):
+    recipe = {"train": write(folder / "a.jsonl", [{"text": "the falcon"}])}
+    tokenizer = AutoTokenizer.from_pretrained(models["falcon7b"])
+
+    (example,) = prepared(models, recipe_of(folder, end_of_turn="as_rendered", **recipe)).train.examples
+    assert tokenizer.decode(example["input_ids"]) == "the falcon"
+
+    tokenizer.eos_token = None
+    with pytest.raises(DataError, match="this tokenizer has no end token"):
+        prepare(recipe_of(folder, **recipe), tokenizer, LANGUAGE, Reach(POSITIONS, VOCABULARY))
+
+
+def test_a_cache_that_cannot_be_written_is_refused(models, folder):
+    (folder / "file").touch()
+    recipe = recipe_of(folder, train=write(folder / "a.jsonl", [{"text": "a"}]), cache_directory=str(folder / "file/x"))
+
+    with pytest.raises(DataError, match=r"data.cache_directory: .* cannot be written: Not a directory"):
+        prepared(models, recipe)
+
+
 @pytest.mark.parametrize("answers_only", [True, False])
 def test_of_a_prompt_and_its_completion_only_the_completion_is_learnt(answers_only, models, folder):
     train = write(folder / "a.jsonl", [{"prompt": "the falcon", "completion": " flew over"}])
@@ -146,6 +166,22 @@ def test_a_subset_is_drawn_by_the_seed_from_the_rows_that_fit(models, folder):
     assert all(len(text.split()) <= 12 for text in drawn(1))
 
 
+def test_rows_that_only_the_template_cannot_write_are_counted_once(models, folder):
+    chats = [[("user", "a"), ("assistant", "b")], [("user", "a<|im_end|>"), ("assistant", "b")]] * 2
+    rows = [{"messages": [{"role": role, "content": said} for role, said in chat]} for chat in chats] + [
+        {"messages": []}
+    ]
+    train = write(folder / "a.jsonl", rows)
+
+    report = prepared(models, recipe_of(folder, train=train, bad_rows="skip"), "smollm2").report.train
+    subset = recipe_of(folder, train={**train, "rows": 3}, bad_rows="skip")
+    drawn = prepared(models, subset, "smollm2").report
+
+    assert (report.rows_read, report.bad_rows, report.rows, report.examples) == (5, 3, 2, 2)
+    assert "5 rows read, 3 of them bad and left out; 2 examples" in "\n".join(report.lines("train"))
+    assert (drawn.train.rows_read, drawn.train.rows + drawn.train.bad_rows) == (5, 3 + 1) and "drawn" in drawn.text()
+
+
 def test_more_rows_than_there_are_cannot_be_drawn(models, folder):
     train = write(folder / "a.jsonl", [{"text": "hill"}])
 
@@ -160,6 +196,8 @@ def test_held_out_rows_stay_where_they_are_when_a_row_is_added(models, folder):
     after = prepared(models, recipe_of(folder, train=write(folder / "a.jsonl", rows), holdout=0.2))
 
     held = set(texts(before.evaluation))
+    assert before.report.evaluation.paths == [f"{folder}/a.jsonl (held out)"]
+    assert before.report.train.rows_read + before.report.evaluation.rows_read == 300
     assert 30 < len(held) < 90 and len(held) + len(texts(before.train)) == 300
     assert held == set(texts(after.evaluation)) - {"one more"}
     assert before.report.overlap.trained_on == 0
@@ -215,6 +253,7 @@ def test_what_was_left_out_by_policy_is_kept_beside_the_rows(models, folder):
 
     splits = prepared(models, recipe_of(folder, train=train, bad_rows="skip"))
 
+    assert splits.report.train.rows == 2
     (kept,) = (splits.cached / "quarantine.jsonl").read_text().splitlines()
     assert json.loads(kept)["line"] == 2
     assert (splits.report.train.rows_read, splits.report.train.bad_rows) == (3, 1)

@@ -11,7 +11,7 @@ def test_a_bare_prompt_is_a_user_turn_after_the_system_message_that_was_given(mo
     chat = as_chat(tokenizer, "the hill", system="be brief")
 
     assert chat == [{"role": "system", "content": "be brief"}, {"role": "user", "content": "the hill"}]
-    rendered = tokenizer.decode(prompt_ids(tokenizer, chat))
+    rendered = tokenizer.decode(prompt_ids(tokenizer, chat, {}))
     assert (
         rendered
         == "<|im_start|>system\nbe brief<|im_end|>\n<|im_start|>user\nthe hill<|im_end|>\n<|im_start|>assistant\n"

@@ -54,7 +54,7 @@ def test_only_the_answer_and_its_end_are_learnt_after_the_prompt_that_will_be_as
     learnt = [position for position, label in enumerate(example["labels"]) if label != -100]
     assert tokenizer.decode(example["input_ids"][learnt[0] : learnt[-1] + 1]).strip() == f"{ANSWER}<|im_end|>"
     prompt, _ = split_turn(splits.train.rows[0])
-    assert prompt_ids(tokenizer, prompt) == example["input_ids"][: learnt[0]]
+    assert prompt_ids(tokenizer, prompt, {}) == example["input_ids"][: learnt[0]]
 
 
 def test_a_chat_is_learnt_whole_when_the_recipe_says_so(built):
@@ -76,6 +76,15 @@ def test_flat_batches_hold_the_same_documents_with_positions_of_their_own(settin
     assert batch["position_ids"].tolist() == [list(range(length)) * 8]
     assert batch["input_ids"].tolist() == [example["input_ids"] * 8]
     assert batch["labels"].tolist() == [[-100, *example["labels"][1:]] * 8]
+
+
+def test_the_evaluation_loss_is_the_same_packed_and_padded(built):
+    losses = []
+    for packing in ("true", "false"):
+        trainer, *_ = built(SHAPES["messages"], f"training.packing={packing}", "training.eval_steps=1")
+        losses.append(trainer.evaluate()["eval_loss"])
+
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_plain_text_is_learnt_whole_with_its_end(built):

@@ -31,7 +31,8 @@ def generate(
                 f"{run}: a {opened.recipe.task} model does not write; score it with eyas evaluate {run}"
             )
         model = load(opened.directory, opened.recipe, opened.task.auto_model, opened.labels, which_model(which))
-        prompts = [prompt_ids(opened.tokenizer, as_chat(opened.tokenizer, text, system)) for text in prompt]
+        options = opened.recipe.data.chat_template_kwargs
+        prompts = [prompt_ids(opened.tokenizer, as_chat(opened.tokenizer, text, system), options) for text in prompt]
         longest = max_new_tokens or opened.recipe.evaluation.max_new_tokens
         for text in answer(model, opened.tokenizer, prompts, longest):
             typer.echo(text)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from eyas.errors import DataError
 from eyas.run_directory import digest_of_files, write_json
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,10 @@ def prepared(folder: Path, key: Key, build: Callable[[Path], None]) -> Path:
     from filelock import FileLock
 
     entry = folder / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"data.cache_directory: {folder} cannot be written: {error.strerror}; name another") from None
     with FileLock(folder / f"{entry.name}.lock"):
         if entry.is_dir():
             if _is_whole(entry):

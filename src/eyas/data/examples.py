@@ -6,6 +6,7 @@ from typing import Any
 
 from eyas.data.masks import IGNORED, Chat, encode_chats
 from eyas.data.rows import Row, RowError
+from eyas.errors import DataError
 from eyas.recipe.data import Format
 
 
@@ -122,7 +123,12 @@ def _text(
     ended = bool(ids) and ids[-1] == end
     if ended:
         labels[-1] = end  # one that the tokenizer adds itself has no place in the text
-    elif end is not None:
+    elif encoding.add_missing_end:
+        if end is None:
+            raise DataError(
+                "this tokenizer has no end token, so the model could not learn to stop; learn without one by setting "
+                "data.end_of_turn: as_rendered"
+            )
         ids, labels, ended = [*ids, end], [*labels, end], True
     return _cut(ids, labels, [len(ids) - 1] if ended else [], encoding, joined)
 

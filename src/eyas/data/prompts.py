@@ -16,12 +16,12 @@ def split_turn(row: Row) -> tuple[Any, Any]:
     return row.get("prompt", ""), row["completion"] if "completion" in row else row["text"]
 
 
-def prompt_ids(tokenizer: Any, prompt: Any, template_options: Mapping[str, Any] | None = None) -> list[int]:
+def prompt_ids(tokenizer: Any, prompt: Any, template_options: Mapping[str, Any]) -> list[int]:
     """Return the tokens of a prompt as the model meets it when it must answer. A bare string is taken as it is."""
     if isinstance(prompt, str):
         return list(tokenizer(prompt)["input_ids"])
     rendered = tokenizer.apply_chat_template(
-        prompt, add_generation_prompt=True, tokenize=True, return_dict=True, **(template_options or {})
+        prompt, add_generation_prompt=True, tokenize=True, return_dict=True, **template_options
     )
     return list(rendered["input_ids"])
 

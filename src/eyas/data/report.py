@@ -61,7 +61,10 @@ class SplitReport:
     paths: list[str]
     formats: list[str]
     rows_read: int
+    """Rows in the sources, bad ones too."""
     bad_rows: int
+    rows: int
+    """Good rows that this split may learn from; fewer than were read where a subset is drawn."""
     examples: int
     tokens: int
     supervised_tokens: int
@@ -78,6 +81,7 @@ class SplitReport:
         for path, format_ in zip(self.paths, self.formats, strict=True):
             yield f"  {name:<11} {path}: {format_}"
         left_out = f", {self.bad_rows:,} of them bad and left out" if self.bad_rows else ""
+        left_out += f", {self.rows:,} drawn" if self.rows < self.rows_read - self.bad_rows else ""
         packed = f", packed into {self.sequences:,} sequences" if self.sequences is not None else ""
         yield f"  {'':<11} {self.rows_read:,} rows read{left_out}; {self.examples:,} examples{packed}"
         length = self.lengths
@@ -157,7 +161,7 @@ class DataReport:
         found = []
         for name, split in self.splits().items():
             for defect, rows in split.defects.items():
-                if rows.count > limits[defect] * (split.rows_read - split.bad_rows):
+                if rows.count > limits[defect] * split.rows:
                     found.append(
                         f"{name}: {rows.count:,} rows {MEANING[defect]}{_allowed(defect, data)}{rows.listed()}"
                     )

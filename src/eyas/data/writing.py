@@ -49,7 +49,8 @@ def write_split(
 ) -> SplitReport:
     """Write a split's examples to its table, training ones packed and mixed as the recipe says; return the counts."""
     tally = Tally(making.encoding.tokenizer.bos_token_id, making.reach.vocabulary_size, making.reach.positions)
-    bad = reading.bad["train" if making.data.evaluation is None else name]
+    bad = reading.bad[name]
+    unreadable = len(bad.rows)
     whole, sizes = hashlib.sha256(), []
 
     def records() -> Iterator[dict[str, Any]]:
@@ -72,10 +73,13 @@ def write_split(
         whole.update(array("q", order).tobytes())
         _write_again(file, columns, order)
     sequences = _pack(file, making) if making.packing and name == "train" else None
+    held_out = " (held out)" if making.data.holdout and name == "evaluation" else ""
+    read = len(rows) if making.data.holdout else sum(len(reading.parts[one.source_index]) for one in candidates)
     return tally.report(
-        making.encoding.labels, reading.table.place, paths=[one.source.path for one in candidates],
-        formats=[reading.formats[one.source_index] for one in candidates], rows_read=len(rows) + len(bad.rows),
-        bad_rows=len(bad.rows), digest=whole.hexdigest(), sequences=sequences,
+        making.encoding.labels, reading.table.place, paths=[one.source.path + held_out for one in candidates],
+        formats=[reading.formats[one.source_index] for one in candidates], rows_read=read + unreadable,
+        bad_rows=len(bad.rows), rows=len(rows) - (len(bad.rows) - unreadable), digest=whole.hexdigest(),
+        sequences=sequences,
     )  # fmt: skip
 
 

@@ -77,7 +77,7 @@ def _answered(
     model: Any, tokenizer: Any, recipe: Recipe, rows: list[Row], losses: list[tuple[float, int]]
 ) -> list[Record]:
     records: list[Record] = [{"loss": loss} for loss, _ in losses]
-    if "text" in rows[0]:
+    if any("text" in row for row in rows):  # plain text asks nothing
         return records
     turns = [split_turn(row) for row in rows]
     prompts = [prompt_ids(tokenizer, prompt, recipe.data.chat_template_kwargs) for prompt, _ in turns]

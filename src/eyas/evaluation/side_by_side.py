@@ -24,7 +24,9 @@ def ask_all(
     def ask(name: str, model: Any) -> None:
         say(f"scoring {name} …")
         records[name] = evaluate(model, tokenizer, recipe, splits)
-        prompts = [prompt_ids(tokenizer, as_chat(tokenizer, prompt)) for prompt in answers]
+        prompts = [
+            prompt_ids(tokenizer, as_chat(tokenizer, prompt), recipe.data.chat_template_kwargs) for prompt in answers
+        ]
         for prompt, text in zip(
             answers, generate(model, tokenizer, prompts, recipe.evaluation.max_new_tokens), strict=True
         ):

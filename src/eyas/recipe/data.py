@@ -127,8 +127,8 @@ class Data(Section):
         "completion_only_loss); false learns the prompts too.",
     )  # fmt: skip
     end_of_turn: Literal["always", "as_rendered"] = Field(
-        "always", description="Learn one end token after each answer, added where the chat template renders none; or "
-        "what the template renders.",
+        "always", description="Learn one end token after each answer or text, added where there is none; or only what "
+        "the chat template or the text has.",
     )  # fmt: skip
     chat_template_kwargs: dict[str, Any] = Field(
         {}, description="Variables of the chat template, such as `{enable_thinking: false}`."

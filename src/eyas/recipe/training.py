@@ -17,7 +17,10 @@ class Training(LibrarySection):
     """Steps, batch and optimizer, under the names of the library's trainer."""
 
     global_batch_size: int = Field(
-        16, gt=0, description="Rows per optimizer step over all ranks: micro-batch × accumulation × ranks."
+        16,
+        gt=0,
+        description="Rows (packed sequences, when packing) per optimizer step over all ranks: micro-batch × "
+        "accumulation × ranks.",
     )
     per_device_train_batch_size: int = Field(4, gt=0, description="Rows per forward pass of one rank.")
     per_device_eval_batch_size: int = Field(8, gt=0, description="Rows per evaluation pass of one rank.")

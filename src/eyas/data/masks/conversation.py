@@ -69,7 +69,9 @@ class Writer:
         try:
             template = self.tokenizer.get_chat_template(None, offered)
         except ValueError as error:
-            raise DataError(f"this tokenizer cannot write conversations: {error}") from error
+            raise DataError(
+                f"this tokenizer cannot write conversations; name a .jinja file in model.chat_template: {error}"
+            ) from error
         # Like apply_chat_template: templates ask whether a key is there, and would write a None out.
         given: list[Message] = [{key: value for key, value in m.items() if value is not None} for m in messages]
         return Conversation(template, given, offered, first, self.variables, self.special_tokens)
