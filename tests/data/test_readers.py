@@ -125,8 +125,7 @@ def test_a_mistake_in_an_array_is_told_with_the_line_that_it_is_on(spoil, seed, 
     file = tmp_path / "rows.json"
     file.write_text("[\n" + "\n".join(lines) + "\n]\n")
 
-    line = int(refusal(file, tmp_path).removeprefix(f"{file}:").partition(":")[0])
-    assert line in (bad + 2, bad + 3)  # a missing comma is noticed where the next row begins
+    assert refusal(file, tmp_path).startswith(f"{file}:{bad + 2}: not JSON")
 
 
 @pytest.mark.parametrize("seed", range(3))

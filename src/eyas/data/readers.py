@@ -56,7 +56,7 @@ def json_array(file: Path, bad: BadRows) -> PlacedRows:
             row, end = decoder.raw_decode(text, position)
             after = _after_spaces(text, end)
             if text[after : after + 1] not in (",", "]"):
-                raise json.JSONDecodeError("Expecting ',' delimiter", text, after)
+                raise json.JSONDecodeError("Expecting ',' delimiter", text, end)
         except ValueError as error:
             at = error.lineno if isinstance(error, json.JSONDecodeError) else line
             raise DataError(f"{file}:{at}: {_what_is_wrong(error)}; nothing after it can be read") from None

@@ -1,0 +1,22 @@
+"""Packing on a GPU, in the precision that the Falcon recipes train in. Not yet run on a GPU."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+import stand_ins
+from eyas.model.packing import pack_safely
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_falcon_keeps_packed_documents_apart_on_a_gpu(attention, dtype, tmp_path):
+    folder = stand_ins.falcon(tmp_path / "falcon", initializer_range=0.2)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=attention).to("cuda")
+
+    verdict = pack_safely(model)
+
+    print(verdict.text())
+    assert verdict.way == "block_diagonal" and verdict.reaction > 10 * verdict.tolerance
