@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eyas.errors import CheckpointError
+from eyas.errors import CheckpointError, DataError
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,22 @@ class RunDirectory:
         write_json(self.data_report, report)
         if (prepared / self.quarantine.name).exists():
             shutil.copy(prepared / self.quarantine.name, self.quarantine)
+
+    def refuse_changed_rows(self, digests: Mapping[str, str], sources: Mapping[str, str]) -> None:
+        """Refuse rows that are no longer those the run began with, naming the files that have changed.
+
+        `digests` are those of the prepared rows of each split, `sources` those of each source, by its path. Raises
+        DataError.
+        """
+        recorded = self.read_manifest().get("digests", {})
+        if recorded.get("data", {}) == {name: f"sha256:{digest}" for name, digest in digests.items()}:
+            return
+        before = recorded.get("sources", {})
+        changed = sorted(path for path in {**before, **sources} if before.get(path) != sources.get(path))
+        what = ", ".join(changed) or "how rows become tokens (the tokenizer, its template or a version)"
+        raise DataError(
+            f"{self.path}: began with other rows; changed since: {what}. Bring back what was there, or train again"
+        )
 
     def read_manifest(self) -> dict[str, Any]:
         """Return the manifest's entries, or none before the run has begun."""

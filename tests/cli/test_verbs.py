@@ -104,7 +104,7 @@ def test_rows_that_changed_since_training_are_refused(finished):
         with open(path, "w", encoding="utf-8") as stream:
             stream.write(text)
 
-    assert found.exit_code == 1 and "its rows, or how they become tokens, have changed since" in found.output
+    assert found.exit_code == 1 and f"began with other rows; changed since: {path}. Bring back" in found.output
 
 
 def test_parameters_are_counted_without_weights(models, monkeypatch):

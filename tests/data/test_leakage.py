@@ -8,7 +8,8 @@ from itertools import accumulate
 
 import pytest
 
-from eyas.data.leakage import Overlap, duplicates, fingerprint, normalised, overlap
+from eyas.data.fingerprints import fingerprint, normalised
+from eyas.data.leakage import Overlap, overlap
 from eyas.errors import PreflightError
 
 LETTERS = "etaoinshrdlu"
@@ -170,10 +171,6 @@ def test_near_rows_need_the_extra(monkeypatch):
     assert overlap(["a"], ["a"]).exact == [(0, 0)]
     with pytest.raises(PreflightError, match=r"eyas\[leakage\]"):
         overlap(["a"], ["a"], near_threshold=0.8)
-
-
-def test_each_later_row_with_the_same_text_points_to_the_first():
-    assert duplicates(["a", "b", "", "a", "B", "", "b", "a", " ", " "]) == [(0, 3), (1, 6), (0, 7)]
 
 
 @pytest.mark.slow

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from eyas.data.examples import IGNORED, LABELLED, LANGUAGE
+import stand_ins
+from eyas.data.examples import LABELLED, LANGUAGE
+from eyas.data.masks import IGNORED
 from eyas.data.prepare import prepare
 from eyas.data.splits import Splits
 from eyas.data.writing import Reach
@@ -361,3 +363,28 @@ def test_the_report_says_in_a_few_lines_what_is_in_the_rows(tokenizer_with_begin
     assert f"1 rows equal to an earlier row: {folder}/train.jsonl:401" in text
     assert "1 as they are, 1 but for case and punctuation of 100 held-out rows are trained on" in text
     assert len(text.splitlines()) <= 20
+
+
+def test_similar_rows_are_looked_for_on_request_and_only_told(models, folder):
+    words = stand_ins.WORDS
+    train = write(folder / "a.jsonl", [{"text": " ".join(words)}, {"text": "something else"}])
+    evaluation = write(folder / "b.jsonl", [{"text": " ".join([*words[:-1], "there"])}])
+
+    asked = prepared(models, recipe_of(folder, train=train, evaluation=evaluation, near_duplicates=0.7)).report
+    unasked = prepared(models, recipe_of(folder, train=train, evaluation=evaluation)).report
+
+    assert asked.overlap.near.first == [f"{train['path']}:1 = {evaluation['path']}:1"] and unasked.overlap.near is None
+    assert "1 nearly of 1 held-out rows are trained on" in asked.text()
+
+
+def test_the_classes_of_a_hub_dataset_keep_its_own_order(models, folder, monkeypatch):
+    import datasets
+
+    features = datasets.Features({"text": datasets.Value("string"), "stars": datasets.ClassLabel(names=["two", "one"])})
+    table = datasets.Dataset.from_list([{"text": "a", "stars": 1}, {"text": "b", "stars": 0}], features=features)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: table)
+    recipe = recipe_of(folder, "sequence_classification", train={"path": "some/reviews"}, columns={"label": "stars"})
+
+    splits = prepared(models, recipe, "distilbert")
+
+    assert (splits.labels, list(splits.train.examples["labels"])) == (["two", "one"], [1, 0])

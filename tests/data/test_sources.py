@@ -96,6 +96,17 @@ def test_the_digest_of_files_is_that_of_their_bytes(tmp_path):
     assert digest_of_source(Source(path=str(file))) != before
 
 
+def test_every_change_of_one_byte_is_another_digest(tmp_path):
+    file = write_jsonl(tmp_path / "a.jsonl")
+    whole = file.read_bytes()
+    digests = {digest_of_source(Source(path=str(file)))}
+    for position in range(len(whole)):
+        file.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        digests.add(digest_of_source(Source(path=str(file))))
+
+    assert len(digests) == len(whole) + 1
+
+
 @pytest.fixture
 def hub(monkeypatch):
     """A hub with one dataset, whose classes have names."""

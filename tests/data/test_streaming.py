@@ -70,10 +70,12 @@ def test_a_bad_row_ends_a_strict_stream_where_it_stands(models, tmp_path):
 
 def test_bad_rows_of_a_stream_are_left_out_kept_and_never_kept_twice(models, tmp_path):
     rows = [*ROWS[:1200], {"text": None}, *ROWS[1200:]]
-    quarantine = tmp_path / "quarantine.jsonl"
+    quarantine = tmp_path / "run" / "quarantine.jsonl"
 
     splits = streamed(models, tmp_path, rows, quarantine, bad_rows="skip")
 
+    assert numbers(models, splits.train.for_trainer) == list(range(1500))  # before there is a run
+    quarantine.parent.mkdir()
     for _ in range(2):
         assert numbers(models, splits.train.for_trainer) == list(range(1500))
         assert [json.loads(line)["line"] for line in quarantine.read_text().splitlines()] == [1201]

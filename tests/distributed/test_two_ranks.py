@@ -45,7 +45,10 @@ def test_the_falcon_recipe_trains_on_two_ranks_and_each_row_is_seen_once(config,
     assert done.returncode == 0, done.stderr[-4000:]
     strategy = {"ddp": "ddp", "zero2": "zero-2", "zero3": "zero-3"}[config]
     assert f"2 × cpu, {strategy}" in done.stdout
-    assert "8 layers" in done.stdout and "global batch  4 = 2 micro × 1 accumulated × 2 ranks; 12 rows" in done.stdout
+    assert (
+        "8 layers" in done.stdout
+        and "global batch  4 = 2 micro × 1 accumulated × 2 ranks; 12 packed sequences" in done.stdout
+    )
     assert "keeps packed documents apart with a block-diagonal mask" in done.stderr
     by_rank = [Path(f"{seen}.{rank}").read_text().split() for rank in (0, 1)]
     assert len(by_rank[0]) == len(by_rank[1]) == 12

@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM
 import stand_ins
 from eyas.model.packing import pack_safely
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)

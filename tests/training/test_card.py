@@ -14,7 +14,7 @@ RECIPE = load_recipe(ROOT / "recipes" / "falcon7b_qlora.yaml")
 AS_ASKED = Card(
     topology=Topology(2, "zero-2"), device="cpu", dtype="bfloat16", quantization="4-bit nf4", mixed_precision="bf16",
     attention="sdpa", quantized_layers=8, trainable=10, total=100, trainable_dtypes=["float32"], micro_batch=4,
-    accumulation=2, rows=24,
+    accumulation=2, rows=24, packed=False,
 )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """The line from a recipe to an adapter, in one process."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -58,6 +59,18 @@ def test_a_resume_with_another_recipe_is_refused_with_the_difference(trained):
 
     with pytest.raises(CheckpointError, match=r"\+  learning_rate: 0.005"):
         trained("minilm_lora_sentiment", "training.learning_rate=0.005", resume=True)
+
+
+def test_a_resume_on_other_rows_is_refused_with_the_file_that_changed(trained):
+    _, recipe = trained("minilm_lora_sentiment")
+    file = Path(recipe.data.evaluation.path)
+    before = file.read_text()
+    file.write_text(before.replace("falcon", "falcom", 1))
+    try:
+        with pytest.raises(DataError, match=rf"began with other rows; changed since: {file}\. Bring back"):
+            trained("minilm_lora_sentiment", resume=True)
+    finally:
+        file.write_text(before)
 
 
 def test_a_batch_that_does_not_divide_is_refused_before_a_model_is_loaded(trained, monkeypatch):

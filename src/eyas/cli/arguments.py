@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from eyas.errors import DataError
 from eyas.recipe import Recipe, load_recipe
 from eyas.run_directory import RunDirectory
 
@@ -50,16 +49,5 @@ def open_run(folder: Path, overrides: Sequence[str] = ()) -> OpenRun:
     task = TASKS[recipe.task]
     tokenizer = load_tokenizer(recipe.model)
     splits = prepare(recipe, tokenizer, task.rows, Reach(*reach_of(load_config(recipe.model))))
-    _refuse_changed_rows(directory, splits.digests)
+    directory.refuse_changed_rows(splits.digests, splits.sources)
     return OpenRun(directory, recipe, task, tokenizer, splits)
-
-
-def _refuse_changed_rows(run: RunDirectory, digests: dict[str, str]) -> None:
-    """Refuse rows that are no longer those the run was trained on and held out from."""
-    recorded = run.read_manifest().get("digests", {}).get("data", {})
-    for name, digest in recorded.items():
-        if f"sha256:{digests.get(name)}" != digest:
-            raise DataError(
-                f"data.{name}: its rows, or how they become tokens, have changed since {run.path} was trained; bring "
-                "them back, or train again"
-            )

@@ -7,7 +7,7 @@ from eyas.cli import check, demo, evaluate, generate, merge, parameters, preview
 app = typer.Typer(
     name="eyas",
     help="From a recipe to an adapter, a merged model and a report, with the proof that they are what was trained.\n\n"
-    "The road: eyas demo, eyas check RECIPE, eyas train RECIPE, eyas merge RUN, eyas report RUN",
+    "The road: eyas demo, eyas check RECIPE, eyas preview RECIPE, eyas train RECIPE, eyas merge RUN, eyas report RUN",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -1,13 +1,11 @@
 """Rows that are both trained on and held out: the same text, the same words, or nearly the same."""
 
-import hashlib
-import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from eyas.data.fingerprints import digest, normalised
 from eyas.extras import require
 
 ROWS_AT_ONCE = 256
@@ -63,55 +61,6 @@ def overlap(train: Iterable[str], evaluation: Iterable[str], near_threshold: flo
     )
 
 
-def duplicates(rows: Iterable[str]) -> list[tuple[int, int]]:
-    """Return (first row, later row) for each later row with the same text as one before it; blank rows never match."""
-    first_rows: dict[bytes, int] = {}
-    written = ((row, text) for row, text in enumerate(rows) if text.strip())
-    firsts = ((first_rows.setdefault(_digest(text), row), row) for row, text in written)
-    return [(first, row) for first, row in firsts if first != row]
-
-
-def fingerprint(text: str) -> bytes:
-    """Return 16 bytes that two texts share when they are equal after normalising."""
-    return _digest(normalised(text))
-
-
-def normalised(text: str) -> str:
-    """Return the text in Unicode's NFKC, case folded, with single spaces for punctuation and white space.
-
-    Punctuation is Unicode's category P: emoji, `+` and `=`, and the vowel signs of Hindi and Thai stay. So do `-`, `*`
-    and `/` before a number, as −, × and ÷: without them, 12 - 4 and 12 * 4 would be one question.
-    """
-    # A lone surrogate, which JSON can spell and UTF-8 cannot, becomes a question mark, and so a space.
-    text = text.encode(errors="replace").decode()
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    calculated = _BEFORE_A_NUMBER.sub(lambda sign: _ARITHMETIC[sign[0]], folded)
-    return " ".join(calculated.translate(_SPACE_FOR_PUNCTUATION).split())
-
-
-_ARITHMETIC = {"-": "−", "*": "×", "/": "÷"}
-_BEFORE_A_NUMBER = re.compile(r"[-*/](?=\s*\d)")
-
-
-class _SpaceForPunctuation(dict[int, str]):
-    """What str.translate puts for a character, looked up when the character is first met.
-
-    `re` knows no categories, and takes thirty times as long over a set of all 819 marks.
-    """
-
-    def __missing__(self, code_point: int) -> str:
-        character = chr(code_point)
-        self[code_point] = " " if unicodedata.category(character).startswith("P") else character
-        return self[code_point]
-
-
-_SPACE_FOR_PUNCTUATION = _SpaceForPunctuation()
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
-
-
 def _batches(texts: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
     remaining = iter(texts)
     first_row = 0
@@ -136,11 +85,11 @@ class _Equal:
     def hold_out(self, first_row: int, texts: list[str]) -> None:
         for row, text in enumerate(map(self.read, texts), start=first_row):
             if text.strip():
-                self.waiting.setdefault(_digest(text), []).append(row)
+                self.waiting.setdefault(digest(text), []).append(row)
 
     def compare(self, first_row: int, texts: list[str]) -> None:
         for row, text in enumerate(map(self.read, texts), start=first_row):
-            for held_out in self.waiting.pop(_digest(text), ()):
+            for held_out in self.waiting.pop(digest(text), ()):
                 self.found[held_out] = row
 
 

@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eyas.data.cache import prepared
+from eyas.data.cache import Key, prepared
 from eyas.data.examples import Encoding, Learnable
 from eyas.data.key import key_of
 from eyas.data.leakage import overlap
-from eyas.data.reading import read_rows, refuse_bad_rows
+from eyas.data.reading import Reading, read_rows, refuse_bad_rows
 from eyas.data.report import DataReport, Defect, OverlapReport
 from eyas.data.rows import SHOWN, text_of
 from eyas.data.selection import Candidates, choose
@@ -22,6 +22,7 @@ from eyas.data.streaming import stream
 from eyas.data.tables import RowTable, read_table
 from eyas.data.writing import Making, Reach, write_split
 from eyas.recipe import Recipe
+from eyas.recipe.data import Data
 from eyas.run_directory import write_json
 
 
@@ -42,7 +43,9 @@ def prepare(
     if recipe.data.streaming:
         making = making_of(recipe, tokenizer, learnable, reach, known["labels"])
         splits["train"] = replace(splits["train"], stream=stream(making, recipe.training.seed, quarantine))
-    return Splits(splits["train"], splits.get("evaluation"), known["labels"], report, entry)
+    return Splits(
+        splits["train"], splits.get("evaluation"), known["labels"], report, _digests_of_sources(recipe, key), entry
+    )
 
 
 def making_of(
@@ -67,7 +70,7 @@ def _build(recipe: Recipe, tokenizer: Any, learnable: Learnable, reach: Reach, f
     sides = choose(recipe, reading)
     labels = None
     if not learnable.labels_a_token:
-        labels = data.labels or reading.class_names or _classes(reading.table, sides["train"])
+        labels = data.labels or _classes(data, reading, sides["train"])
     making = making_of(recipe, tokenizer, learnable, reach, labels)
     reports = {name: write_split(name, candidates, making, reading, folder) for name, candidates in sides.items()}
     refuse_bad_rows(reading.bad)
@@ -83,14 +86,24 @@ def _build(recipe: Recipe, tokenizer: Any, learnable: Learnable, reach: Reach, f
     write_json(folder / "splits.json", {"files": reading.files, "labels": labels, "report": report.as_dict()})
 
 
+def _digests_of_sources(recipe: Recipe, key: Key) -> dict[str, str]:
+    held_out = [] if recipe.data.evaluation is None else [recipe.data.evaluation]
+    paths = [source.path for source in (*recipe.data.training_sources, *held_out)]
+    return dict(zip(paths, [*key["training rows"], *key["held-out rows"]], strict=True))
+
+
 def _open_split(rows: RowTable, entry: Path, name: str) -> Split:
     sequences = entry / f"{name}_packed.arrow"
     return Split(rows, read_table(entry / f"{name}.arrow"), read_table(sequences) if sequences.exists() else None)
 
 
-def _classes(table: RowTable, candidates: Sequence[Candidates]) -> list[str]:
-    """Return the classes of the training rows in their order: that of numbers, or of words."""
-    found = {str(row["label"]) for one in candidates for row in table.some(one.rows)}
+def _classes(data: Data, reading: Reading, candidates: Sequence[Candidates]) -> list[str]:
+    """Return the dataset's own names of the classes, or those in the training rows as numbers or words are ordered."""
+    first = reading.parts[0]
+    column = {**data.columns.named(), **first.source.columns.named()}.get("label", "label")
+    if column in first.class_names:
+        return first.class_names[column]
+    found = {str(row["label"]) for one in candidates for row in reading.table.some(one.rows)}
     return sorted(found, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from eyas.data.examples import Learnable
 from eyas.data.formats import Recognition, convert, recognise
@@ -48,20 +48,27 @@ def recognised(source: Source, data: Data, learnable: Learnable, bad: BadRows, s
         raise DataError(f"{source.path}: {error}") from None
     if asked is not None:
         recognition = Recognition(asked, "as the recipe says")
-    return Recognised(recognition, _converted(chain(first, opened.rows), recognition, columns, bad), opened.class_names)
+    rows = _converted(chain(first, opened.rows), recognition, columns, bad)
+    return Recognised(recognition, rows, opened.class_names)
+
+
+class Part(NamedTuple):
+    """One source, and where its rows are in the table."""
+
+    source: Source
+    format: str
+    """The format of its rows, and why it was chosen."""
+    class_names: Mapping[str, list[str]]
+    rows: range
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Every row that was read, by source: first those to train on, then the held-out ones."""
+    """Every row that was read: first those to train on, then the held-out ones."""
 
     table: RowTable
     files: list[str]
-    parts: list[range]
-    """The rows of each source in the table."""
-    formats: list[str]
-    """The format of each source, and why it was chosen."""
-    class_names: list[str] | None
+    parts: list[Part]
     digests: list[bytes]
     """Of each row, with its columns: equal for equal rows."""
     bad: dict[str, BadRows]
@@ -71,39 +78,42 @@ class Reading:
 def read_rows(data: Data, learnable: Learnable, folder: Path) -> Reading:
     """Write the rows of all sources to a table in this folder. Raises DataError with every bad row, when strict."""
     bad = {name: BadRows(data.bad_rows, data.max_bad_rows) for name in ("train", "evaluation")}
-    sources = [(source, bad["train"]) for source in data.training_sources]
-    if data.evaluation is not None:
-        sources.append((data.evaluation, bad["evaluation"]))
     files: dict[str, int] = {}
-    sizes, formats, names, digests = [], [], [], []
+    parts: list[Part] = []
+    digests: list[bytes] = []
 
     def records() -> Iterator[dict[str, Any]]:
-        for source, bad_rows in sources:
+        for source, bad_rows in _sources(data, bad):
             streamed = data.streaming and source is not data.evaluation
             found = recognised(source, data, learnable, bad_rows, streamed)
+            start = len(digests)
             rows = islice(found.rows, FIRST_OF_A_STREAM) if streamed else found.rows
-            formats.append(f"{found.recognition.format} ({found.recognition.why})")
-            names.append(found.class_names)
-            count = 0
-            for place, row in rows:
-                count += 1
-                text = json.dumps(row, ensure_ascii=False)
+            for place, text in _as_json(rows, bad_rows):
                 digests.append(hashlib.blake2b(text.encode(), digest_size=16).digest())
                 yield {"row": text, "file": files.setdefault(place.file, len(files)), "line": place.line}
-            sizes.append(count)
+            why = f"{found.recognition.format} ({found.recognition.why})"
+            parts.append(Part(source, why, found.class_names, range(start, len(digests))))
 
     file = folder / "rows.arrow"
     write_table(file, columns_of_rows(), records())
     refuse_bad_rows(bad)
-    for (source, _), size in zip(sources, sizes, strict=True):
-        if not size:
-            raise DataError(f"{source.path}: has no rows")
-    ends = [sum(sizes[: index + 1]) for index in range(len(sizes))]
-    parts = [range(end - size, end) for size, end in zip(sizes, ends, strict=True)]
-    label_column = {**data.columns.named(), **data.training_sources[0].columns.named()}.get("label", "label")
-    return Reading(
-        RowTable(read_table(file), list(files)), list(files), parts, formats, names[0].get(label_column), digests, bad
-    )
+    for part in parts:
+        if not part.rows:
+            raise DataError(f"{part.source.path}: has no rows")
+    return Reading(RowTable(read_table(file), list(files)), list(files), parts, digests, bad)
+
+
+def _sources(data: Data, bad: Mapping[str, BadRows]) -> list[tuple[Source, BadRows]]:
+    train = [(source, bad["train"]) for source in data.training_sources]
+    return train if data.evaluation is None else [*train, (data.evaluation, bad["evaluation"])]
+
+
+def _as_json(rows: Iterator[tuple[Place, Row]], bad: BadRows) -> Iterator[tuple[Place, str]]:
+    for place, row in rows:
+        try:
+            yield place, json.dumps(row, ensure_ascii=False)
+        except TypeError as error:  # a date in a tool's arguments, which only an Arrow file can hold
+            bad.add(place, f"cannot be written as JSON: {error}", str(row))
 
 
 def refuse_bad_rows(bad: Mapping[str, BadRows]) -> None:

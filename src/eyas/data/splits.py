@@ -63,6 +63,8 @@ class Splits:
     evaluation: Split | None
     labels: list[str] | None
     report: DataReport
+    sources: dict[str, str]
+    """The digest of each source, by its path."""
     cached: Path
     """Where the prepared rows are kept, with `quarantine.jsonl` if bad rows were left out."""
 

@@ -61,7 +61,7 @@ class _AtOnce(BadRows):
     def add(self, place: Place, reason: str, text: str) -> None:
         super().add(place, reason, text)
         self.refuse()
-        if self.file is not None:
+        if self.file is not None and self.file.parent.is_dir():  # a trainer peeks before there is a run
             with self.file.open("a", encoding="utf-8") as stream:
                 stream.write(f"{self.rows[-1].as_line()}\n")
 

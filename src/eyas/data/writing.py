@@ -49,38 +49,49 @@ def write_split(
 ) -> SplitReport:
     """Write a split's examples to its table, training ones packed and mixed as the recipe says; return the counts."""
     tally = Tally(making.encoding.tokenizer.bos_token_id, making.reach.vocabulary_size, making.reach.positions)
-    bad = reading.bad[name]
-    unreadable = len(bad.rows)
-    whole, sizes = hashlib.sha256(), []
+    bad, unreadable = reading.bad[name], len(reading.bad[name].rows)
+    file = folder / f"{name}.arrow"
+    digest, sizes = _write_examples(file, candidates, making, reading, tally, bad)
+    rows = [row for one in candidates for row in one.rows]
+    _note_duplicates(rows, reading.digests, tally)
+    order = _mixed(candidates, sizes, making.data) if name == "train" else None
+    if order is not None:
+        digest.update(array("q", order).tobytes())
+        _write_again(file, order)
+    sequences = _pack(file, making) if making.packing and name == "train" else None
+    held_out = " (held out)" if making.data.holdout and name == "evaluation" else ""
+    read = len(rows) if making.data.holdout else sum(len(one.part.rows) for one in candidates)
+    return tally.report(
+        making.encoding.labels,
+        reading.table.place,
+        paths=[one.part.source.path + held_out for one in candidates],
+        formats=[one.part.format for one in candidates],
+        rows_read=read + unreadable,
+        bad_rows=len(bad.rows),
+        rows=len(rows) - (len(bad.rows) - unreadable),
+        digest=digest.hexdigest(),
+        sequences=sequences,
+    )
+
+
+def _write_examples(
+    file: Path, candidates: Sequence[Candidates], making: Making, reading: Reading, tally: Tally, bad: BadRows
+) -> tuple[Any, list[int]]:
+    """Return the SHA-256 over all examples and their rows, and how many examples each source gave."""
+    digest, sizes = hashlib.sha256(), []
 
     def records() -> Iterator[dict[str, Any]]:
         for one in candidates:
             before = tally.examples
             for row, example in _examples(one, making, reading.table, tally, bad):
-                whole.update(reading.digests[row])
+                digest.update(reading.digests[row])
                 for numbers in (example.input_ids, example.labels):
-                    whole.update(array("q", [numbers] if isinstance(numbers, int) else numbers).tobytes())
+                    digest.update(array("q", [numbers] if isinstance(numbers, int) else numbers).tobytes())
                 yield {"row": row, **{name: getattr(example, name) for name in ("input_ids", "labels", "full_length")}}
             sizes.append(tally.examples - before)
 
-    file = folder / f"{name}.arrow"
-    columns = columns_of_examples(making.learnable.labels_a_token)
-    write_table(file, columns, records())
-    rows = [row for one in candidates for row in one.rows]
-    _note_duplicates(rows, reading.digests, tally)
-    order = _mixed(candidates, sizes, making.data) if name == "train" else None
-    if order is not None:
-        whole.update(array("q", order).tobytes())
-        _write_again(file, columns, order)
-    sequences = _pack(file, making) if making.packing and name == "train" else None
-    held_out = " (held out)" if making.data.holdout and name == "evaluation" else ""
-    read = len(rows) if making.data.holdout else sum(len(reading.parts[one.source_index]) for one in candidates)
-    return tally.report(
-        making.encoding.labels, reading.table.place, paths=[one.source.path + held_out for one in candidates],
-        formats=[reading.formats[one.source_index] for one in candidates], rows_read=read + unreadable,
-        bad_rows=len(bad.rows), rows=len(rows) - (len(bad.rows) - unreadable), digest=whole.hexdigest(),
-        sequences=sequences,
-    )  # fmt: skip
+    write_table(file, columns_of_examples(making.learnable.labels_a_token), records())
+    return digest, sizes
 
 
 def _examples(
@@ -103,7 +114,7 @@ def _examples(
                 if kept == one.wanted:
                     return
     if one.wanted is not None:
-        raise DataError(f"{one.source.path}: has {kept:,} rows that fit; {one.wanted:,} were asked for")
+        raise DataError(f"{one.part.source.path}: has {kept:,} rows that fit; {one.wanted:,} were asked for")
 
 
 def _one_ahead(
@@ -128,11 +139,11 @@ def _note_duplicates(rows: Sequence[int], digests: Sequence[bytes], tally: Tally
 
 def _mixed(candidates: Sequence[Candidates], sizes: Sequence[int], data: Data) -> list[int] | None:
     """Return the order of the examples of weighted sources, or None where there are no weights."""
-    weights = [one.source.weight for one in candidates if one.source.weight is not None]
+    weights = [one.part.source.weight for one in candidates if one.part.source.weight is not None]
     if not weights:
         return None
     if 0 in sizes:
-        raise DataError(f"{candidates[sizes.index(0)].source.path}: no row is left to learn from")
+        raise DataError(f"{candidates[sizes.index(0)].part.source.path}: no row is left to learn from")
     wanted = mixture.counts(sizes, weights, data.stopping_strategy)
     starts = [sum(sizes[:index]) for index in range(len(sizes))]
     taken = [0] * len(sizes)
@@ -143,9 +154,10 @@ def _mixed(candidates: Sequence[Candidates], sizes: Sequence[int], data: Data) -
     return order
 
 
-def _write_again(file: Path, columns: dict[str, Any], order: Sequence[int]) -> None:
+def _write_again(file: Path, order: Sequence[int]) -> None:
     unmixed = file.rename(file.with_suffix(".unmixed"))
-    write_table(file, columns, read_table(unmixed).select(order))
+    table = read_table(unmixed)
+    write_table(file, dict(zip(table.column_names, table.data.schema.types, strict=True)), table.select(order))
     unmixed.unlink()
 
 

@@ -27,6 +27,8 @@ class Card:
     micro_batch: int
     accumulation: int
     rows: int | None
+    """What an epoch is made of: rows, or packed sequences; None for a stream."""
+    packed: bool
 
     @property
     def global_batch(self) -> int:
@@ -51,9 +53,14 @@ class Card:
                 f"  quantized     {self.quantized_layers} layers",
                 f"  trainable     {self.trainable:,} of {self.total:,} parameters ({self.trainable / self.total:.2%})",
                 f"  global batch  {self.global_batch} = {self.micro_batch} micro × {self.accumulation} accumulated "
-                f"× {self.topology.processes} ranks; {'streamed' if self.rows is None else f'{self.rows:,}'} rows",
+                f"× {self.topology.processes} ranks; {self._epoch()}",
             ]
         )
+
+    def _epoch(self) -> str:
+        if self.rows is None:
+            return "streamed rows"
+        return f"{self.rows:,} {'packed sequences' if self.packed else 'rows'}"
 
 
 def card_of(recipe: Recipe, trainer: Any) -> Card:
@@ -75,6 +82,7 @@ def card_of(recipe: Recipe, trainer: Any) -> Card:
         micro_batch=trainer.args.per_device_train_batch_size,
         accumulation=trainer.args.gradient_accumulation_steps,
         rows=None if recipe.data.streaming else len(trainer.train_dataset),
+        packed=bool(getattr(trainer.args, "packing", False)),
     )
 
 

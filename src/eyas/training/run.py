@@ -32,8 +32,11 @@ def train(recipe: Recipe, run: RunDirectory, resume: bool = False) -> None:
     task = TASKS[recipe.task]
     tokenizer = load_tokenizer(recipe.model)
     # Rows before weights: they are quick to refuse, and a classifier's head has as many outputs as there are labels.
-    splits = prepare(recipe, tokenizer, task.rows, Reach(*reach_of(load_config(recipe.model))), run.quarantine)
+    reach = Reach(*reach_of(load_config(recipe.model)))
+    splits = prepare(recipe, tokenizer, task.rows, reach, run.quarantine if rank() == 0 else None)
     say(splits.report.text())
+    if resume:
+        run.refuse_changed_rows(splits.digests, splits.sources)
     config = load_config(recipe.model, splits.labels)
     if recipe.adapter is not None:
         empty = empty_model(config, task.auto_model, recipe.model.trust_remote_code)

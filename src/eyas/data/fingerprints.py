@@ -1,0 +1,47 @@
+"""What makes two texts the same: as they are, or but for case, punctuation and spelling in Unicode."""
+
+import hashlib
+import re
+import unicodedata
+
+
+def fingerprint(text: str) -> bytes:
+    """Return 16 bytes that two texts share when they are equal after normalising."""
+    return digest(normalised(text))
+
+
+def normalised(text: str) -> str:
+    """Return the text in Unicode's NFKC, case folded, with single spaces for punctuation and white space.
+
+    Punctuation is Unicode's category P: emoji, `+` and `=`, and the vowel signs of Hindi and Thai stay. So do `-`, `*`
+    and `/` before a number, as −, × and ÷: without them, 12 - 4 and 12 * 4 would be one question.
+    """
+    # A lone surrogate, which JSON can spell and UTF-8 cannot, becomes a question mark, and so a space.
+    text = text.encode(errors="replace").decode()
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    calculated = _BEFORE_A_NUMBER.sub(lambda sign: _ARITHMETIC[sign[0]], folded)
+    return " ".join(calculated.translate(_SPACE_FOR_PUNCTUATION).split())
+
+
+_ARITHMETIC = {"-": "−", "*": "×", "/": "÷"}
+_BEFORE_A_NUMBER = re.compile(r"[-*/](?=\s*\d)")
+
+
+class _SpaceForPunctuation(dict[int, str]):
+    """What str.translate puts for a character, looked up when the character is first met.
+
+    `re` knows no categories, and takes thirty times as long over a set of all 819 marks.
+    """
+
+    def __missing__(self, code_point: int) -> str:
+        character = chr(code_point)
+        self[code_point] = " " if unicodedata.category(character).startswith("P") else character
+        return self[code_point]
+
+
+_SPACE_FOR_PUNCTUATION = _SpaceForPunctuation()
+
+
+def digest(text: str) -> bytes:
+    """Return 16 bytes that stand for a text as it is."""
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
