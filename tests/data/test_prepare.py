@@ -187,7 +187,7 @@ def test_rows_that_only_the_template_cannot_write_are_counted_once(models, folde
 def test_more_rows_than_there_are_cannot_be_drawn(models, folder):
     train = write(folder / "a.jsonl", [{"text": "hill"}])
 
-    with pytest.raises(DataError, match=r"a\.jsonl: has 1 rows; 2 were asked for"):
+    with pytest.raises(DataError, match=r"a\.jsonl: has 1 row; 2 were asked for"):
         prepared(models, recipe_of(folder, train={**train, "rows": 2}))
 
 
@@ -212,6 +212,13 @@ def test_equal_rows_are_held_out_together(models, folder):
 
     assert set(texts(splits.train)).isdisjoint(texts(splits.evaluation))
     assert splits.report.overlap.trained_on == 0
+
+
+def test_a_holdout_that_holds_nothing_out_is_refused(models, folder):
+    train = write(folder / "a.jsonl", [{"text": "the same"}] * 10)
+
+    with pytest.raises(DataError, match=r"data.holdout: of 10 rows, (0|10) would be held out"):
+        prepared(models, recipe_of(folder, train=train, holdout=0.5))
 
 
 def test_weighted_sources_are_mixed_in_their_shares(models, folder):
@@ -242,7 +249,7 @@ def test_a_row_cut_before_its_answer_is_refused_with_its_line_or_left_out_below_
     train = write(folder / "a.jsonl", rows)
     short = {"max_length": 16}
 
-    with pytest.raises(DataError, match=r"train: 1 rows without a token to learn.*\n    .*a\.jsonl:4$"):
+    with pytest.raises(DataError, match=r"train: 1 row without a token to learn.*\n    .*a\.jsonl:4$"):
         prepared(models, recipe_of(folder, training=short, train=train))
     allowed = prepared(models, recipe_of(folder, training=short, train=train, limits={"unsupervised": 0.1}))
 
@@ -329,10 +336,10 @@ def test_every_defect_of_a_thousand_rows_is_counted_and_placed(tokenizer_with_be
 @pytest.mark.parametrize(
     ("limit", "said"),
     [
-        ("truncated", "2 rows longer than training.max_length, and cut"), ("unsupervised", "1 rows without a token"),
-        ("without_end", "1 rows whose end token is cut off"), ("double_bos", "1 rows that begin with two begin tokens"),
-        ("outside_vocabulary", "1 rows with a token id"), ("duplicates", "1 rows equal to an earlier row"),
-        ("overlap", "2 rows that are trained on too"),
+        ("truncated", "2 rows longer than training.max_length, and cut"), ("unsupervised", "1 row without a token"),
+        ("without_end", "1 row whose end token is cut off"), ("double_bos", "1 row beginning with two begin tokens"),
+        ("outside_vocabulary", "1 row with a token id"), ("duplicates", "1 row equal to an earlier row"),
+        ("overlap", "2 rows trained on too"),
     ],
 )  # fmt: skip
 def test_each_limit_of_the_recipe_stops_the_run_with_the_places(limit, said, tokenizer_with_begin_token, folder):
@@ -360,7 +367,7 @@ def test_the_report_says_in_a_few_lines_what_is_in_the_rows(tokenizer_with_begin
     text = prepare(recipe, tokenizer, LANGUAGE, Reach(POSITIONS, len(tokenizer) - 1)).report.text()
 
     assert "1,000 rows read; 999 examples" in text
-    assert f"1 rows equal to an earlier row: {folder}/train.jsonl:401" in text
+    assert f"1 row equal to an earlier row: {folder}/train.jsonl:401" in text
     assert "1 as they are, 1 but for case and punctuation of 100 held-out rows are trained on" in text
     assert len(text.splitlines()) <= 20
 

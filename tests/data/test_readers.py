@@ -100,7 +100,7 @@ def test_a_bad_line_of_json_is_told_with_its_file_and_its_line(row, kind, seed, 
 
     said = refusal(file, tmp_path)
 
-    assert said.startswith("1 bad rows;") and reason in said
+    assert said.startswith("1 bad row;") and reason in said
     assert f"\n  {file}:{bad + 1}: " in said
 
 
@@ -193,6 +193,14 @@ def test_an_empty_file_and_one_of_another_kind_are_refused(ending, tmp_path):
 
     assert refusal(empty, tmp_path) == f"{empty}: is empty"
     assert str(other) in refusal(other, tmp_path)
+
+
+def test_bad_rows_are_told_in_the_order_of_their_lines(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"text": "a"}\n{"text": 5}\nno JSON\n{"text": null}\n')
+
+    places = [line.split(": ")[0].strip() for line in refusal(file, tmp_path).splitlines() if ".jsonl:" in line]
+    assert places == [f"{file}:{line}" for line in (2, 3, 4)]
 
 
 def test_the_first_twenty_bad_rows_stand_in_one_report(tmp_path):

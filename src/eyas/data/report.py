@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from eyas.data.rows import SHOWN
+from eyas.data.rows import SHOWN, counted
 from eyas.errors import DataError
 from eyas.recipe.data import Data
 
@@ -15,7 +15,7 @@ MEANING = {
     "truncated": "longer than training.max_length, and cut",
     "unsupervised": "without a token to learn, and left out",
     "without_end": "whose end token is cut off, so that stopping is not learnt from them",
-    "double_bos": "that begin with two begin tokens: a rendered template that is tokenized again",
+    "double_bos": "beginning with two begin tokens: a rendered template that is tokenized again",
     "outside_vocabulary": "with a token id that the model does not have",
     "joined": "whose answer begins inside a token that its prompt began, as no prompt alone will end",
     "duplicates": "equal to an earlier row",
@@ -82,8 +82,8 @@ class SplitReport:
             yield f"  {name:<11} {path}: {format_}"
         left_out = f", {self.bad_rows:,} of them bad and left out" if self.bad_rows else ""
         left_out += f", {self.rows:,} drawn" if self.rows < self.rows_read - self.bad_rows else ""
-        packed = f", packed into {self.sequences:,} sequences" if self.sequences is not None else ""
-        yield f"  {'':<11} {self.rows_read:,} rows read{left_out}; {self.examples:,} examples{packed}"
+        packed = f", packed into {counted(self.sequences, 'sequence')}" if self.sequences is not None else ""
+        yield f"  {'':<11} {counted(self.rows_read, 'row')} read{left_out}; {counted(self.examples, 'example')}{packed}"
         length = self.lengths
         yield (
             f"  {'':<11} {length.shortest} {length.bars()} {length.longest} tokens: half up to {length.median}, "
@@ -94,12 +94,12 @@ class SplitReport:
         else:
             yield (
                 f"  {'':<11} learnt: {self.supervised_tokens:,} of {self.tokens:,} tokens "
-                f"({self.supervised_tokens / self.tokens:.1%}), {self.ends_learnt:,} end tokens"
+                f"({self.supervised_tokens / self.tokens:.1%}), {counted(self.ends_learnt, 'end token')}"
             )
         for defect, found in self.defects.items():
             if found.count:
                 more = ", …" if found.count > 3 else ""
-                yield f"  {'':<11} {found.count:,} rows {MEANING[defect]}: {', '.join(found.first[:3])}{more}"
+                yield f"  {'':<11} {counted(found.count, 'row')} {MEANING[defect]}: {', '.join(found.first[:3])}{more}"
 
 
 @dataclass(frozen=True)
@@ -163,14 +163,14 @@ class DataReport:
             for defect, rows in split.defects.items():
                 if rows.count > limits[defect] * split.rows:
                     found.append(
-                        f"{name}: {rows.count:,} rows {MEANING[defect]}{_allowed(defect, data)}{rows.listed()}"
+                        f"{name}: {counted(rows.count, 'row')} {MEANING[defect]}{_allowed(defect, data)}{rows.listed()}"
                     )
             if not split.examples:
                 found.append(f"{name}: no row is left to learn from")
         if self.overlap and self.overlap.trained_on > limits["overlap"] * self.overlap.rows:
             pairs = Defect(self.overlap.trained_on, [*self.overlap.exact.first, *self.overlap.normalised.first][:SHOWN])
             found.append(
-                f"evaluation: {pairs.count:,} rows that are trained on too{_allowed('overlap', data)}{pairs.listed()}"
+                f"evaluation: {counted(pairs.count, 'row')} trained on too{_allowed('overlap', data)}{pairs.listed()}"
             )
         if found:
             raise DataError("\n".join(found))

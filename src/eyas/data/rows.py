@@ -12,6 +12,11 @@ SHOWN = 20
 LONGEST_SHOWN = 120
 
 
+def counted(number: int, noun: str) -> str:
+    """Return `1 row`, `2 rows`, `3,000 rows`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 class Place(NamedTuple):
     """Where a row stands: its file (or dataset) and its line or row number, from 1."""
 
@@ -59,19 +64,19 @@ class BadRows:
         """Note one bad row. Raises DataError as soon as there are more than `skip` allows."""
         self.rows.append(BadRow(place, reason, text))
         if self.policy == "skip" and len(self.rows) > self.limit:
-            raise DataError(f"more than {self.limit} bad rows (data.max_bad_rows):\n{self.report()}")
+            raise DataError(f"more than {counted(self.limit, 'bad row')} (data.max_bad_rows):\n{self.report()}")
 
     def refuse(self) -> None:
         """Raise DataError with the first twenty, if the policy is strict and there is one."""
         if self.rows and self.policy == "strict":
             raise DataError(
-                f"{len(self.rows):,} bad rows; mend them, or leave up to data.max_bad_rows of them out with "
-                f"data.bad_rows: skip\n{self.report()}"
+                f"{counted(len(self.rows), 'bad row')}; mend what is wrong, or leave up to data.max_bad_rows of them "
+                f"out with data.bad_rows: skip\n{self.report()}"
             )
 
     def report(self) -> str:
-        """Return the first twenty bad rows, and how many more there are."""
-        lines = [str(row) for row in self.rows[:SHOWN]]
+        """Return the first twenty bad rows in the order of their lines, and how many more there are."""
+        lines = [str(row) for row in sorted(self.rows, key=lambda row: row.place)[:SHOWN]]
         more = len(self.rows) - SHOWN
         return "\n".join([*lines, *([f"  … and {more:,} more"] if more > 0 else [])])
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from eyas.data import mixture
 from eyas.data.fingerprints import fingerprint
 from eyas.data.reading import Part, Reading
-from eyas.data.rows import text_of
+from eyas.data.rows import counted, text_of
 from eyas.errors import DataError
 from eyas.recipe import Recipe
 
@@ -32,6 +32,12 @@ def choose(recipe: Recipe, reading: Reading) -> dict[str, list[Candidates]]:
     if share is None:
         return {"train": drawn}
     out = {row for one in drawn for row in one.rows if mixture.held_out(_fingerprint(reading, row), share)}
+    rows = sum(len(one.rows) for one in drawn)
+    if not 0 < len(out) < rows:
+        raise DataError(
+            f"data.holdout: of {counted(rows, 'row')}, {len(out):,} would be held out; equal rows fall on one side. "
+            "Set another share, or name held-out rows in data.evaluation"
+        )
     return {
         "train": [replace(one, rows=[row for row in one.rows if row not in out]) for one in drawn],
         "evaluation": [replace(one, rows=[row for row in one.rows if row in out], wanted=None) for one in drawn],
@@ -44,7 +50,7 @@ def _drawn(recipe: Recipe, reading: Reading, part: Part) -> Candidates:
     if wanted is None:
         return Candidates(part, rows)
     if wanted > len(rows):
-        raise DataError(f"{part.source.path}: has {len(rows):,} rows; {wanted:,} were asked for")
+        raise DataError(f"{part.source.path}: has {counted(len(rows), 'row')}; {wanted:,} were asked for")
     order = [rows[index] for index in mixture.drawn([_fingerprint(reading, row) for row in rows], recipe.training.seed)]
     if recipe.data.longer_than_model == "filter":
         return Candidates(part, order, wanted)
