@@ -128,7 +128,7 @@ def test_a_text_with_a_class_learns_the_class_and_not_its_tokens(split):
 
     assert [kinds(row) for row in batch.rows] == ["mmp", "mmm"]
     assert batch.rows[0].headline(1) == "row 1 · x.jsonl:11 · class bad · 2 tokens · 1 padding"
-    assert batch.headline(1) == "batch 1 · 2 rows of 3 tokens · bad 1, good 1 · 5 (83.3%) read · 1 (16.7%) padding"
+    assert batch.headline(1) == "batch 1 · 2 rows of 3 tokens · bad: 1, good: 1 · 5 (83.3%) read · 1 (16.7%) padding"
 
 
 def test_examples_are_found_in_every_part_of_a_table(split):

@@ -145,7 +145,7 @@ class Batch:
         rows, documents = len(self.rows), sum(len(row.documents) for row in self.rows)
         shape = f"{rows:,} row{'s' * (rows > 1)} of {self.rows[0].length:,} tokens"
         if self.classes:
-            learnt = [", ".join(f"{name} {count:,}" for name, count in sorted(self.classes.items()))]
+            learnt = [", ".join(f"{name}: {count:,}" for name, count in sorted(self.classes.items()))]
             learnt.append(f"{self.share('masked')} read")
         else:
             learnt = [f"{self.share('trained')} trained", f"{self.share('masked')} masked"]

@@ -90,7 +90,7 @@ class SplitReport:
             f"90 % up to {length.p90}, 99 % up to {length.p99}"
         )
         if self.classes:
-            yield f"  {'':<11} " + ", ".join(f"{label} {count:,}" for label, count in self.classes.items())
+            yield f"  {'':<11} " + ", ".join(f"{label}: {count:,}" for label, count in self.classes.items())
         else:
             yield (
                 f"  {'':<11} learnt: {self.supervised_tokens:,} of {self.tokens:,} tokens "
