@@ -35,7 +35,7 @@ def key_of(recipe: Recipe, tokenizer: Any, reach: Reach) -> Key:
         "training.seed": training.seed,
         "positions of the model": reach.positions,
         "vocabulary of the model": reach.vocabulary_size,
-        "eyas": digest_of_files(Path(__file__).parent.glob("*.py")),
+        "eyas": digest_of_files(Path(__file__).parent.rglob("*.py")),
         **{library: version(library) for library in LIBRARIES},
     }
 

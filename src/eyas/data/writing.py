@@ -3,8 +3,7 @@
 import hashlib
 import json
 from array import array
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,12 +16,11 @@ from eyas.data.reading import Reading
 from eyas.data.report import SplitReport
 from eyas.data.rows import BadRows, RowError
 from eyas.data.selection import Candidates
-from eyas.data.tables import RowTable, batches, columns_of_examples, read_table, write_table
+from eyas.data.tables import RowTable, columns_of_examples, read_table, write_table
 from eyas.data.tally import Tally
+from eyas.data.workers import encoded
 from eyas.errors import DataError
 from eyas.recipe.data import Data
-
-ROWS_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -103,8 +101,8 @@ def _examples(
     def encode(rows: Sequence[int]) -> list[list[Example] | RowError]:
         return making.learnable.encode(table.many(rows), making.encoding)
 
-    for rows, encoded in _one_ahead(encode, batches(one.rows, ROWS_AT_ONCE)):
-        for row, found in zip(rows, encoded, strict=True):
+    for rows, made in encoded(encode, one.rows):
+        for row, found in zip(rows, made, strict=True):
             if isinstance(found, RowError):
                 bad.add(table.place(row), str(found), json.dumps(table[row], ensure_ascii=False))
             elif tally.fits(row, found) or making.data.longer_than_model != "filter":
@@ -115,18 +113,6 @@ def _examples(
                     return
     if one.wanted is not None:
         raise DataError(f"{one.part.source.path}: has {kept:,} rows that fit; {one.wanted:,} were asked for")
-
-
-def _one_ahead(
-    encode: Callable[[Sequence[int]], list[list[Example] | RowError]], some: Iterator[Sequence[int]]
-) -> Iterator[tuple[Sequence[int], list[list[Example] | RowError]]]:
-    """Yield each batch with its examples, while a thread makes those of the next: tokenizers leave Python's lock."""
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        waiting = [(rows, thread.submit(encode, rows)) for rows in islice(some, 1)]
-        while waiting:
-            rows, examples = waiting.pop()
-            waiting = [(rows, thread.submit(encode, rows)) for rows in islice(some, 1)]
-            yield rows, examples.result()
 
 
 def _note_duplicates(rows: Sequence[int], digests: Sequence[bytes], tally: Tally) -> None:
