@@ -18,7 +18,7 @@ def three_processes(monkeypatch):
 def test_batches_come_back_in_order_from_several_processes(three_processes):
     tokenizer = {"not": lambda: "to be sent to a process"}  # what a function holds is there after a fork
 
-    found = list(encoded(lambda rows: (os.getpid(), [row * len(tokenizer) for row in rows]), range(10, 5010)))
+    found = list(encoded(lambda rows: (os.getpid(), [row * len(tokenizer) for row in rows]), range(10, 5010), ""))
 
     assert [row for rows, _ in found for row in rows] == list(range(10, 5010))
     assert all(list(rows) == made for rows, (_, made) in found)
@@ -27,7 +27,7 @@ def test_batches_come_back_in_order_from_several_processes(three_processes):
 
 
 def test_few_rows_are_encoded_here():
-    assert {made for _, made in encoded(lambda rows: os.getpid(), range(1200))} == {os.getpid()}
+    assert {made for _, made in encoded(lambda rows: os.getpid(), range(1200), "")} == {os.getpid()}
 
 
 def test_no_more_is_made_ahead_than_two_batches_a_process(three_processes):
@@ -38,7 +38,7 @@ def test_no_more_is_made_ahead_than_two_batches_a_process(three_processes):
             asked.append(piece)
             return list.__getitem__(self, piece)
 
-    some = encoded(len, Rows(range(50_000)))
+    some = encoded(len, Rows(range(50_000)), "")
     next(some)
 
     assert len(asked) <= 7
@@ -50,4 +50,4 @@ def test_a_mistake_in_a_process_is_a_mistake_here(three_processes):
         raise DataError(f"row {rows[0]} cannot be")
 
     with pytest.raises(DataError, match="row 0 cannot be"):
-        list(encoded(encode, range(5000)))
+        list(encoded(encode, range(5000), ""))

@@ -17,12 +17,21 @@ MOST_PROCESSES = 16
 Encode = Callable[[Sequence[int]], Any]
 
 
-def encoded(encode: Encode, rows: Sequence[int]) -> Iterator[tuple[Sequence[int], Any]]:
-    """Yield batches of the rows with what `encode` makes of each, in order, whoever has made it.
+def encoded(encode: Encode, rows: Sequence[int], what: str) -> Iterator[tuple[Sequence[int], Any]]:
+    """Yield batches of the rows with what `encode` makes of each, in order, whoever has made it; a bar says how far.
 
     The processes are forked, so that tokenizer and rows are theirs without a copy. Where that is not safe (macOS), and
     for few rows, this process does it all. Memory is bounded: no more than two batches a process are ahead.
     """
+    from tqdm import tqdm
+
+    with tqdm(total=len(rows), desc=what, unit=" rows", leave=False, disable=None) as bar:  # on a terminal only
+        for batch, made in _made(encode, rows):
+            yield batch, made
+            bar.update(len(batch))
+
+
+def _made(encode: Encode, rows: Sequence[int]) -> Iterator[tuple[Sequence[int], Any]]:
     some = (rows[start : start + ROWS_AT_ONCE] for start in range(0, len(rows), ROWS_AT_ONCE))
     processes = min(usable_cores(), MOST_PROCESSES, len(rows) // WORTH_A_PROCESS)
     if processes < 2 or sys.platform != "linux":

@@ -101,7 +101,7 @@ def _examples(
     def encode(rows: Sequence[int]) -> list[list[Example] | RowError]:
         return making.learnable.encode(table.many(rows), making.encoding)
 
-    for rows, made in encoded(encode, one.rows):
+    for rows, made in encoded(encode, one.rows, one.part.source.path):
         for row, found in zip(rows, made, strict=True):
             if isinstance(found, RowError):
                 bad.add(table.place(row), str(found), json.dumps(table[row], ensure_ascii=False))
