@@ -15,7 +15,8 @@ from trl.trainer.utils import add_fused_lm_head
 from eyas.errors import PreflightError
 from eyas.model.document_mask import block_diagonal_mask, keep_documents_apart
 from eyas.model.load import load_config, load_model
-from eyas.model.packing import pack_safely, probe_packing
+from eyas.model.packing import pack_safely
+from eyas.model.packing_probe import probe_packing
 from eyas.recipe.model import Model, Quantization
 
 VOCABULARY = 97
