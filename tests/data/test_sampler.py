@@ -4,6 +4,7 @@ import random
 from types import SimpleNamespace
 
 import torch
+from datasets import Dataset
 
 from eyas.data.sampler import group_by_length, length_grouped
 
@@ -29,7 +30,8 @@ def test_rows_of_a_step_are_of_similar_length():
 
 def trainer_of(**settings):
     given = {"train_batch_size": 4, "gradient_accumulation_steps": 2, "world_size": 2, "seed": 7} | settings
-    return SimpleNamespace(args=SimpleNamespace(**given), train_dataset={"input_ids": [[0] * n for n in LENGTHS]})
+    rows = Dataset.from_list([{"input_ids": [0] * length} for length in LENGTHS])
+    return SimpleNamespace(args=SimpleNamespace(**given), train_dataset=rows)
 
 
 def test_a_trainer_that_groups_by_length_gets_the_order_of_its_seed_its_step_and_its_epoch():

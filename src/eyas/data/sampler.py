@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from eyas.data.tables import token_counts
+
 
 def group_by_length(trainer: Any) -> None:
     """Give a trainer that groups by length an order that a resumed run finds again.
@@ -13,9 +15,8 @@ def group_by_length(trainer: Any) -> None:
     arguments = trainer.args
     if arguments.train_sampling_strategy != "group_by_length":
         return
-    lengths = [len(ids) for ids in trainer.train_dataset["input_ids"]]
     rows_a_step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
-    sampler = _sampler(lengths, rows_a_step, arguments.seed)
+    sampler = _sampler(token_counts(trainer.train_dataset), rows_a_step, arguments.seed)
     trainer._get_train_sampler = lambda _dataset=None: sampler
 
 

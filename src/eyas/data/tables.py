@@ -65,6 +65,14 @@ def read_table(file: Path) -> Any:
     return datasets.Dataset.from_file(str(file))
 
 
+def token_counts(table: Any) -> list[int]:
+    """Return how many tokens each example of a table has, without reading the tokens."""
+    from pyarrow import compute
+
+    counts: list[int] = compute.list_value_length(table.data.column("input_ids")).to_pylist()
+    return counts
+
+
 def columns_of_rows() -> dict[str, Any]:
     """Return the Arrow types of a table of rows."""
     import pyarrow

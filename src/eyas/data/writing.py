@@ -16,7 +16,7 @@ from eyas.data.reading import Reading
 from eyas.data.report import SplitReport
 from eyas.data.rows import BadRows, RowError
 from eyas.data.selection import Candidates
-from eyas.data.tables import RowTable, columns_of_examples, read_table, write_table
+from eyas.data.tables import RowTable, columns_of_examples, read_table, token_counts, write_table
 from eyas.data.tally import Tally
 from eyas.data.workers import encoded
 from eyas.errors import DataError
@@ -149,6 +149,6 @@ def _write_again(file: Path, order: Sequence[int]) -> None:
 
 def _pack(file: Path, making: Making) -> int:
     examples = read_table(file)
-    bins = best_fit([len(ids) for ids in examples["input_ids"]], making.encoding.max_length)
+    bins = best_fit(token_counts(examples), making.encoding.max_length)
     write_table(file.with_stem(f"{file.stem}_packed"), columns_of_examples(True, packed=True), packed(examples, bins))
     return len(bins)
