@@ -61,7 +61,7 @@ def test_a_chat_is_learnt_whole_when_the_recipe_says_so(built):
     trainer, *_ = built(SHAPES["messages"], "data.answers_only=false")
 
     example = trainer.train_dataset[0]
-    assert example["labels"] == example["input_ids"]
+    assert example["labels"] == [-100, *example["input_ids"][1:]]  # the first token follows nothing
 
 
 @pytest.mark.parametrize(("setting", "arguments"), [("packing", ["packing=true"]), ("flat", ["padding_free=true"])])
@@ -91,7 +91,7 @@ def test_plain_text_is_learnt_whole_with_its_end(built):
     trainer, tokenizer, _, _ = built({"text": ASK}, "evaluation.json_fields=[]")
 
     row = trainer.train_dataset[0]
-    assert row["labels"] == row["input_ids"] and tokenizer.decode(row["labels"]) == f"{ASK}<|im_end|>"
+    assert row["labels"] == [-100, *row["input_ids"][1:]] and tokenizer.decode(row["input_ids"]) == f"{ASK}<|im_end|>"
 
 
 def test_padding_is_never_learnt_though_it_is_the_end_token(built):

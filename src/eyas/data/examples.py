@@ -135,6 +135,7 @@ def _text(
 
 def _cut(ids: list[int], labels: list[int], ends: Sequence[int], encoding: Encoding, joined: bool = False) -> Example:
     longest = encoding.max_length
+    labels = [IGNORED, *labels[1:]]  # nothing stands before the first token that it could be learnt from
     learnt = sum(1 for position in ends if position < longest and labels[position] != IGNORED)
     return Example(ids[:longest], labels[:longest], len(ids), learnt, joined)
 
