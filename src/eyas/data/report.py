@@ -13,7 +13,7 @@ from eyas.recipe.data import Data
 BARS = "▁▂▃▄▅▆▇█"
 MEANING = {
     "truncated": "longer than training.max_length, and cut",
-    "unsupervised": "without a token to learn, and left out",
+    "unsupervised": "without a token to learn",
     "without_end": "whose end token is cut off, so that stopping is not learnt from them",
     "double_bos": "beginning with two begin tokens: a rendered template that is tokenized again",
     "outside_vocabulary": "with a token id that the model does not have",
