@@ -42,6 +42,7 @@ def test_a_stream_yields_every_row_in_the_order_of_the_file_and_again(models, tm
 
     assert numbers(models, splits.train.for_trainer) == numbers(models, splits.train.for_trainer) == list(range(1500))
     assert splits.report.train.examples == 1000  # the first, which are counted before training
+    assert splits.report.train.paths == [f"{tmp_path}/a.jsonl (the first rows of a stream)"]
 
 
 def test_a_shuffled_stream_has_another_order_which_the_seed_decides(models, tmp_path):

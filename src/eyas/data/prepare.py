@@ -100,7 +100,7 @@ def _open_split(rows: RowTable, entry: Path, name: str) -> Split:
 def _classes(data: Data, reading: Reading, candidates: Sequence[Candidates]) -> list[str]:
     """Return the dataset's own names of the classes, or those in the training rows as numbers or words are ordered."""
     first = reading.parts[0]
-    column = {**data.columns.named(), **first.source.columns.named()}.get("label", "label")
+    column = data.columns_of(first.source).get("label", "label")
     if column in first.class_names:
         return first.class_names[column]
     found = {str(row["label"]) for one in candidates for row in reading.table.some(one.rows)}

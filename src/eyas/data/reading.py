@@ -35,7 +35,7 @@ def recognised(source: Source, data: Data, learnable: Learnable, bad: BadRows, s
     """Return the rows of a source, converted as they are asked for; those that do not fit go to `bad`."""
     opened = open_source(source, bad, streaming)
     first = list(islice(opened.rows, LOOKED_AT))
-    columns = {**data.columns.named(), **source.columns.named()}
+    columns = data.columns_of(source)
     if not first:
         bad.refuse()
         raise DataError(f"{source.path}: has no rows")

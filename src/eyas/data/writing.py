@@ -57,12 +57,14 @@ def write_split(
         digest.update(array("q", order).tobytes())
         _write_again(file, order)
     sequences = _pack(file, making) if making.packing and name == "train" else None
-    held_out = " (held out)" if making.data.holdout and name == "evaluation" else ""
+    which = " (held out)" if making.data.holdout and name == "evaluation" else ""
+    if making.data.streaming and name == "train":
+        which = " (the first rows of a stream)"
     read = len(rows) if making.data.holdout else sum(len(one.part.rows) for one in candidates)
     return tally.report(
         making.encoding.labels,
         reading.table.place,
-        paths=[one.part.source.path + held_out for one in candidates],
+        paths=[one.part.source.path + which for one in candidates],
         formats=[one.part.format for one in candidates],
         rows_read=read + unreadable,
         bad_rows=len(bad.rows),

@@ -163,6 +163,10 @@ class Data(Section):
         """The sources that are trained on, one or several."""
         return [self.train] if isinstance(self.train, Source) else list(self.train)
 
+    def columns_of(self, source: Source) -> dict[str, str]:
+        """Return the names in a source's files of the columns that have another there."""
+        return {**self.columns.named(), **source.columns.named()}
+
     @property
     def training_paths(self) -> str:
         """Where training rows come from, to be read by people."""
