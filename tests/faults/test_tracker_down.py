@@ -15,6 +15,11 @@ def timed(trained, *more):
     return run, time.monotonic() - started
 
 
+def close_the_record():
+    wandb.finish()
+    wandb.teardown()  # what finish has written is in the file only once wandb's service has ended
+
+
 @pytest.fixture
 def wandb_down(monkeypatch):
     wandb.teardown()  # it reads its settings once a process
@@ -35,7 +40,7 @@ def test_a_wandb_server_that_refuses_connections_delays_a_run_by_less_than_ten_s
     assert run.read_manifest()["status"] == "finished"
     assert with_tracker - without <= 10
     assert "Recording offline" in caplog.text and "127.0.0.1:9 does not answer" in caplog.text
-    wandb.finish()
+    close_the_record()
     records = list(run.tracker.glob("wandb/offline-run-*/*.wandb"))
     assert len(records) == 1 and records[0].stat().st_size > 1000
 
@@ -45,7 +50,7 @@ def test_wandb_offline_needs_no_server_and_no_login(trained, monkeypatch):
 
     run, _ = trained("minilm_lora_sentiment", "tracking={report_to: wandb, mode: offline}")
 
-    wandb.finish()
+    close_the_record()
     assert list(run.tracker.glob("wandb/offline-run-*/*.wandb"))
 
 
@@ -69,7 +74,7 @@ def test_a_wandb_server_that_answers_nothing_it_is_asked_does_not_end_a_run(trai
         run, _ = trained("minilm_lora_sentiment", "tracking={report_to: wandb}")
         seconds = time.monotonic() - started
 
-    wandb.finish()
+    close_the_record()
     assert run.read_manifest()["status"] == "finished" and "Recording offline" in caplog.text
     assert "does not answer" not in caplog.text  # it did; what failed is the record's beginning
     assert seconds <= 20
