@@ -1,8 +1,8 @@
-"""The five mistakes a user can make. They print as text; anything else keeps its traceback."""
+"""What can end a verb in words: five mistakes and a training that cannot go on. Anything else keeps its traceback."""
 
 
 class EyasError(Exception):
-    """A mistake that the user can mend; the message says where, what was found and what to do."""
+    """A mistake or fault that the user can mend; the message says where, what was found and what to do."""
 
 
 class RecipeError(EyasError):
@@ -19,6 +19,10 @@ class PreflightError(EyasError):
 
 class CheckpointError(EyasError):
     """A checkpoint, adapter or run directory cannot be used as it stands."""
+
+
+class TrainingError(EyasError):
+    """A training that cannot go on: numbers that are not finite, memory that ran out, a rank that is gone."""
 
 
 class ExportError(EyasError):
