@@ -15,13 +15,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", help="a YAML file, such as recipes/falcon7b_qlora.yaml")
     parser.add_argument("overrides", nargs="*", help="settings that differ, such as training.max_steps=10")
-    parser.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint")
+    parser.add_argument("--resume", action="store_true", help="go on from the run's newest valid checkpoint")
+    parser.add_argument(
+        "--resume-with-changes", action="store_true", help="… though the recipe, data or ranks differ; keeps a record"
+    )
     given = parser.parse_intermixed_args()
     with mistakes_as_text():
         recipe = load_recipe(given.recipe, given.overrides)
         from eyas.training.run import train
 
-        train(recipe, RunDirectory(Path(recipe.run_folder)), given.resume)
+        resume = given.resume or given.resume_with_changes
+        train(recipe, RunDirectory(Path(recipe.run_folder)), resume, given.resume_with_changes)
 
 
 if __name__ == "__main__":

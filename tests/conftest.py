@@ -85,3 +85,13 @@ def trained(overrides_for: Callable[[Path], list[str]], tmp_path: Path) -> Calla
         return directory, recipe
 
     return run
+
+
+@pytest.fixture(scope="session")
+def fork_server(tmp_path_factory):
+    """Starts real trainings in processes of their own, without the price of their imports."""
+    from trials import ForkServer
+
+    server = ForkServer(tmp_path_factory.mktemp("exit_codes"))
+    yield server
+    server.close()

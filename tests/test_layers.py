@@ -11,7 +11,7 @@ FLOORS = {
     5: {"training", "evaluation"},
     4: {"tasks", "inference", "export"},
     3: {"data", "model", "preflight", "launchers", "demo"},
-    2: {"recipe", "run_directory", "hardware", "extras", "distributed"},
+    2: {"recipe", "run_directory", "hardware", "extras", "distributed", "sealing"},
     1: {"errors", "metrics"},
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}

@@ -25,5 +25,14 @@ class TrainingError(EyasError):
     """A training that cannot go on: numbers that are not finite, memory that ran out, a rank that is gone."""
 
 
+class Preempted(BaseException):
+    """Not a mistake: the run was asked to leave and can go on later.
+
+    Not an Exception, so that no library's `except` on the way keeps the process.
+    """
+
+    EXIT_CODE = 75  # EX_TEMPFAIL: try again
+
+
 class ExportError(EyasError):
     """What would be released differs from what was trained."""

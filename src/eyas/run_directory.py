@@ -1,11 +1,11 @@
 """Every path of a run, and its manifest. The only file that names files."""
 
-import difflib
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,25 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     @property
+    def staging(self) -> Path:
+        """Where the trainer writes what is then sealed and renamed."""
+        return self.checkpoints / ".staging"
+
+    def checkpoint(self, step: int) -> Path:
+        """The sealed checkpoint of an optimizer step."""
+        return self.checkpoints / f"checkpoint-{step}"
+
+    def checkpoint_steps(self) -> list[int]:
+        """Return the steps that have a checkpoint, whole or not, in order."""
+        numbers = (path.name.removeprefix("checkpoint-") for path in self.checkpoints.glob("checkpoint-*"))
+        return sorted(int(number) for number in numbers if number.isdecimal())
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by the process that trains here."""
+        return self.path / ".lock"
+
+    @property
     def tracker(self) -> Path:
         """What an offline tracker keeps."""
         return self.path / "tracker"
@@ -74,8 +93,8 @@ class RunDirectory:
     def report(self) -> Path:
         return self.path / "report"
 
-    def refuse_if_taken(self, recipe: str, resume: bool) -> None:
-        """Refuse a folder that this resolved recipe can neither start in nor, with `resume`, go on in.
+    def refuse_if_taken(self, resume: bool) -> None:
+        """Refuse a folder in which no run can start nor, with `resume`, go on.
 
         Raises CheckpointError and changes nothing.
         """
@@ -85,31 +104,41 @@ class RunDirectory:
                     f"{self.path}: holds a run already ({self.read_manifest().get('status')}). "
                     "Continue it with --resume, name another run_directory=…, or remove the folder."
                 )
-            changed = _changed_lines(self.read_recipe(), recipe)
-            if changed:
-                raise CheckpointError(
-                    f"{self.path}: was started with another recipe. Resume with the recipe that started it, or name "
-                    "another run_directory=… What differs:\n" + "\n".join(changed)
-                )
             return
         if resume:
             raise CheckpointError(f"{self.path}: nothing to resume; start the run without --resume.")
         entries = list(self.path.iterdir()) if self.path.is_dir() else []
-        foreign = [entry.name for entry in entries if not _is_empty_folder(entry)]
+        begun = {self.recipe, self.data_report, self.quarantine, self.lock_file}  # by a start that then failed
+        foreign = [entry.name for entry in entries if entry not in begun and not _is_empty_folder(entry)]
         if foreign:
             raise CheckpointError(
                 f"{self.path}: holds no run, but {', '.join(sorted(foreign)[:3])}; name another run_directory=…"
             )
 
-    def open(self, recipe: str) -> None:
-        """Create the folder for this resolved recipe; one that is resumed is as it was."""
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other process from training here; the lock goes with the process, however it ends.
+
+        Raises CheckpointError at once where another process holds it.
+        """
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.lock_file, blocking=False)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self.recipe.write_text(recipe, encoding="utf-8")
+            lock.acquire()
+        except Timeout:
+            raise CheckpointError(f"{self.path}: another process trains here now; wait for it or stop it") from None
         except OSError as error:
             raise CheckpointError(
                 f"{self.path}: cannot be written: {error.strerror}; name another run_directory=…"
             ) from None
+        with lock:
+            yield
+
+    def open(self, recipe: str) -> None:
+        """Keep this resolved recipe; one that is resumed is as it was."""
+        self.recipe.write_text(recipe, encoding="utf-8")
 
     def record(self, **entries: Any) -> None:
         """Add entries to the manifest; the file is replaced whole, so that a reader never sees half of it."""
@@ -150,6 +179,17 @@ class RunDirectory:
             raise CheckpointError(f"{self.path}: no run here (it has no {self.recipe.name}); train one with eyas train")
         return self.recipe.read_text(encoding="utf-8")
 
+    def keep_metrics_until(self, step: int) -> None:
+        """Drop what was logged after a step, for it will be logged again; so does a line that was cut off."""
+        if not self.metrics.exists():
+            return
+        kept = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines(keepends=True):
+            if not line.endswith("\n") or json.loads(line)["step"] > step:
+                break
+            kept.append(line)
+        write_text(self.metrics, "".join(kept))
+
     def metric_lines(self) -> list[dict[str, Any]]:
         """Return what was logged, in order."""
         if not self.metrics.exists():
@@ -159,9 +199,17 @@ class RunDirectory:
 
 def write_json(file: Path, value: Mapping[str, Any]) -> None:
     """Write indented JSON, whole or not at all."""
+    write_text(file, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(file: Path, text: str) -> None:
+    """Replace a file's text, whole or not at all, a crash of the machine included."""
     file.parent.mkdir(parents=True, exist_ok=True)
     staging = file.with_name(f".{file.name}.{os.getpid()}")
-    staging.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with staging.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
     staging.replace(file)
 
 
@@ -175,12 +223,6 @@ def digest_of_files(files: Iterable[Path]) -> str:
     return whole.hexdigest()
 
 
-def _changed_lines(before: str, after: str) -> list[str]:
-    """Return the lines of two resolved recipes that differ, the old ones with a minus and the new with a plus."""
-    lines = list(difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=0))
-    return [line for line in lines[2:] if not line.startswith("@@")]  # the first two name the files
-
-
 def _is_empty_folder(entry: Path) -> bool:
     """The trainer makes its checkpoints' folder before it is known whether the run will begin."""
-    return entry.is_dir() and not any(entry.iterdir())
+    return entry.is_dir() and not any(path.is_file() for path in entry.rglob("*"))

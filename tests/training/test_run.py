@@ -1,6 +1,7 @@
 """The line from a recipe to an adapter, in one process."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -28,21 +29,32 @@ def test_a_run_records_what_it_was_made_from(trained):
     assert not (run.adapter / "training_args.bin").exists()
 
 
-def test_a_resumed_run_goes_on_from_its_newest_checkpoint_and_ends_as_one_never_stopped(trained, tmp_path):
-    whole, _ = trained("minilm_lora_sentiment", "training.max_steps=4", "training.save_steps=2")
-    wanted = load_file(whole.adapter / "adapter_model.safetensors")
-    newest = whole.checkpoints / "checkpoint-4"
-    (newest / "trainer_state.json").unlink()  # as if killed while saving it
-    adapter = whole.adapter / "adapter_model.safetensors"
-    adapter.unlink()
+def test_a_resumed_run_falls_back_loudly_and_ends_as_one_never_stopped(trained, caplog):
+    steps = ["training.max_steps=4", "training.save_steps=2"]
+    whole, _ = trained("minilm_lora_sentiment", *steps)
+    wanted, curve = load_file(whole.adapter / "adapter_model.safetensors"), whole.metric_lines()
+    state = whole.checkpoint(4) / "trainer_state.json"
+    state.write_bytes(state.read_bytes()[:-1] + b" ")  # one byte of the newest checkpoint
+    shutil.rmtree(whole.adapter)
 
-    again, _ = trained("minilm_lora_sentiment", "training.max_steps=4", "training.save_steps=2", resume=True)
+    again, _ = trained("minilm_lora_sentiment", *steps, resume=True)
 
-    assert again.path == whole.path
-    steps = [line["step"] for line in again.metric_lines() if "loss" in line]
-    assert steps == [1, 2, 3, 4, 3, 4]
-    found = load_file(adapter)
+    assert "checkpoint-4/trainer_state.json: its bytes are not those that were saved" in caplog.text
+    found = load_file(again.adapter / "adapter_model.safetensors")
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    assert [line["loss"] for line in again.metric_lines()[:4]] == [line["loss"] for line in curve[:4]]
+    assert again.read_manifest()["lineage"][0]["from_step"] == 2
+    assert (again.checkpoints / "broken-checkpoint-4").is_dir() and again.checkpoint_steps() == [2, 4]
+
+
+def test_a_finished_run_is_not_trained_again(trained, capsys):
+    run, _ = trained("minilm_lora_sentiment")
+    before = run.manifest.read_bytes()
+
+    trained("minilm_lora_sentiment", resume=True)
+
+    assert "is finished; nothing to resume" in capsys.readouterr().out
+    assert run.manifest.read_bytes() == before
 
 
 def test_a_folder_that_holds_a_run_is_not_written_over(trained):
@@ -57,7 +69,7 @@ def test_a_folder_that_holds_a_run_is_not_written_over(trained):
 def test_a_resume_with_another_recipe_is_refused_with_the_difference(trained):
     trained("minilm_lora_sentiment")
 
-    with pytest.raises(CheckpointError, match=r"\+  learning_rate: 0.005"):
+    with pytest.raises(CheckpointError, match=r"recipe: \+  learning_rate: 0.005"):
         trained("minilm_lora_sentiment", "training.learning_rate=0.005", resume=True)
 
 
@@ -67,7 +79,7 @@ def test_a_resume_on_other_rows_is_refused_with_the_file_that_changed(trained):
     before = file.read_text()
     file.write_text(before.replace("falcon", "falcom", 1))
     try:
-        with pytest.raises(DataError, match=rf"began with other rows; changed since: {file}\. Bring back"):
+        with pytest.raises(CheckpointError, match=rf"rows of {file}: "):
             trained("minilm_lora_sentiment", resume=True)
     finally:
         file.write_text(before)

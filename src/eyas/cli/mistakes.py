@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from eyas.distributed.topology import rank, world_size
-from eyas.errors import EyasError
+from eyas.errors import EyasError, Preempted
 
 LIBRARIES = (
     "accelerate", "bitsandbytes", "datasets", "deepspeed", "filelock", "fsspec", "httpx", "numexpr", "torch", "wandb",
@@ -17,7 +17,7 @@ LIBRARIES = (
 
 @contextmanager
 def mistakes_as_text() -> Iterator[None]:
-    """Print the five known mistakes without a traceback; quieten what libraries say about themselves."""
+    """Print known mistakes without a traceback, leave with 75 when told to; quieten what libraries say of themselves."""
     quieten_libraries()
     logging.basicConfig(level=logging.INFO if rank() == 0 else logging.ERROR, format="%(levelname)s %(message)s")
     try:
@@ -26,6 +26,9 @@ def mistakes_as_text() -> Iterator[None]:
         where = f"[rank {rank()}] " if world_size() > 1 else ""
         print(f"{where}{type(mistake).__name__}: {mistake}", file=sys.stderr, flush=True)
         raise SystemExit(1) from None
+    except Preempted as reason:
+        print(f"preempted: {reason}", file=sys.stderr, flush=True)
+        raise SystemExit(Preempted.EXIT_CODE) from None
 
 
 def quieten_libraries() -> None:

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from eyas.errors import DataError
-from eyas.run_directory import digest_of_files, write_json
+from eyas.sealing import SEAL, faults, seal
 
 logger = logging.getLogger(__name__)
 
 Key = Mapping[str, Any]
 """Each thing that decides prepared rows, by the name under which a change of it is said."""
 
-MANIFEST = "MANIFEST.json"
 SHOWN = 5
 """Changes that one line names."""
 
@@ -35,7 +34,7 @@ def prepared(folder: Path, key: Key, build: Callable[[Path], None]) -> Path:
         raise DataError(f"data.cache_directory: {folder} cannot be written: {error.strerror}; name another") from None
     with FileLock(folder / f"{entry.name}.lock"):
         if entry.is_dir():
-            if _is_whole(entry):
+            if not faults(entry):
                 logger.info("prepared rows: read again from %s", entry)
                 return entry
             logger.warning("prepared rows: %s is not what was written; preparing again", entry)
@@ -49,14 +48,13 @@ def prepared(folder: Path, key: Key, build: Callable[[Path], None]) -> Path:
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
             raise
-        write_json(staging / MANIFEST, {"key": key, "digest": digest_of_files(staging.iterdir())})
-        staging.rename(entry)
+        seal(staging, entry, {"key": key})
     return entry
 
 
 def why_missed(folder: Path, key: Key) -> str:
     """Return what differs between this key and the entry most like it."""
-    known = [json.loads(file.read_text(encoding="utf-8"))["key"] for file in folder.glob(f"*/{MANIFEST}")]
+    known = [json.loads(file.read_text(encoding="utf-8"))["key"] for file in folder.glob(f"*/{SEAL}")]
     if not known:
         return "none are kept yet"
     nearest = min(known, key=lambda other: len(changes(other, key)))
@@ -68,12 +66,3 @@ def why_missed(folder: Path, key: Key) -> str:
 def changes(before: Key, after: Key) -> list[str]:
     """Return the names of what differs between two keys."""
     return [name for name in {**before, **after} if before.get(name) != after.get(name)]
-
-
-def _is_whole(entry: Path) -> bool:
-    try:
-        manifest = json.loads((entry / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    files = (file for file in entry.iterdir() if file.name != MANIFEST)
-    return bool(manifest["digest"] == digest_of_files(files))

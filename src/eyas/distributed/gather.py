@@ -1,8 +1,12 @@
 """What the ranks must hold together."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from eyas.errors import PreflightError
+from eyas.distributed.topology import rank
+from eyas.errors import CheckpointError, EyasError, PreflightError
+
+T = TypeVar("T")
 
 
 def gather_objects(value: Any) -> list[Any]:
@@ -14,6 +18,27 @@ def gather_objects(value: Any) -> list[Any]:
     values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def all_or_none(part: Callable[[], T]) -> list[T]:
+    """Return what each rank's part returned, in rank order; where one fails, every rank raises.
+
+    A rank that raised alone would leave the others waiting for it. Raises CheckpointError with the first rank's reason.
+    """
+    try:
+        mine: tuple[Any, str | None] = (part(), None)
+    except (EyasError, OSError) as error:
+        mine = (None, str(error))
+    parts = gather_objects(mine)
+    for index, (_, reason) in enumerate(parts):
+        if reason is not None:
+            raise CheckpointError(reason if len(parts) == 1 else f"rank {index}: {reason}")
+    return [value for value, _ in parts]
+
+
+def from_rank_zero(decide: Callable[[], T]) -> T:
+    """Return on every rank what rank 0 decides; where it cannot, every rank raises CheckpointError."""
+    return all_or_none(lambda: decide() if rank() == 0 else None)[0]  # type: ignore[return-value]
 
 
 def refuse_if_ranks_differ(what: str, value: str) -> None:

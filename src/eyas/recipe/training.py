@@ -38,7 +38,9 @@ class Training(LibrarySection):
     )
     logging_steps: int = Field(10, gt=0, description="Optimizer steps between two lines of metrics.jsonl.")
     save_steps: int = Field(200, gt=0, description="Optimizer steps between two checkpoints.")
-    save_total_limit: int = Field(2, gt=0, description="Checkpoints to keep.")
+    save_total_limit: int = Field(
+        2, ge=2, description="Whole checkpoints to keep, besides the best; at least two, for one may be damaged."
+    )
     eval_steps: int | None = Field(
         None, gt=0, description="Optimizer steps between two evaluations; none while training when left out."
     )
@@ -57,6 +59,10 @@ class Training(LibrarySection):
         "trust_remote_code": "set model.trust_remote_code",
         "gradient_checkpointing": "transformers calls it activation_checkpointing now",
         "gradient_checkpointing_kwargs": "transformers calls it activation_checkpointing_kwargs now",
+        "save_only_model": "a run could not be resumed from it",
+        "ignore_data_skip": "a resumed run would train on the same rows again",
+        "enable_jit_checkpoint": "eyas saves when it is told to leave",
+        "restore_callback_states_from_checkpoint": "eyas restores them",
         "auto_find_batch_size": "it would change the batch that was asked for",
         **dict.fromkeys(
             ("deepspeed", "fsdp", "fsdp_config", "use_cpu", "parallelism_config", "local_rank"), _ACCELERATE,

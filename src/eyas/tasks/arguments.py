@@ -8,7 +8,7 @@ from eyas.hardware import has_gpu
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 
-OWN = {"global_batch_size", "max_length", "eval_steps", "bf16", "fp16"}
+OWN = {"global_batch_size", "max_length", "eval_steps", "save_total_limit", "bf16", "fp16"}
 """Settings that are translated rather than handed on."""
 
 
@@ -46,7 +46,8 @@ def trainer_arguments(recipe: Recipe, run: RunDirectory) -> dict[str, Any]:
     return {
         **training.library_arguments,
         **handed_on,
-        "output_dir": str(run.checkpoints),
+        "output_dir": str(run.staging),  # training/checkpoint.py seals what is written there, and rotates
+        "save_total_limit": None,
         "gradient_accumulation_steps": accumulation_steps(recipe, world_size()),
         "bf16": precision == "bf16",
         "fp16": precision == "fp16",

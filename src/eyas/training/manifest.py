@@ -14,6 +14,12 @@ from eyas.recipe import Recipe
 from eyas.training.card import Card
 
 
+def resumed(began: dict[str, Any], step: int, changes: list[str]) -> dict[str, Any]:
+    """Return what a resume adds to a manifest: from which step, when, where, and what is not as it was."""
+    here = {"at": _now(), "from_step": step, "hardware": this_machine().as_dict(), "changes": changes}
+    return {"status": "running", "lineage": [*began.get("lineage", []), here]}
+
+
 def beginning(recipe: Recipe, card: Card, splits: Splits, base: str) -> dict[str, Any]:
     """Return what is known before the first step."""
     return {

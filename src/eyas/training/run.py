@@ -1,9 +1,16 @@
 """The line: one recipe, from settings on disk to a checked adapter on disk."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
 from eyas.data.prepare import prepare
+from eyas.data.splits import Splits
 from eyas.data.writing import Reach
 from eyas.distributed.gather import refuse_if_ranks_differ
-from eyas.distributed.topology import asked_topology, rank, refuse_what_cannot_start, started_topology
+from eyas.distributed.topology import Topology, asked_topology, rank, refuse_what_cannot_start, started_topology
+from eyas.errors import EyasError, Preempted
 from eyas.hardware import has_gpu
 from eyas.model.adapter import refuse_untrained_head, resolve
 from eyas.model.load import base_digest, empty_model, load_config, load_model, reach_of
@@ -14,18 +21,42 @@ from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 from eyas.training.callbacks import say, watch
 from eyas.training.card import card_of, refuse_what_was_not_asked
-from eyas.training.checkpoint import last_complete_checkpoint, save_and_reopen
-from eyas.training.manifest import beginning, finished
+from eyas.training.checkpoint import resume_point, seal_each_save, step_of
+from eyas.training.final import is_finished, save_and_reopen
+from eyas.training.lineage import (
+    changes_in_asking,
+    changes_in_bytes,
+    refuse_a_state_that_cannot_move,
+    refuse_changes,
+)
+from eyas.training.manifest import beginning, finished, resumed
+from eyas.training.preemption import StopRequest, leave_when_told, told_to_leave
+from eyas.training.step_end import look_after_each_step
 from eyas.training.tracking import start_tracker
 
 
-def train(recipe: Recipe, run: RunDirectory, resume: bool = False) -> None:
-    """Carry one recipe from settings on disk to an adapter on disk, on every rank that the launcher started."""
+def train(recipe: Recipe, run: RunDirectory, resume: bool = False, with_changes: bool = False) -> None:
+    """Carry one recipe from settings on disk to an adapter on disk, on every rank that the launcher started.
+
+    `resume` goes on from the newest valid checkpoint of the same run; `with_changes` also of one that is now asked for
+    otherwise, and records that. Raises Preempted where a signal asked the run to leave.
+    """
     refuse_old_versions()
-    asked = asked_topology()
-    refuse_what_cannot_start(asked, started_topology(), has_gpu())
+    asked, started = asked_topology(), started_topology()
+    refuse_what_cannot_start(asked, started, has_gpu())
     refuse_if_blocked(check(recipe))
-    run.refuse_if_taken(recipe.to_yaml(), resume)
+    run.refuse_if_taken(resume)
+    with run.locked() if rank() == 0 else nullcontext(), told_to_leave(launched=asked is not None) as request:
+        _train(recipe, run, asked or started, request, resume, with_changes)
+
+
+def _train(
+    recipe: Recipe, run: RunDirectory, asked: Topology, request: StopRequest, resume: bool, with_changes: bool
+) -> None:
+    changes = changes_in_asking(run, recipe, started_topology()) if resume else []
+    if resume:
+        refuse_a_state_that_cannot_move(run, started_topology())
+        refuse_changes(run, [] if with_changes else changes)
 
     from eyas.tasks import TASKS
 
@@ -35,9 +66,14 @@ def train(recipe: Recipe, run: RunDirectory, resume: bool = False) -> None:
     reach = Reach(*reach_of(load_config(recipe.model)))
     splits = prepare(recipe, tokenizer, task.rows, reach, run.quarantine if rank() == 0 else None)
     say(splits.report.text())
-    if resume:
-        run.refuse_changed_rows(splits.digests, splits.sources)
     config = load_config(recipe.model, splits.labels)
+    base = base_digest(recipe.model, config)
+    if resume:
+        changes += changes_in_bytes(run, splits, base)
+        refuse_changes(run, [] if with_changes else changes)
+        if is_finished(run) and not changes:
+            say(f"{run.path}: is finished; nothing to resume")
+            return
     if recipe.adapter is not None:
         empty = empty_model(config, task.auto_model, recipe.model.trust_remote_code)
         say(resolve(recipe.adapter, task.peft_task_type, empty).table())
@@ -50,15 +86,48 @@ def train(recipe: Recipe, run: RunDirectory, resume: bool = False) -> None:
 
     card = card_of(recipe, trainer)
     say(card.text())
-    refuse_what_was_not_asked(card, asked or started_topology(), recipe)
+    refuse_what_was_not_asked(card, asked, recipe)
+    start = resume_point(run) if resume else None
     if rank() == 0:
-        run.open(recipe.to_yaml())
-        run.keep_data_report(splits.report.as_dict(), splits.cached)
-        run.record(**beginning(recipe, card, splits, base_digest(recipe.model, config)))
+        _open(run, recipe, splits, beginning(recipe, card, splits, base), resume, start, changes)
         start_tracker(recipe, run, trainer)
-    watch(trainer, run)
-    trainer.train(resume_from_checkpoint=last_complete_checkpoint(run) if resume else None)
-    save_and_reopen(trainer, tokenizer, run)
+    with _status(run):
+        watch(trainer, run)
+        seal_each_save(trainer, run, recipe.training.save_total_limit, start, {"stop": request})
+        look_after_each_step(trainer, [request])
+        leave_when_told(trainer, run, request)
+        trainer.train(resume_from_checkpoint=None if start is None else str(start))
+        save_and_reopen(trainer, tokenizer, run)
     if rank() == 0:
         run.record(**finished(trainer))
         say(f"trained: {run.path} (next: eyas merge {run.path})")
+
+
+def _open(
+    run: RunDirectory,
+    recipe: Recipe,
+    splits: Splits,
+    begins: dict[str, Any],
+    resume: bool,
+    start: Path | None,
+    changes: list[str],
+) -> None:
+    """Record a run that begins, or that goes on from a checkpoint."""
+    goes_on = resumed(run.read_manifest(), step_of(start), changes) if resume else {}
+    if changes or not resume:
+        run.open(recipe.to_yaml())
+        run.keep_data_report(splits.report.as_dict(), splits.cached)
+        run.record(**begins)
+    run.record(**goes_on)
+    run.keep_metrics_until(step_of(start))
+
+
+@contextmanager
+def _status(run: RunDirectory) -> Iterator[None]:
+    """Record how a training ended that did not finish."""
+    try:
+        yield
+    except (EyasError, Preempted) as reason:
+        if rank() == 0:
+            run.record(status="preempted" if isinstance(reason, Preempted) else "failed", reason=str(reason))
+        raise

@@ -1,0 +1,83 @@
+"""Whether a resumed run is the same run, and what it came through when it is not."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from eyas import __version__
+from eyas.data.splits import Splits
+from eyas.distributed.topology import Topology
+from eyas.errors import CheckpointError
+from eyas.preflight.versions import installed_versions
+from eyas.recipe import Recipe
+from eyas.run_directory import RunDirectory
+
+MOVABLE = {"single", "ddp"}
+"""Strategies whose checkpoints hold the whole state, so that any number of ranks can read them."""
+
+
+def changes_in_asking(run: RunDirectory, recipe: Recipe, topology: Topology) -> list[str]:
+    """Return what is asked for otherwise than when the run began: recipe, versions, ranks. Quick: no row is read."""
+    began = run.read_manifest()
+    found = _changed_lines(run.read_recipe(), recipe.to_yaml())
+    versions = {"eyas": __version__, **installed_versions()}
+    found += _changed_values("version of ", {"eyas": began["eyas"], **began["versions"]}, versions)
+    before = Topology(**began["runs"]["topology"])
+    if before != topology:
+        found.append(f"ranks: {before.processes} × {before.strategy}, now {topology.processes} × {topology.strategy}")
+    return found
+
+
+def changes_in_bytes(run: RunDirectory, splits: Splits, base: str) -> list[str]:
+    """Return which rows, data files and weights are not those that the run began with."""
+    began = run.read_manifest()["digests"]
+    rows = {name: f"sha256:{digest}" for name, digest in splits.digests.items()}
+    found = _changed_values("rows of ", began["sources"], splits.sources)
+    if not found and rows != began["data"]:
+        found = ["rows: how they become tokens (the tokenizer, its template or a version)"]
+    return found + _changed_values("", {"the base model's weights": began["base"]}, {"the base model's weights": base})
+
+
+def refuse_changes(run: RunDirectory, found: list[str]) -> None:
+    """Refuse to go on with a run that would be another one. Raises CheckpointError."""
+    if found:
+        raise CheckpointError(
+            f"{run.path}: what is to go on is not what began. Bring back what was, name another run_directory=…, or "
+            "go on all the same with --resume-with-changes, which keeps a record. What differs:\n  "
+            + "\n  ".join(found)
+        )
+
+
+def refuse_a_state_that_cannot_move(run: RunDirectory, topology: Topology) -> None:
+    """Refuse another spread of a state that was saved in shards, whatever else may change. Raises CheckpointError."""
+    before = Topology(**run.read_manifest()["runs"]["topology"])
+    if before != topology and not {before.strategy, topology.strategy} <= MOVABLE:
+        raise CheckpointError(
+            f"{run.path}: its checkpoints are for {before.processes} × {before.strategy} and cannot be read by "
+            f"{topology.processes} × {topology.strategy}; only single and ddp can be exchanged"
+        )
+
+
+def _changed_lines(before: str, after: str) -> list[str]:
+    """Return the lines of two resolved recipes that differ, the old ones with a minus and the new with a plus."""
+    old, new = (_without_its_folder(text) for text in (before, after))
+    lines = list(difflib.unified_diff(old, new, lineterm="", n=0))
+    return [f"recipe: {line}" for line in lines[2:] if not line.startswith("@@")]  # the first two name the files
+
+
+def _without_its_folder(recipe: str) -> list[str]:
+    """Return the lines of a resolved recipe; a run that was moved is still the same."""
+    return [line for line in recipe.splitlines() if not line.startswith("run_directory:")]
+
+
+def _changed_values(what: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{what}{name}: {_short(before.get(name))}, now {_short(after.get(name))}"
+        for name in {**before, **after}
+        if before.get(name) != after.get(name)
+    ]
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else f"{text[:20]}…"

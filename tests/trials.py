@@ -1,0 +1,103 @@
+"""Trainings in processes of their own that a test can kill, and the comparison of what they leave."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from conftest import ROOT
+
+TIMING = {"tokens_per_second", "peak_bytes", "train_runtime", "train_tokens_per_second", "train_samples_per_second",
+          "train_steps_per_second", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}  # fmt: skip
+
+
+@dataclass
+class Job:
+    """The ranks of one training."""
+
+    server: "ForkServer"
+    pids: list[int]
+    log: Path
+
+    def running(self):
+        return [pid for pid in self.pids if not (self.server.codes / str(pid)).exists()]
+
+    def wait(self, seconds=120):
+        """Return the exit code of each rank; a rank still there in the end is killed and counts as a failure."""
+        deadline = time.monotonic() + seconds
+        while self.running() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        hung = self.running()
+        self.kill()
+        assert not hung, f"ranks {hung} hung:\n{self.text()[-3000:]}"
+        return [int((self.server.codes / str(pid)).read_text()) for pid in self.pids]
+
+    def kill(self, number=signal.SIGKILL):
+        for pid in self.running():
+            os.kill(pid, number)
+
+    def text(self):
+        return self.log.read_text() if self.log.exists() else ""
+
+
+class ForkServer:
+    """Starts trainings without the price of their imports."""
+
+    def __init__(self, codes):
+        self.codes = codes
+        self.process = subprocess.Popen(
+            [sys.executable, str(ROOT / "tests" / "fork_server.py"), str(codes)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+        )  # fmt: skip
+        self.process.stdout.readline()  # its imports are done
+
+    def start(self, words, log, ranks=1, script="launch/train.py", **environment):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        pids = []
+        for rank in range(ranks):
+            many = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks,
+                    "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} if ranks > 1 else {}  # fmt: skip
+            asked = {"argv": [script, *map(str, words)], "log": str(log),
+                     "environment": {key: str(value) for key, value in {**many, **environment}.items()}}  # fmt: skip
+            self.process.stdin.write(json.dumps(asked) + "\n")
+            self.process.stdin.flush()
+            pids.append(int(self.process.stdout.readline()))
+        return Job(self, pids, log)
+
+    def run(self, words, log, **options):
+        """Start a training, wait for it and return its exit codes and its output."""
+        job = self.start(words, log, **options)
+        return job.wait(), job.text()
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def leaves(run):
+    """Return what a finished run leaves: its curve, to the last bit, and its weights."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    curve = [{key: value for key, value in line.items() if key not in TIMING} for line in lines]
+    final = next(folder for folder in (run / "adapter", run / "model") if folder.is_dir())
+    weights = {name: value for file in sorted(final.glob("*.safetensors")) for name, value in load_file(file).items()}
+    return curve, weights
+
+
+def assert_the_same(found, wanted):
+    """Compare two runs, bit by bit."""
+    (curve, weights), (wanted_curve, wanted_weights) = leaves(found), leaves(wanted)
+    for line, expected in zip(curve, wanted_curve, strict=True):
+        assert line == expected
+    assert weights.keys() == wanted_weights.keys() and weights
+    different = [name for name, value in weights.items() if not torch.equal(value, wanted_weights[name])]
+    assert not different
