@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from eyas.cli.mistakes import mistakes_as_text
+from eyas.distributed.topology import restarts
 from eyas.recipe import load_recipe
 from eyas.run_directory import RunDirectory
 
@@ -22,10 +23,12 @@ def main() -> None:
     given = parser.parse_intermixed_args()
     with mistakes_as_text():
         recipe = load_recipe(given.recipe, given.overrides)
+        run = RunDirectory(Path(recipe.run_folder))
+        from eyas.training.lineage import resumes_after_restart
         from eyas.training.run import train
 
-        resume = given.resume or given.resume_with_changes
-        train(recipe, RunDirectory(Path(recipe.run_folder)), resume, given.resume_with_changes)
+        resume = resumes_after_restart(run) if restarts() else given.resume or given.resume_with_changes
+        train(recipe, run, resume, given.resume_with_changes)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ LIBRARIES = (
 
 @contextmanager
 def mistakes_as_text() -> Iterator[None]:
-    """Print known mistakes without a traceback, leave with 75 when told to; quieten what libraries say of themselves."""
+    """Print known mistakes without a traceback, leave with 75 when told to; quieten what libraries say."""
     quieten_libraries()
     logging.basicConfig(level=logging.INFO if rank() == 0 else logging.ERROR, format="%(levelname)s %(message)s")
     try:

@@ -7,7 +7,9 @@ import typer
 
 from eyas.cli.arguments import Overrides, RecipeFile
 from eyas.cli.mistakes import mistakes_as_text
+from eyas.errors import Preempted
 from eyas.recipe import load_recipe
+from eyas.run_directory import RunDirectory
 
 
 def train(
@@ -16,13 +18,35 @@ def train(
     config_file: Annotated[
         Path | None, typer.Option(help="How the run is spread, such as accelerate_configs/zero3.yaml.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest valid checkpoint.")] = False,
+    resume_with_changes: Annotated[
+        bool,
+        typer.Option(
+            "--resume-with-changes", help="Go on though the recipe, rows, versions or ranks differ; keeps a record."
+        ),
+    ] = False,
+    max_restarts: Annotated[
+        int, typer.Option(min=0, help="Start again from the newest valid checkpoint after a crash, so many times.")
+    ] = 0,
 ) -> None:
-    """Train a recipe. Shows the `accelerate launch` command that it runs; use that command as it is anywhere else."""
+    """Train a recipe. Shows the `accelerate launch` command that it runs; use that command as it is anywhere else.
+
+    SIGTERM or SIGUSR1, to this process or to any rank, seals the step at hand and leaves with exit code 75; start
+    again with --resume and the run goes on as if it had never stopped.
+    """
     from eyas.launchers.accelerate import launch_command
 
+    flags = ["--resume-with-changes"] if resume_with_changes else ["--resume"] if resume else []
     with mistakes_as_text():
-        load_recipe(recipe, overrides or [])
-        command = launch_command(recipe, overrides or [], config_file, resume)
+        run = RunDirectory(Path(load_recipe(recipe, overrides or []).run_folder))
+        command = launch_command(recipe, overrides or [], config_file, flags, max_restarts)
     typer.echo(f"$ {command}")
-    raise typer.Exit(command.run())
+    for restart in range(command.restarts_left + 1):
+        before = run.read_manifest()
+        code = command.run(restart)
+        after = run.read_manifest()
+        if code and after != before and after["status"] == "preempted":
+            code = Preempted.EXIT_CODE  # accelerate makes 1 of every exit code
+        if code in (0, Preempted.EXIT_CODE) or after == before or after["status"] == "failed":
+            break
+    raise typer.Exit(code)

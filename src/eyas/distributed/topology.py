@@ -15,6 +15,9 @@ from typing import Any
 from eyas.errors import PreflightError
 
 
+RESTARTS = "TORCHELASTIC_RESTART_COUNT"
+
+
 @dataclass(frozen=True)
 class Topology:
     """Processes and what they share: `single`, `ddp`, `fsdp`, `zero-1`, `zero-2` or `zero-3`."""
@@ -31,6 +34,11 @@ def rank() -> int:
 def world_size() -> int:
     """Return how many processes the launcher started; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def restarts() -> int:
+    """Return how often torch's elastic agent has started this job again."""
+    return int(os.environ.get(RESTARTS, "0"))
 
 
 def started_topology() -> Topology:

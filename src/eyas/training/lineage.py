@@ -7,13 +7,27 @@ from typing import Any
 from eyas import __version__
 from eyas.data.splits import Splits
 from eyas.distributed.topology import Topology
-from eyas.errors import CheckpointError
+from eyas.errors import CheckpointError, Preempted, TrainingError
 from eyas.preflight.versions import installed_versions
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 
 MOVABLE = {"single", "ddp"}
 """Strategies whose checkpoints hold the whole state, so that any number of ranks can read them."""
+
+
+def resumes_after_restart(run: RunDirectory) -> bool:
+    """Return whether a job that its launcher starts again has a run to go on with; before its first step it has none.
+
+    A run that left on its own is not to be continued by the launcher: raises Preempted where it was told to leave, and
+    TrainingError where going on would come to the same end.
+    """
+    began = run.read_manifest()
+    if began.get("status") == "preempted":
+        raise Preempted(f"not started again: {began['reason']}")
+    if began.get("status") == "failed":
+        raise TrainingError(f"not started again: {began['reason']}")
+    return bool(began)
 
 
 def changes_in_asking(run: RunDirectory, recipe: Recipe, topology: Topology) -> list[str]:
