@@ -77,11 +77,11 @@ def trained(overrides_for: Callable[[Path], list[str]], tmp_path: Path) -> Calla
     """Train a shipped recipe on its stand-in, in this process, and return the run and its recipe."""
     from eyas.training.run import train
 
-    def run(name: str, *more: str, resume: bool = False) -> tuple[RunDirectory, Recipe]:
+    def run(name: str, *more: str, resume: bool = False, with_changes: bool = False) -> tuple[RunDirectory, Recipe]:
         file = ROOT / "recipes" / f"{name}.yaml"
         recipe = load_recipe(file, [*overrides_for(file), f"run_directory={tmp_path / name}", *more])
-        directory = RunDirectory(tmp_path / name)
-        train(recipe, directory, resume)
+        directory = RunDirectory(Path(recipe.run_folder))
+        train(recipe, directory, resume, with_changes)
         return directory, recipe
 
     return run

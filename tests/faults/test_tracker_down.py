@@ -1,5 +1,6 @@
 """A tracker that is down: the run ends well, hardly later, and its record is kept."""
 
+import shutil
 import socket
 import time
 
@@ -52,6 +53,23 @@ def test_wandb_offline_needs_no_server_and_no_login(trained, monkeypatch):
 
     close_the_record()
     assert list(run.tracker.glob("wandb/offline-run-*/*.wandb"))
+
+
+@pytest.mark.slow
+def test_a_resumed_run_goes_on_in_its_own_records(trained, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    words = ["tracking={report_to: wandb, mode: offline}", "training.max_steps=4", "training.save_steps=2"]
+    run, _ = trained("minilm_lora_sentiment", *words)
+    close_the_record()
+    began = run.read_manifest()["wandb_run"]
+    shutil.rmtree(run.adapter)
+    shutil.rmtree(run.checkpoint(4))
+
+    trained("minilm_lora_sentiment", *words, resume=True)
+
+    close_the_record()
+    assert run.read_manifest()["wandb_run"] == began
+    assert len(list(run.tracker.glob(f"wandb/offline-run-*-{began}"))) == 2
 
 
 def test_tensorboard_has_the_losses_that_metrics_jsonl_has(trained):

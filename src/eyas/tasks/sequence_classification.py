@@ -1,5 +1,6 @@
 """Classification of whole texts, with the Hugging Face Trainer."""
 
+from functools import partial
 from typing import Any
 
 from eyas.data.examples import LABELLED
@@ -41,11 +42,24 @@ def build_trainer(recipe: Recipe, arguments: Any, model: Any, tokenizer: Any, sp
         processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer, **padding),
         compute_metrics=_scores,
+        compute_loss_func=partial(_mean_over_the_step, smoothing=arguments.label_smoothing_factor),
     )
     if recipe.adapter:
         in_float32(trainer)
     group_by_length(trainer)
     return trainer
+
+
+def _mean_over_the_step(outputs: Any, labels: Any, num_items_in_batch: Any = None, smoothing: float = 0.0) -> Any:
+    """Return a micro-batch's share of the mean loss of a step's rows, over all micro-batches and ranks.
+
+    transformers 5.23 takes these models to divide by `num_items_in_batch`, and they take the mean of each micro-batch:
+    its loss and gradients grow with the accumulation and with the number of ranks.
+    """
+    from torch.nn.functional import cross_entropy
+
+    whole = cross_entropy(outputs.logits.float(), labels, reduction="sum", label_smoothing=smoothing)
+    return whole / (len(labels) if num_items_in_batch is None else num_items_in_batch)
 
 
 def _scores(prediction: Any) -> dict[str, float]:

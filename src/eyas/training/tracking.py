@@ -13,24 +13,26 @@ logger = logging.getLogger(__name__)
 PATIENCE_SECONDS = 4.0
 
 
-def start_tracker(recipe: Recipe, run: RunDirectory, trainer: Any) -> None:
+def start_tracker(recipe: Recipe, run: RunDirectory, trainer: Any, step: int) -> None:
     """Let the tracker that was asked for follow the trainer; wandb goes offline, loudly, when it is out of reach.
 
-    wandb 0.31 left alone waits 90 s for a server that is down and then ends the run. Called on rank 0 only.
+    A run that goes on from a `step` goes on in the record that it began. wandb 0.31 left alone waits 90 s for a server
+    that is down and then ends the run. Called on rank 0 only.
     """
     if recipe.tracking.report_to == "tensorboard":
         from torch.utils.tensorboard import SummaryWriter
         from transformers.integrations import TensorBoardCallback
 
-        trainer.add_callback(TensorBoardCallback(SummaryWriter(log_dir=str(run.tracker))))
+        trainer.add_callback(TensorBoardCallback(SummaryWriter(log_dir=str(run.tracker), purge_step=step + 1)))
     if recipe.tracking.report_to == "wandb":
         from transformers.integrations import WandbCallback
 
-        _begin_wandb(recipe, run)
+        run.record(wandb_run=_begin_wandb(recipe, run))
         trainer.add_callback(WandbCallback())
 
 
-def _begin_wandb(recipe: Recipe, run: RunDirectory) -> None:
+def _begin_wandb(recipe: Recipe, run: RunDirectory) -> str:
+    """Begin a record, or go on in the run's own, and return its id."""
     import wandb
 
     run.tracker.mkdir(parents=True, exist_ok=True)
@@ -38,6 +40,8 @@ def _begin_wandb(recipe: Recipe, run: RunDirectory) -> None:
         "project": recipe.tracking.project,
         "name": run.path.name,
         "dir": str(run.tracker),
+        "id": run.read_manifest().get("wandb_run"),
+        "resume": "allow",
         "config": recipe.model_dump(mode="json"),
         "settings": wandb.Settings(init_timeout=PATIENCE_SECONDS, silent=True, console="off", disable_git=True),
     }
@@ -45,12 +49,11 @@ def _begin_wandb(recipe: Recipe, run: RunDirectory) -> None:
         reason = _out_of_reach(wandb)
         if reason is None:
             try:
-                wandb.init(mode="online", **common)
-                return
+                return str(wandb.init(mode="online", **common).id)
             except wandb.Error as error:  # it answers, and then it does not let a record begin
                 reason = str(error)
         logger.warning("wandb: %s. Recording offline in %s; send it later with `wandb sync`", reason, run.tracker)
-    wandb.init(mode="offline", **common)
+    return str(wandb.init(mode="offline", **common).id)
 
 
 def _out_of_reach(wandb: Any) -> str | None:
