@@ -107,6 +107,14 @@ def text_rows(file: Path, count: int = 24) -> Path:
     return _rows(file, [{"text": f"{row}: {_sentence(row)}"} for row in range(count)])
 
 
+def row_numbers(batch: dict[str, Any], tokenizer: Any) -> list[int]:
+    """Return the numbers of the rows of plain text in a batch, padded or end to end."""
+    rows = batch["input_ids"]
+    if "position_ids" in batch:
+        rows = rows[0].tensor_split((batch["position_ids"][0] == 0).nonzero().flatten().tolist()[1:])
+    return [int(tokenizer.decode(row).partition(":")[0]) for row in rows]
+
+
 def chat_rows(file: Path, count: int = 24) -> Path:
     """Write rows of prompt and completion as messages, each answer JSON."""
     rows = []

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from eyas.sealing import seal
+
 ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed", "bitsandbytes", "wandb"}
 PROGRAM = """
@@ -35,11 +37,27 @@ def imported_by(arguments: list[str], source: Path = ROOT / "src") -> set[str]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["train", "--help"], ["check", "recipes/falcon7b_qlora.yaml"], ["schema"], ["schema", "--markdown"]],
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["verify", "--help"],
+        ["selftest", "resume", "--help"],
+        ["check", "recipes/falcon7b_qlora.yaml"],
+        ["schema"],
+        ["schema", "--markdown"],
+    ],
     ids=" ".join,
 )
 def test_what_needs_no_model_imports_no_torch(arguments):
     assert imported_by(arguments) == set()
+
+
+def test_a_run_is_verified_without_torch(tmp_path):
+    (tmp_path / "staged").mkdir()
+    (tmp_path / "staged" / "adapter_model.safetensors").write_bytes(b"weights")
+    seal(tmp_path / "staged", tmp_path / "adapter", {"kind": "adapter"})
+
+    assert imported_by(["verify", str(tmp_path / "adapter")]) == set()
 
 
 @pytest.mark.slow

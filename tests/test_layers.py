@@ -10,7 +10,7 @@ FLOORS = {
     6: {"cli"},
     5: {"training", "evaluation"},
     4: {"tasks", "inference", "export"},
-    3: {"data", "model", "preflight", "launchers", "demo"},
+    3: {"data", "model", "preflight", "launchers", "demo", "verify"},
     2: {"recipe", "run_directory", "hardware", "extras", "distributed", "sealing"},
     1: {"errors", "metrics"},
 }

@@ -39,6 +39,11 @@ def test_a_folder_has_one_training_at_a_time(run):
 
 def test_what_is_logged_again_is_dropped_and_so_is_a_line_that_was_cut_off(run):
     run.path.mkdir(parents=True)
+    run.metrics.write_text('{"step": 1}\n{"step": 2}\n{"step": 2, "train_loss": 3.0}\n{"st')
+
+    run.keep_metrics_until(2)
+
+    assert run.metric_lines() == [{"step": 1}, {"step": 2}]
     run.metrics.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
 
     run.keep_metrics_until(2)

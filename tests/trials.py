@@ -10,13 +10,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file
-
 from conftest import ROOT
-
-TIMING = {"tokens_per_second", "peak_bytes", "train_runtime", "train_tokens_per_second", "train_samples_per_second",
-          "train_steps_per_second", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}  # fmt: skip
+from eyas.launchers.bitwise import first_difference
+from eyas.run_directory import RunDirectory
 
 
 @dataclass
@@ -56,7 +52,7 @@ class ForkServer:
         self.process = subprocess.Popen(
             [sys.executable, str(ROOT / "tests" / "fork_server.py"), str(codes)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         self.process.stdout.readline()  # its imports are done
 
@@ -84,20 +80,6 @@ class ForkServer:
         self.process.wait()
 
 
-def leaves(run):
-    """Return what a finished run leaves: its curve, to the last bit, and its weights."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    curve = [{key: value for key, value in line.items() if key not in TIMING} for line in lines]
-    final = next(folder for folder in (run / "adapter", run / "model") if folder.is_dir())
-    weights = {name: value for file in sorted(final.glob("*.safetensors")) for name, value in load_file(file).items()}
-    return curve, weights
-
-
 def assert_the_same(found, wanted):
     """Compare two runs, bit by bit."""
-    (curve, weights), (wanted_curve, wanted_weights) = leaves(found), leaves(wanted)
-    for line, expected in zip(curve, wanted_curve, strict=True):
-        assert line == expected
-    assert weights.keys() == wanted_weights.keys() and weights
-    different = [name for name, value in weights.items() if not torch.equal(value, wanted_weights[name])]
-    assert not different
+    assert first_difference(RunDirectory(found), RunDirectory(wanted)) is None

@@ -52,6 +52,14 @@ class RunDirectory:
         """Where the trainer writes what is then sealed and renamed."""
         return self.checkpoints / ".staging"
 
+    def records(self) -> list[Path]:
+        """Return the files that tell what happened, and that nothing changes once a run is finished."""
+        return [file for file in (self.metrics, self.data_report, self.quarantine) if file.is_file()]
+
+    def unfinished(self) -> list[Path]:
+        """Return the folders that are being written, or were when a process was killed."""
+        return [path for path in self.staging.glob("*") if path.is_dir()]
+
     def checkpoint(self, step: int) -> Path:
         """The sealed checkpoint of an optimizer step."""
         return self.checkpoints / f"checkpoint-{step}"
@@ -70,6 +78,16 @@ class RunDirectory:
     def tracker(self) -> Path:
         """What an offline tracker keeps."""
         return self.path / "tracker"
+
+    @property
+    def heartbeats(self) -> Path:
+        """What the ranks of a run tell each other while they train."""
+        return self.path / ".heartbeats"
+
+    @property
+    def hang_report(self) -> Path:
+        """Where every rank stood when the job hung."""
+        return self.path / "hang_report.txt"
 
     @property
     def adapter(self) -> Path:
@@ -167,10 +185,13 @@ class RunDirectory:
         )
 
     def read_manifest(self) -> dict[str, Any]:
-        """Return the manifest's entries, or none before the run has begun."""
+        """Return the manifest's entries, or none before the run has begun; CheckpointError where it is no JSON."""
         if not self.manifest.exists():
             return {}
-        entries: dict[str, Any] = json.loads(self.manifest.read_text(encoding="utf-8"))
+        try:
+            entries: dict[str, Any] = json.loads(self.manifest.read_text(encoding="utf-8"))
+        except ValueError:
+            raise CheckpointError(f"{self.manifest}: is not what was written; bring back a copy of it") from None
         return entries
 
     def read_recipe(self) -> str:
@@ -180,12 +201,12 @@ class RunDirectory:
         return self.recipe.read_text(encoding="utf-8")
 
     def keep_metrics_until(self, step: int) -> None:
-        """Drop what was logged after a step, for it will be logged again; so does a line that was cut off."""
+        """Drop what was logged after a step, and the run's summary, for they are logged again; and a line cut off."""
         if not self.metrics.exists():
             return
         kept = []
         for line in self.metrics.read_text(encoding="utf-8").splitlines(keepends=True):
-            if not line.endswith("\n") or json.loads(line)["step"] > step:
+            if not line.endswith("\n") or "train_loss" in (logged := json.loads(line)) or logged["step"] > step:
                 break
             kept.append(line)
         write_text(self.metrics, "".join(kept))

@@ -107,6 +107,16 @@ def test_rows_that_changed_since_training_are_refused(finished):
     assert found.exit_code == 1 and f"began with other rows; changed since: {path}. Bring back" in found.output
 
 
+@pytest.mark.parametrize("verb", ["evaluate", "generate"])
+def test_an_adapter_that_is_not_what_was_saved_is_not_used(verb, finished):
+    file = finished.adapter / "adapter_config.json"
+    file.write_text(file.read_text().replace('"lora_alpha": ', '"lora_alpha": 1'))
+
+    found = eyas(verb, finished.path, *(["--prompt", "the hill"] if verb == "generate" else []))
+
+    assert found.exit_code == 1 and f"{file}: has " in found.output
+
+
 def test_parameters_are_counted_without_weights(models, monkeypatch):
     monkeypatch.chdir(ROOT)
 

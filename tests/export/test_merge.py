@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 import stand_ins
 from eyas.cli.merge import merge as merge_verb
 from eyas.export.merge import TOLERANCE
+from eyas.sealing import SEAL, faults, files_in, listed, read_seal, write_seal
 
 pytestmark = pytest.mark.slow
 LEARNS = ("training.learning_rate=0.05", "training.max_steps=4")
@@ -18,6 +19,12 @@ LEARNS = ("training.learning_rate=0.05", "training.max_steps=4")
 def change_adapter(run, change):
     file = run.adapter / "adapter_model.safetensors"
     save_file({name: change(name, tensor) for name, tensor in load_file(file).items()}, file, {"format": "pt"})
+    seal_again(run.adapter)
+
+
+def seal_again(folder):
+    """Seal a folder that was changed, so that only what is in it can give it away."""
+    write_seal(folder, listed(folder, files_in(folder)), {"kind": "adapter"})
 
 
 def refused(run, capsys, **options):
@@ -115,12 +122,14 @@ def test_half_an_adapter_is_refused(falcon_run, capsys):
     file = falcon_run.adapter / "adapter_model.safetensors"
     tensors = load_file(file)
     save_file({name: tensors[name] for name in sorted(tensors)[: len(tensors) // 2]}, file)
+    seal_again(falcon_run.adapter)
 
     assert "lacks ['base_model" in refused(falcon_run, capsys)
 
 
 def test_an_empty_adapter_is_refused(falcon_run, capsys):
     save_file({}, falcon_run.adapter / "adapter_model.safetensors")
+    seal_again(falcon_run.adapter)
 
     assert "holds no tensor" in refused(falcon_run, capsys)
 
@@ -139,8 +148,32 @@ def test_a_pickle_in_place_of_an_adapter_is_not_opened(falcon_run, capsys):
     file = falcon_run.adapter / "adapter_model.safetensors"
     torch.save(load_file(file), falcon_run.adapter / "adapter_model.bin")
     file.unlink()
+    seal_again(falcon_run.adapter)
 
     assert "holds no tensor" in refused(falcon_run, capsys)
+
+
+def test_an_adapter_of_which_one_bit_has_changed_is_refused_before_the_base_is_loaded(falcon_run, capsys, monkeypatch):
+    monkeypatch.setattr("eyas.model.tuned.load_base", lambda *_: pytest.fail("the base was loaded"))
+    file = falcon_run.adapter / "adapter_model.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+
+    assert f"{file}: its bytes are not those that were saved" in refused(falcon_run, capsys)
+
+
+def test_an_adapter_that_no_finished_run_has_sealed_is_refused(falcon_run, capsys):
+    (falcon_run.adapter / SEAL).unlink()
+
+    assert "adapter: has no MANIFEST.json" in refused(falcon_run, capsys)
+
+
+def test_a_merged_model_is_sealed_with_its_distance_from_what_was_trained(falcon_run):
+    merge_verb(falcon_run.path)
+
+    assert faults(falcon_run.merged) == []
+    assert {"model.safetensors", "tokenizer.json", "README.md"} <= set(files_in(falcon_run.merged))
+    assert read_seal(falcon_run.merged)["parity"] == json.loads(falcon_run.parity.read_text())
 
 
 def test_a_merge_does_not_write_over_another(falcon_run):

@@ -92,3 +92,32 @@ def test_a_resumed_run_ends_as_one_never_stopped(cell, fork_server, overrides_fo
 )
 def test_a_resumed_run_ends_as_one_never_stopped_in_every_cell(cell, fork_server, overrides_for, tmp_path):
     check(cell, fork_server, overrides_for, tmp_path)
+
+
+ZERO = [
+    (method, layout, accumulation, 2, logging)
+    for method, layout, accumulation, logging in [
+        ("lora", "padded", 1, 3), ("lora", "packed", 2, 1), ("lora", "grouped", 2, 3), ("qlora", "padded", 2, 1),
+        ("qlora", "packed", 1, 3), ("full", "padded", 2, 3), ("full", "grouped", 1, 1), ("classes", "padded", 1, 3),
+    ]
+]  # fmt: skip
+
+
+def deepspeed(stage):
+    return {
+        "ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": f"ds_configs/zero{stage}.json",
+        "ACCELERATE_DEEPSPEED_ZERO3_INIT": str(stage == 3).lower(),
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [2, 3])
+def test_sharded_state_is_resumed_exactly(stage, fork_server, overrides_for, tmp_path):
+    check(ZERO[0], fork_server, overrides_for, tmp_path, **deepspeed(stage))
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("cell", ZERO[1:], ids=lambda cell: "-".join(map(str, cell)))
+def test_sharded_state_is_resumed_exactly_in_every_cell(cell, stage, fork_server, overrides_for, tmp_path):
+    check(cell, fork_server, overrides_for, tmp_path, **deepspeed(stage))

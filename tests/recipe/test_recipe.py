@@ -55,6 +55,11 @@ BROKEN = {
         "training.warmup_steps: the warm-up is as long as the run (max_steps 10)",
         ["training.max_steps=10", "training.warmup_steps=9"],
     ),
+    "_a_run_is_longer_than_its_patience": (
+        ["training.divergence_patience=20", "training.max_steps=20"],
+        "training.divergence_patience: the run has no more steps (max_steps 20), so it would never stop",
+        ["training.divergence_patience=20", "training.max_steps=21"],
+    ),
     "_evaluation_steps_need_held_out_rows": (
         ["training.eval_steps=5"],
         "training.eval_steps: there are no held-out rows; add data.evaluation or data.holdout",
@@ -65,6 +70,16 @@ BROKEN = {
         "training.load_best_model_at_end: name the metric: metric_for_best_model",
         ["training.load_best_model_at_end=true", "training.metric_for_best_model=loss", "training.eval_steps=5",
          HELD_OUT],
+    ),
+    "_the_order_of_rows_is_found_again": (
+        ["training.train_sampling_strategy=batch_rebalance"],
+        "training.train_sampling_strategy: batch_rebalance cannot be resumed exactly; use group_by_length",
+        ["training.train_sampling_strategy=group_by_length"],
+    ),
+    "_logs_and_saves_end_an_epoch_together": (
+        ["training.logging_strategy=epoch"],
+        "training.logging_strategy: a run resumed at an epoch's end would lose its line; set save_strategy: epoch",
+        ["training.logging_strategy=epoch", "training.save_strategy=epoch"],
     ),
     "_rows_are_held_out_in_one_way": (
         [HELD_OUT, "data.holdout=0.1"],

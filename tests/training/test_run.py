@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from eyas.errors import CheckpointError, DataError, PreflightError
+from eyas.launchers.bitwise import first_difference
+from eyas.run_directory import RunDirectory
 
 
 def test_a_run_records_what_it_was_made_from(trained):
@@ -45,6 +47,17 @@ def test_a_resumed_run_falls_back_loudly_and_ends_as_one_never_stopped(trained, 
     assert [line["loss"] for line in again.metric_lines()[:4]] == [line["loss"] for line in curve[:4]]
     assert again.read_manifest()["lineage"][0]["from_step"] == 2
     assert (again.checkpoints / "broken-checkpoint-4").is_dir() and again.checkpoint_steps() == [2, 4]
+
+
+def test_a_run_draws_the_same_first_weights_whatever_was_drawn_before(trained, tmp_path):
+    torch.manual_seed(1)
+    one, _ = trained("minilm_lora_sentiment")
+    moved = RunDirectory(one.path.rename(tmp_path / "moved"))
+    torch.manual_seed(2)
+
+    other, _ = trained("minilm_lora_sentiment")
+
+    assert first_difference(other, moved) is None
 
 
 def test_a_finished_run_is_not_trained_again(trained, capsys):

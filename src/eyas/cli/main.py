@@ -2,7 +2,20 @@
 
 import typer
 
-from eyas.cli import check, demo, evaluate, generate, merge, parameters, preview, report, schema, train
+from eyas.cli import (
+    check,
+    demo,
+    evaluate,
+    generate,
+    merge,
+    parameters,
+    preview,
+    report,
+    schema,
+    selftest,
+    train,
+    verify,
+)
 
 app = typer.Typer(
     name="eyas",
@@ -13,9 +26,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (demo, check, parameters, preview, train, merge, evaluate, report, generate, schema):
+for verb in (demo, check, parameters, preview, train, verify, merge, evaluate, report, generate, schema):
     name = verb.__name__.rpartition(".")[2]
     app.command(name)(getattr(verb, name))
+app.add_typer(selftest.app, name="selftest")
 
 
 def main() -> None:

@@ -1,11 +1,11 @@
-"""One small question that all ranks answer together after a step."""
+"""Small questions that all ranks answer together after a step."""
 
 from collections.abc import Sequence
 from typing import Any
 
 
 class Agreement:
-    """The highest of each number over all ranks, so that all of them act on the same step.
+    """The highest or the mean of numbers over all ranks, the same on each, so that all of them act on the same step.
 
     It goes over gloo, whatever the gradients go over: a GPU's queue would first have to be waited for.
     """
@@ -26,3 +26,15 @@ class Agreement:
         together = torch.tensor(values, dtype=torch.int64)
         dist.all_reduce(together, op=dist.ReduceOp.MAX, group=self._group)
         return [int(value) for value in together]
+
+    def mean(self, value: float) -> float:
+        """Return the mean of what the ranks handed in, on each the same to the last bit. Every rank must call it."""
+        if self._group is None:
+            return value
+        import torch
+        import torch.distributed as dist
+
+        mine = torch.tensor(value, dtype=torch.float64)
+        values = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+        dist.all_gather(values, mine, group=self._group)
+        return float(torch.stack(values).mean())

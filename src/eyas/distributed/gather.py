@@ -25,14 +25,15 @@ def all_or_none(part: Callable[[], T]) -> list[T]:
 
     A rank that raised alone would leave the others waiting for it. Raises CheckpointError with the first rank's reason.
     """
+    cause: Exception | None = None
     try:
         mine: tuple[Any, str | None] = (part(), None)
     except (EyasError, OSError) as error:
-        mine = (None, str(error))
+        mine, cause = (None, str(error)), error
     parts = gather_objects(mine)
     for index, (_, reason) in enumerate(parts):
         if reason is not None:
-            raise CheckpointError(reason if len(parts) == 1 else f"rank {index}: {reason}")
+            raise CheckpointError(reason if len(parts) == 1 else f"rank {index}: {reason}") from cause
     return [value for value, _ in parts]
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 from eyas.errors import PreflightError
 
-
 RESTARTS = "TORCHELASTIC_RESTART_COUNT"
 
 

@@ -15,9 +15,10 @@ from eyas.export.model_card import model_card
 from eyas.export.parity import LONGEST_PROBE, Parity, compare, predictions, record
 from eyas.model.load import base_digest, load_config
 from eyas.model.precision import torch_dtype
-from eyas.model.tuned import attach_adapter, load_base, load_saved
+from eyas.model.tuned import load_saved, load_tuned
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory, write_json
+from eyas.sealing import seal
 
 TOLERANCE = {
     "float32": (1e-6, 1.0),
@@ -55,7 +56,7 @@ def merge(
     probes = [{name: value[:, :LONGEST_PROBE] for name, value in probe.items() if name != "labels"} for probe in probes]
     reference = predictions(trained, probes)
     if onto_published:
-        trained = attach_adapter(load_base(recipe, auto_model, labels, torch.float32, quantized=False), run.adapter)
+        trained = load_tuned(recipe, auto_model, labels, torch.float32, run.adapter, quantized=False)
     merged = trained.merge_and_unload(safe_merge=True) if recipe.adapter else trained
     found = {"before the cast": compare(reference, predictions(merged, probes))}
     say(f"merged in float32: {found['before the cast']}")
@@ -69,8 +70,9 @@ def merge(
         say(f"cast to {recipe.export.dtype} and reopened: {found[after]}")
         _refuse_past_tolerance(found, recipe, force)
         (staging / "README.md").write_text(model_card(run, recipe, found, forced=force), encoding="utf-8")
-        staging.rename(run.merged)
-    write_json(run.parity, {name: parity.as_dict() for name, parity in found.items()})
+        figures = {name: parity.as_dict() for name, parity in found.items()}
+        write_json(run.parity, figures)
+        seal(staging, run.merged, {"kind": run.merged.name, "parity": figures})
     return found
 
 
@@ -79,7 +81,7 @@ def _trained(run: RunDirectory, recipe: Recipe, auto_model: str, labels: Sequenc
 
     if recipe.adapter is None:
         return load_saved(run.model, auto_model, torch.float32)
-    return attach_adapter(load_base(recipe, auto_model, labels, torch.float32), run.adapter)
+    return load_tuned(recipe, auto_model, labels, torch.float32, run.adapter)
 
 
 def _refuse_another_base(run: RunDirectory, recipe: Recipe, labels: Sequence[str] | None) -> None:

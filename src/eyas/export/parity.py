@@ -75,14 +75,14 @@ def compare_saved(model_folder: Path, auto_model: str, recorded: Path) -> Parity
     import torch
     from safetensors.torch import load_file
 
-    from eyas.model.tuned import load_saved
+    from eyas.model.tuned import load_unsealed
 
     probes: dict[int, dict[str, Any]] = {}
     for name, tensor in load_file(recorded / PROBES).items():
         index, _, key = name.partition(".")
         probes.setdefault(int(index), {})[key] = tensor
     reference = load_file(recorded / REFERENCE)
-    model = load_saved(model_folder, auto_model, torch.float32)
+    model = load_unsealed(model_folder, auto_model, torch.float32)
     order = sorted(probes)
     return compare([reference[str(i)] for i in order], predictions(model, [probes[i] for i in order]))
 

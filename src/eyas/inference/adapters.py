@@ -7,7 +7,7 @@ from typing import Any, Literal, cast, get_args
 from eyas.errors import PreflightError
 from eyas.hardware import has_gpu
 from eyas.model.precision import torch_dtype
-from eyas.model.tuned import attach_adapter, load_base, load_saved
+from eyas.model.tuned import load_base, load_saved, load_tuned
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 
@@ -23,9 +23,10 @@ def load(run: RunDirectory, recipe: Recipe, auto_model: str, labels: Sequence[st
         model = load_saved(run.merged, auto_model, dtype)
     elif which == "tuned" and recipe.adapter is None:
         model = load_saved(run.model, auto_model, dtype)
+    elif which == "tuned":
+        model = load_tuned(recipe, auto_model, labels, dtype, run.adapter)
     else:
         model = load_base(recipe, auto_model, labels, dtype)
-        model = attach_adapter(model, run.adapter) if which == "tuned" else model
     return model.to(torch.accelerator.current_accelerator()) if has_gpu() else model
 
 

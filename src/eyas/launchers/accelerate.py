@@ -32,12 +32,16 @@ class Command:
         """Return the line as a person would type it."""
         return shlex.join(["accelerate", *self.words])
 
+    @property
+    def line(self) -> list[str]:
+        """The whole line, as this interpreter starts it."""
+        return [sys.executable, "-m", "accelerate.commands.accelerate_cli", *self.words]
+
     def run(self, restart: int = 0) -> int:
         """Run the command and return its exit code; 75 when this process was told to leave and passed that on.
 
         `restart` counts from 1, as torch's elastic agent does where it starts a job again itself.
         """
-        words = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *self.words]
         environment = os.environ | ({RESTARTS: str(restart)} if restart else {})
         told = []
 
@@ -49,7 +53,7 @@ class Command:
         before = {number: signal.getsignal(number) for number in TO_LEAVE}
         # The launcher inherits this: SLURM signals every process of a job, and SIGUSR1 would end the launcher first.
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-        launcher = subprocess.Popen(words, env=environment)
+        launcher = subprocess.Popen(self.line, env=environment)
         for number in TO_LEAVE:
             signal.signal(number, pass_on)
         try:

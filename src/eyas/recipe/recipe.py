@@ -15,6 +15,7 @@ from eyas.recipe.model import Model, Quantization
 from eyas.recipe.section import Section
 from eyas.recipe.tracking import Tracking
 from eyas.recipe.training import Training
+from eyas.recipe.watchdog import Watchdog
 from eyas.recipe.yaml_reader import read_scalar
 
 
@@ -50,6 +51,7 @@ class Recipe(Section):
     evaluation: Evaluation = Field(Evaluation(), description="Scores before and after.")
     export: Export = Field(Export(), description="The merged model.")
     tracking: Tracking = Field(Tracking(), description="Where curves are shown.")
+    watchdog: Watchdog = Field(Watchdog(), description="When a rank that stands still ends the job.")
     run_directory: str | None = Field(None, description="Folder of the run; runs/<name of the recipe> if left out.")
 
     @property
@@ -68,8 +70,10 @@ class Recipe(Section):
             self._quantized_weights_need_an_adapter, self._weights_have_one_quantization,
             self._a_quantization_quantizes, self._only_four_bit_settings_for_four_bit_weights,
             self._remote_code_is_pinned, self._micro_batches_fill_the_global_batch, self._precision_is_one,
-            self._warmup_ends_before_the_run, self._evaluation_steps_need_held_out_rows,
-            self._the_best_model_needs_a_metric, self._rows_are_held_out_in_one_way,
+            self._warmup_ends_before_the_run, self._a_run_is_longer_than_its_patience,
+            self._evaluation_steps_need_held_out_rows, self._the_best_model_needs_a_metric,
+            self._the_order_of_rows_is_found_again,
+            self._logs_and_saves_end_an_epoch_together, self._rows_are_held_out_in_one_way,
             self._sources_are_weighted_together, self._a_stream_has_a_last_step, self._a_stream_is_read_in_order,
             self._json_fields_are_for_generated_answers, self._class_settings_are_for_classification,
             self._a_longest_answer_fits, self._offline_is_for_wandb,
@@ -126,6 +130,12 @@ class Recipe(Section):
             return None
         return "training.warmup_steps", f"the warm-up is as long as the run (max_steps {self.training.max_steps})"
 
+    def _a_run_is_longer_than_its_patience(self) -> Contradiction | None:
+        patience, steps = self.training.divergence_patience, self.training.max_steps
+        if patience is None or steps < 0 or patience < steps:
+            return None
+        return "training.divergence_patience", f"the run has no more steps (max_steps {steps}), so it would never stop"
+
     def _evaluation_steps_need_held_out_rows(self) -> Contradiction | None:
         if self.training.eval_steps is None or self.data.evaluation is not None or self.data.holdout is not None:
             return None
@@ -140,6 +150,26 @@ class Recipe(Section):
         if self.training.eval_steps is None:
             return "training.load_best_model_at_end", "the best model is found by evaluating; set eval_steps"
         return None
+
+    def _the_order_of_rows_is_found_again(self) -> Contradiction | None:
+        extra = self.training.library_arguments
+        if extra.get("train_sampling_strategy") == "batch_rebalance":
+            return "training.train_sampling_strategy", "batch_rebalance cannot be resumed exactly; use group_by_length"
+        if (extra.get("accelerator_config") or {}).get("use_seedable_sampler") is False:
+            return (
+                "training.accelerator_config",
+                "without use_seedable_sampler a resumed run takes other rows; remove it",
+            )
+        return None
+
+    def _logs_and_saves_end_an_epoch_together(self) -> Contradiction | None:
+        extra = self.training.library_arguments
+        if extra.get("logging_strategy") != "epoch" or extra.get("save_strategy") == "epoch":
+            return None
+        return (
+            "training.logging_strategy",
+            "a run resumed at an epoch's end would lose its line; set save_strategy: epoch",
+        )
 
     def _rows_are_held_out_in_one_way(self) -> Contradiction | None:
         if self.data.evaluation is None or self.data.holdout is None:

@@ -44,6 +44,12 @@ class Training(LibrarySection):
     eval_steps: int | None = Field(
         None, gt=0, description="Optimizer steps between two evaluations; none while training when left out."
     )
+    divergence_patience: int | None = Field(
+        None,
+        ge=20,
+        description="Stop when the losses of this many steps lie clearly above those of when they were lowest; never "
+        "when left out.",
+    )
     seed: int = Field(42, ge=0, description="Seed of the adapter's initial weights, dropout, row order and subsets.")
 
     reserved: ClassVar[dict[str, str]] = {

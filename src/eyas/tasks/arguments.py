@@ -8,8 +8,8 @@ from eyas.hardware import has_gpu
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 
-OWN = {"global_batch_size", "max_length", "eval_steps", "save_total_limit", "bf16", "fp16"}
-"""Settings that are translated rather than handed on."""
+OWN = {"global_batch_size", "max_length", "eval_steps", "save_total_limit", "bf16", "fp16", "divergence_patience"}
+"""Settings that are translated, or ours, rather than handed on."""
 
 
 def accumulation_steps(recipe: Recipe, ranks: int) -> int:

@@ -11,6 +11,8 @@ from eyas.data.splits import Splits
 from eyas.hardware import peak_bytes, this_machine
 from eyas.preflight.versions import installed_versions
 from eyas.recipe import Recipe
+from eyas.run_directory import RunDirectory
+from eyas.sealing import listed
 from eyas.training.card import Card
 
 
@@ -41,8 +43,8 @@ def beginning(recipe: Recipe, card: Card, splits: Splits, base: str) -> dict[str
     }
 
 
-def finished(trainer: Any) -> dict[str, Any]:
-    """Return what is known after the last step."""
+def finished(trainer: Any, run: RunDirectory) -> dict[str, Any]:
+    """Return what is known after the last step, with the bytes of what was written on the way."""
     state = trainer.state
     last: dict[str, Any] = next((line for line in reversed(state.log_history) if "train_loss" in line), {})
     return {
@@ -53,6 +55,7 @@ def finished(trainer: Any) -> dict[str, Any]:
         "train_seconds": last.get("train_runtime"),
         "tokens": state.num_input_tokens_seen,
         "peak_bytes": peak_bytes(),
+        "records": listed(run.path, [file.name for file in run.records()]),
     }
 
 

@@ -1,0 +1,57 @@
+"""One look a second: tell the other ranks of this one, and see how they are."""
+
+import os
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from eyas.recipe.watchdog import Watchdog
+from eyas.training.hang_report import Standing, View
+from eyas.training.heartbeat import Beat, Pulse, read_beat, write_beat
+from eyas.training.peers import Introduction, Processes
+from eyas.training.sightings import Sighting, WatchClock, forgiven, granted
+from eyas.training.stacks import main_thread_is_at
+
+
+class Lookout:
+    """What this rank knows of all ranks."""
+
+    def __init__(self, me: int, ranks: Sequence[Introduction], folder: Path, limits: Watchdog, pulse: Pulse) -> None:
+        self._me, self._ranks, self._folder, self._limits, self._pulse = me, ranks, folder, limits, pulse
+        self._clock = WatchClock(time.monotonic())
+        self._looks = 0
+        self.processes = Processes(me, ranks)
+        self.sightings = [Sighting(each.rank) for each in ranks]
+
+    @property
+    def now(self) -> float:
+        """Return the time of the last look."""
+        return self._clock.now
+
+    def look(self, whom: Iterable[int]) -> list[Sighting]:
+        """Write this rank's beat, read those of others, and return what is known of all."""
+        now = self._clock.look(time.monotonic())
+        mine = self._beat()
+        beats = {rank: mine if rank == self._me else read_beat(self._folder, rank) for rank in whom}
+        seen = [each.seen(beats.get(each.rank), self.processes.state(each.rank), now) for each in self.sightings]
+        try:
+            write_beat(self._folder, mine)
+        except OSError:
+            seen = forgiven(seen, now)
+        self.sightings = granted(seen, self._limits, now)
+        return self.sightings
+
+    def view(self) -> View:
+        """Return where each rank stands, as this one sees it; of itself it knows the line too."""
+        return [self._standing(each, known) for each, known in zip(self._ranks, self.sightings, strict=True)]
+
+    def _beat(self) -> Beat:
+        self._looks += 1
+        pulse = self._pulse
+        return Beat(self._me, os.getpid(), pulse.phase, pulse.step, pulse.progress, self._looks, pulse.left)
+
+    def _standing(self, who: Introduction, known: Sighting) -> Standing:
+        return Standing(
+            who.rank, who.host, who.pid, known.phase, known.step, known.progress, self.now - known.moved_at,
+            known.state, main_thread_is_at() if who.rank == self._me else "", known.left,
+        )  # fmt: skip

@@ -1,0 +1,248 @@
+"""A rank that is killed, stopped or hung: the whole job leaves in time and says which rank it was, and resumes."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from conftest import ROOT
+from trials import assert_the_same
+
+FALCON = ROOT / "recipes" / "falcon7b_lora.yaml"
+LAUNCH = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--config_file",
+          "accelerate_configs/ddp.yaml", "--main_process_port", "0", "launch/train.py"]  # fmt: skip
+TROUBLE = "tests/faults/trouble_in_a_step.py"
+LIMITS = {"set_up_seconds": 60, "step_seconds": 3, "save_seconds": 5}
+LEAVES_A_KILL = 15
+LEAVES_A_HANG = LIMITS["save_seconds"] + 10
+STEPS = 100
+
+
+@pytest.fixture(scope="module")
+def recipe(overrides_for):
+    """The words of a training that is long enough to be hit in its midst."""
+    shown = [word for word in overrides_for(FALCON) if not word.startswith("training.max_steps")]
+    return [
+        FALCON, *shown, f"watchdog={json.dumps(LIMITS)}", f"training.max_steps={STEPS}", "training.save_steps=10",
+        "training.packing=false", "training.global_batch_size=4", "training.per_device_train_batch_size=2",
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def run(tmp_path):
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def words(recipe, run):
+    return [*recipe, f"run_directory={run}"]
+
+
+def beats(run):
+    """Return what each rank of a run said last."""
+    files = run.glob(".heartbeats/*/rank*.json")
+    return {beat["rank"]: beat for beat in (json.loads(file.read_text()) for file in files)}
+
+
+def pid_of(run, rank, after_step=12):
+    """Return a rank's process id, once it has made so many steps."""
+    deadline = time.monotonic() + 100
+    while time.monotonic() < deadline:
+        beat = beats(run).get(rank)
+        if beat is not None and beat["step"] >= after_step:
+            return beat["pid"]
+        time.sleep(0.02)
+    raise AssertionError(f"rank {rank} has not come to step {after_step}")
+
+
+def status(run):
+    return json.loads((run / "manifest.json").read_text())["status"]
+
+
+def seconds_of(run):
+    """Return for how long a finished run has trained."""
+    return json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["train_runtime"]
+
+
+def hang_report(run):
+    """Return the verdict of a report, and the stacks of each rank."""
+    head, *stacks = (run / "hang_report.txt").read_text().split("\n== rank ")
+    return head.splitlines()[1], stacks
+
+
+class Launched:
+    """A job of two ranks under a real launcher."""
+
+    def __init__(self, words, folder):
+        self._errors = folder / "stderr"
+        with self._errors.open("w") as stream:
+            self._launcher = subprocess.Popen(
+                [*LAUNCH, *map(str, words)], cwd=ROOT, stderr=stream, stdout=subprocess.DEVNULL,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+            )  # fmt: skip
+
+    def leaves_within(self, seconds):
+        """Return the launcher's exit code, and what it and its ranks said; it has to end by itself."""
+        try:
+            return self._launcher.wait(seconds), self._errors.read_text()
+        finally:
+            self._launcher.terminate()
+            self._launcher.wait()
+
+
+def resumed(fork_server, words, run):
+    """Go on with a run that was cut off; it must end well and leave nothing of its heartbeats."""
+    codes, text = fork_server.run([*words, "--resume"], run.with_name("resumed.log"), ranks=2)
+    assert set(codes) == {0}, text[-3000:]
+    assert status(run) == "finished"
+    assert not (run / ".heartbeats").exists()
+    return run
+
+
+@pytest.mark.slow
+def test_a_killed_rank_takes_a_launched_job_down_and_is_named(words, run, tmp_path):
+    job = Launched(words, tmp_path)
+
+    os.kill(pid := pid_of(run, 1), signal.SIGKILL)
+    code, said = job.leaves_within(LEAVES_A_KILL)
+
+    assert code != 0
+    assert f"[rank 0] TrainingError: rank 1 (pid {pid} on " in said and "is gone: " in said
+    assert "checkpoint-10 with --resume" in said
+
+
+@pytest.mark.slow
+def test_a_stopped_rank_takes_a_launched_job_down_with_the_stacks_of_both(words, run, tmp_path):
+    job = Launched(words, tmp_path)
+
+    os.kill(pid := pid_of(run, 1), signal.SIGSTOP)
+    code, said = job.leaves_within(LEAVES_A_HANG)
+
+    verdict, stacks = hang_report(run)
+    assert code != 0
+    assert f"[rank 0] TrainingError: {verdict}" in said
+    assert f"rank 1 (pid {pid} on " in verdict and "is stopped (SIGSTOP)" in verdict
+    assert len(stacks) == 2 and all("transformers/trainer.py" in stack for stack in stacks)
+
+
+@pytest.mark.slow
+def test_rank_0_killed_ends_rank_1_in_words_and_the_run_goes_on(words, run, tmp_path, fork_server):
+    job = fork_server.start(words, tmp_path / "log", ranks=2)
+
+    os.kill(pid := pid_of(run, 0), signal.SIGKILL)
+
+    assert job.wait(LEAVES_A_KILL) == [-signal.SIGKILL, 1]
+    assert f"[rank 1] TrainingError: rank 0 (pid {pid} on " in job.text()
+    assert "Traceback" not in job.text()
+    resumed(fork_server, words, run)
+
+
+@pytest.mark.slow
+def test_a_main_thread_that_hears_nothing_of_a_killed_rank_leaves_all_the_same(words, run, tmp_path, fork_server):
+    job = fork_server.start(words, tmp_path / "log", ranks=2, script=TROUBLE, EYAS_TEST_TROUBLE="0:12:asleep")
+
+    os.kill(pid_of(run, 1), signal.SIGKILL)
+
+    assert job.wait(LEAVES_A_KILL) == [1, -signal.SIGKILL]
+    assert f"rank 1 (pid {job.pids[1]} on " in job.text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("trouble", "codes"), [("asleep", [1, 1]), ("locked", [1, -signal.SIGKILL])])
+def test_a_rank_that_hangs_in_a_step_is_named_though_it_lives(trouble, codes, words, run, tmp_path, fork_server):
+    job = fork_server.start(words, tmp_path / "log", ranks=2, script=TROUBLE, EYAS_TEST_TROUBLE=f"1:12:{trouble}")
+
+    pid_of(run, 0)
+
+    assert job.wait(LEAVES_A_HANG) == codes
+    verdict, stacks = hang_report(run)
+    assert f"rank 1 (pid {job.pids[1]} on " in verdict and "rank 0 " not in verdict
+    assert ("in asleep while the others wait" if trouble == "asleep" else "does not answer") in verdict
+    assert f"in {trouble}\n" not in stacks[0] and f"in {trouble}\n" in stacks[1]
+
+
+@pytest.mark.slow
+def test_a_rank_with_an_error_of_its_own_keeps_it_and_the_other_one_names_it(words, run, tmp_path, fork_server):
+    job = fork_server.start(words, tmp_path / "log", ranks=2, script=TROUBLE, EYAS_TEST_TROUBLE="1:12:raising")
+
+    assert job.wait(60) == [1, 1]
+    assert job.text().count("Traceback") == 1 and "KeyError: 'a column that is not there'" in job.text()
+    assert f"[rank 0] TrainingError: rank 1 (pid {job.pids[1]} on " in job.text()
+    assert "left with KeyError: 'a column that is not there'" in job.text()
+
+
+@pytest.mark.slow
+def test_a_single_process_that_hangs_reports_itself(words, run, tmp_path, fork_server):
+    job = fork_server.start(words, tmp_path / "log", script=TROUBLE, EYAS_TEST_TROUBLE="0:12:asleep")
+
+    pid_of(run, 0)
+
+    assert job.wait(LEAVES_A_HANG) == [1]
+    verdict, stacks = hang_report(run)
+    assert f"rank 0 (pid {job.pids[0]} on " in verdict and "in asleep" in verdict
+    assert len(stacks) == 1 and "in asleep\n" in stacks[0]
+    assert f"[rank 0] TrainingError: {verdict}" in job.text() and status(run) == "failed"
+
+
+@pytest.fixture(scope="module")
+def never_hurt(recipe, tmp_path_factory, fork_server):
+    """The run that no fault has come to."""
+    folder = tmp_path_factory.mktemp("never_hurt")
+    codes, text = fork_server.run([*recipe, f"run_directory={folder / 'run'}"], folder / "log", ranks=2)
+    assert codes == [0, 0], text[-3000:]
+    return folder / "run"
+
+
+@pytest.mark.slow
+def test_a_healthy_run_of_two_ranks_is_left_alone(never_hurt):
+    assert status(never_hurt) == "finished"
+    assert not (never_hurt / ".heartbeats").exists() and not (never_hurt / "hang_report.txt").exists()
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("seed", range(50))
+def test_killed_at_any_time_the_job_leaves_and_goes_on_to_the_same_end(
+    seed, words, run, tmp_path, fork_server, never_hurt
+):
+    draw = random.Random(seed)
+    victim = draw.randrange(2)
+    job = fork_server.start(words, tmp_path / "log", ranks=2)
+    pid = pid_of(run, victim, after_step=0)
+    time.sleep(draw.uniform(0, 0.8) * seconds_of(never_hurt))
+
+    os.kill(pid, signal.SIGKILL)
+    killed = time.monotonic()
+    codes = job.wait(LEAVES_A_KILL)
+
+    print(f"rank {victim} killed: the job has left after {time.monotonic() - killed:.1f} s")
+    assert codes[victim] == -signal.SIGKILL and codes[1 - victim] == 1
+    assert f"[rank {1 - victim}] TrainingError: rank {victim} (pid {pid} on " in job.text()
+    assert_the_same(resumed(fork_server, words, run), never_hurt)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("seed", range(20))
+def test_stopped_at_any_time_the_job_leaves_and_goes_on_to_the_same_end(
+    seed, words, run, tmp_path, fork_server, never_hurt
+):
+    draw = random.Random(seed)
+    victim = draw.randrange(2)
+    job = fork_server.start(words, tmp_path / "log", ranks=2)
+    pid = pid_of(run, victim, after_step=1)
+    time.sleep(draw.uniform(0, 0.6) * seconds_of(never_hurt))
+
+    os.kill(pid, signal.SIGSTOP)
+    stopped = time.monotonic()
+    codes = job.wait(LEAVES_A_HANG)
+
+    print(f"rank {victim} stopped: the job has left after {time.monotonic() - stopped:.1f} s")
+    assert 0 not in codes
+    verdict, stacks = hang_report(run)
+    assert f"rank {victim} (pid {pid} on " in verdict and "is stopped (SIGSTOP)" in verdict
+    assert all("transformers/trainer.py" in stack for stack in stacks)
+    assert_the_same(resumed(fork_server, words, run), never_hurt)

@@ -1,0 +1,148 @@
+"""Two real ranks of which one breaks: both stop at that step, and say whose rows it was."""
+
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from conftest import ROOT
+
+RECIPE = ROOT / "recipes" / "falcon7b_lora.yaml"
+ACCELERATE = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--main_process_port", "0"]
+pytestmark = pytest.mark.slow
+
+PACKED = ("training.max_length=28", "training.per_device_train_batch_size=2")
+PADDED = ("training.packing=false", "training.per_device_train_batch_size=1")
+SHAPES = {
+    "packed": (*PACKED, "training.global_batch_size=4"),
+    "packed, accumulated": (*PACKED, "training.global_batch_size=8"),
+    "padded": (*PADDED, "training.global_batch_size=2"),
+    "padded, accumulated": (*PADDED, "training.global_batch_size=4"),
+    "padded, the last step of a pass shorter": (*PADDED, "training.global_batch_size=10"),
+    "grouped": (*PADDED, "training.global_batch_size=4", "training.train_sampling_strategy=group_by_length"),
+    "held out": (*PACKED, "training.global_batch_size=4", "data.evaluation=null", "data.holdout=0.3"),
+}
+
+
+@pytest.fixture
+def told(overrides_for, tmp_path):
+    """Launch trials on two ranks, one after the other, and return what each rank told of each."""
+
+    def run(config, trials, timeout=400):
+        for number, trial in enumerate(trials):
+            trial["words"] = [*overrides_for(RECIPE), "training.max_steps=14", "training.save_steps=1",
+                              "model.dtype=float32", "evaluation.max_new_tokens=8", *trial["words"],
+                              f"run_directory={tmp_path / str(trial.get('run', number))}"]  # fmt: skip
+        file = tmp_path / "trials.json"
+        file.write_text(json.dumps(trials))
+        command = [*ACCELERATE, "--config_file", f"accelerate_configs/{config}.yaml", "tests/faults/break_a_step.py"]
+        done = subprocess.run(command, cwd=ROOT, env=os.environ | {"EYAS_TEST_TRIALS": str(file)}, text=True,
+                              capture_output=True, timeout=timeout, check=False)  # fmt: skip
+        files = [[tmp_path / f"trials.json.{number}.{rank}" for rank in (0, 1)] for number in range(len(trials))]
+        return done, [[json.loads(f.read_text()) for f in ranks if f.exists()] for ranks in files]
+
+    return run
+
+
+def lines_of(message):
+    """Return the lines and ranks that a message names."""
+    return sorted((int(line), int(rank)) for line, rank in re.findall(r"\.jsonl:(\d+) \(rank (\d)\)", message))
+
+
+def check(trial, ranks):
+    assert ranks[0]["message"] == ranks[1]["message"], "each rank tells all that is known"
+    message, step = ranks[0]["message"], trial["step"]
+    broken = trial["ranks"] if trial["kind"] == "loss" else [0, 1]
+    on = (
+        {(0,): " on rank 0", (1,): " on rank 1", (0, 1): " on ranks 0, 1"}[tuple(broken)]
+        if trial["kind"] == "loss"
+        else ""
+    )
+    assert message.startswith(f"step {step}: the {trial['kind']} is not finite{on}. Nothing of it was saved.")
+    assert lines_of(message) == sorted((line, rank) for rank in broken for line in set(ranks[rank]["rows"]))
+    assert max(ranks[0]["kept"], default=0) == step - 1
+
+
+def random_trials(count, seed):
+    draw = random.Random(seed)
+    return [
+        {"kind": draw.choice(["loss", "loss", "gradient"]), "ranks": draw.choice([[0], [1], [0, 1]]),
+         "step": draw.randrange(1, 13), "words": words}
+        for words in [list(SHAPES.values())[number % len(SHAPES)] for number in range(count)]
+    ]  # fmt: skip
+
+
+def test_both_ranks_stop_at_the_step_of_either_and_tell_whose_rows_it_was(told):
+    trials = random_trials(len(SHAPES) * 2, seed=3)
+
+    done, results = told("ddp", trials)
+
+    assert done.returncode == 0, done.stderr[-3000:]
+    for trial, ranks in zip(trials, results, strict=True):
+        check(trial, ranks)
+
+
+CUT = "base_model.model.transformer.h.1.self_attention.query_key_value"
+ONE_STEP = [*SHAPES["packed, accumulated"], "training.max_steps=1"]
+OF_DEEPSPEED = {
+    "loss": {"kind": "loss", "ranks": [1], "step": 3, "words": SHAPES["packed, accumulated"]},
+    "gradient": {"kind": "gradient", "ranks": [1], "step": 3, "words": SHAPES["packed, accumulated"]},
+    "detached": {"kind": "detached", "module": CUT, "words": ONE_STEP},
+    "nothing": {"kind": "nothing", "words": ONE_STEP},
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "kinds"),
+    [
+        ("zero2", ["loss", "gradient", "detached", "nothing"]),
+        ("zero3", ["gradient"]),  # ZeRO-3 can begin only once in a process
+        ("zero3", ["detached"]),
+    ],
+)
+def test_so_they_do_where_deepspeed_shares_the_gradients(config, kinds, told):
+    trials = [{**OF_DEEPSPEED[kind]} for kind in kinds]
+
+    done, results = told(config, trials)
+
+    assert done.returncode == 0, done.stderr[-3000:]
+    for trial, ranks in zip(trials, results, strict=True):
+        if "step" in trial:
+            check(trial, ranks)
+        else:
+            names = [f"{CUT}.lora_{half}.default.weight" for half in "AB"] if trial["kind"] == "detached" else None
+            assert ranks[0]["without_gradient"] == names and ranks[0]["message"] == "trained to its end"
+
+
+def test_ranks_that_resume_in_the_second_pass_tell_the_rows_of_that_pass(told):
+    words = [*SHAPES["padded, accumulated"], "training.save_steps=7"]
+    trials = [{"kind": "loss", "ranks": [0], "step": 9, "words": words, "run": "same"},
+              {"kind": "loss", "ranks": [1], "step": 10, "words": words, "run": "same", "resume": True}]  # fmt: skip
+
+    done, results = told("ddp", trials)
+
+    assert done.returncode == 0, done.stderr[-3000:]
+    for trial, ranks in zip(trials, results, strict=True):
+        message = ranks[0]["message"]
+        assert message.startswith(f"step {trial['step']}: the loss is not finite on rank {trial['ranks'][0]}")
+        assert lines_of(message) == sorted((line, trial["ranks"][0]) for line in ranks[trial["ranks"][0]]["rows"])
+        assert ranks[0]["kept"] == [7]
+
+
+def test_a_rank_that_runs_out_of_memory_says_so_and_takes_the_other_with_it(told, tmp_path):
+    started = time.monotonic()
+    trials = [{"kind": "memory", "ranks": [1], "step": 3, "words": [*SHAPES["packed"], "training.logging_steps=1"]}]
+
+    done, results = told("ddp", trials)
+    ended = time.time()
+
+    assert done.returncode != 0 and results == [[]]
+    assert "[rank 1] TrainingError: step 3: out of memory" in done.stderr
+    assert "training.per_device_train_batch_size=1" in done.stderr
+    last_step = (tmp_path / "0" / "metrics.jsonl").stat().st_mtime
+    assert ended - last_step <= 15, f"{ended - last_step:.0f} s after step 2, {time.monotonic() - started:.0f} s in all"
