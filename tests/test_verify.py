@@ -9,7 +9,6 @@ import time
 import pytest
 from typer.testing import CliRunner
 
-from conftest import ROOT
 from eyas.cli.main import app
 from eyas.errors import CheckpointError
 from eyas.run_directory import RunDirectory
@@ -209,7 +208,6 @@ def test_the_help_teaches_what_is_found_and_how_it_exits():
     assert (
         "MANIFEST.json with the SHA-256 of every file" in text and "Exits with 0 when all is whole, else with 1" in text
     )
-    assert (ROOT / "src/eyas/verify.py").is_file()
 
 
 def test_a_manifest_says_json_that_a_reader_without_eyas_can_check(run):

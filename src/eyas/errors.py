@@ -25,6 +25,10 @@ class TrainingError(EyasError):
     """A training that cannot go on: numbers that are not finite, memory that ran out, a rank that is gone."""
 
 
+class RankError(TrainingError):
+    """A rank is gone or stands still; another start goes on where the run was."""
+
+
 class Preempted(BaseException):
     """Not a mistake: the run was asked to leave and can go on later.
 

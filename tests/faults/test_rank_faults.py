@@ -112,7 +112,7 @@ def test_a_killed_rank_takes_a_launched_job_down_and_is_named(words, run, tmp_pa
     code, said = job.leaves_within(LEAVES_A_KILL)
 
     assert code != 0
-    assert f"[rank 0] TrainingError: rank 1 (pid {pid} on " in said and "is gone: " in said
+    assert f"[rank 0] RankError: rank 1 (pid {pid} on " in said and "is gone: " in said
     assert "checkpoint-10 with --resume" in said
 
 
@@ -125,7 +125,7 @@ def test_a_stopped_rank_takes_a_launched_job_down_with_the_stacks_of_both(words,
 
     verdict, stacks = hang_report(run)
     assert code != 0
-    assert f"[rank 0] TrainingError: {verdict}" in said
+    assert f"[rank 0] RankError: {verdict}" in said
     assert f"rank 1 (pid {pid} on " in verdict and "is stopped (SIGSTOP)" in verdict
     assert len(stacks) == 2 and all("transformers/trainer.py" in stack for stack in stacks)
 
@@ -137,7 +137,7 @@ def test_rank_0_killed_ends_rank_1_in_words_and_the_run_goes_on(words, run, tmp_
     os.kill(pid := pid_of(run, 0), signal.SIGKILL)
 
     assert job.wait(LEAVES_A_KILL) == [-signal.SIGKILL, 1]
-    assert f"[rank 1] TrainingError: rank 0 (pid {pid} on " in job.text()
+    assert f"[rank 1] RankError: rank 0 (pid {pid} on " in job.text()
     assert "Traceback" not in job.text()
     resumed(fork_server, words, run)
 
@@ -172,7 +172,7 @@ def test_a_rank_with_an_error_of_its_own_keeps_it_and_the_other_one_names_it(wor
 
     assert job.wait(60) == [1, 1]
     assert job.text().count("Traceback") == 1 and "KeyError: 'a column that is not there'" in job.text()
-    assert f"[rank 0] TrainingError: rank 1 (pid {job.pids[1]} on " in job.text()
+    assert f"[rank 0] RankError: rank 1 (pid {job.pids[1]} on " in job.text()
     assert "left with KeyError: 'a column that is not there'" in job.text()
 
 
@@ -186,7 +186,7 @@ def test_a_single_process_that_hangs_reports_itself(words, run, tmp_path, fork_s
     verdict, stacks = hang_report(run)
     assert f"rank 0 (pid {job.pids[0]} on " in verdict and "in asleep" in verdict
     assert len(stacks) == 1 and "in asleep\n" in stacks[0]
-    assert f"[rank 0] TrainingError: {verdict}" in job.text() and status(run) == "failed"
+    assert f"[rank 0] RankError: {verdict}" in job.text() and status(run) == "lost"
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +221,7 @@ def test_killed_at_any_time_the_job_leaves_and_goes_on_to_the_same_end(
 
     print(f"rank {victim} killed: the job has left after {time.monotonic() - killed:.1f} s")
     assert codes[victim] == -signal.SIGKILL and codes[1 - victim] == 1
-    assert f"[rank {1 - victim}] TrainingError: rank {victim} (pid {pid} on " in job.text()
+    assert f"[rank {1 - victim}] RankError: rank {victim} (pid {pid} on " in job.text()
     assert_the_same(resumed(fork_server, words, run), never_hurt)
 
 

@@ -39,7 +39,7 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def nothing_saved(monkeypatch):
-    monkeypatch.setattr("eyas.training.run.save_and_reopen", lambda *_: None)
+    monkeypatch.setattr("eyas.training.guarded.save_and_reopen", lambda *_: None)
 
 
 @pytest.fixture

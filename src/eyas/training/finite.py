@@ -64,13 +64,12 @@ def not_finite(loss: Any, norm: Any) -> int:
     """
     import torch
 
-    found = (~loss.isfinite()) * LOSS
-    if torch.is_tensor(norm):
-        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # FSDP2's is spread over the ranks
-        found = found + (~norm.isfinite()).to(found.device) * GRADIENT
-    elif norm is not None and not 0 <= norm < math.inf:  # some of DeepSpeed's helpers say -1 for NaN
-        found = found + GRADIENT
-    return int(found.item())
+    if not torch.is_tensor(norm):
+        right = norm is None or 0 <= norm < math.inf  # some of DeepSpeed's helpers say -1 for NaN
+        return LOSS * (not loss.isfinite().item()) + GRADIENT * (not right)
+    norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # FSDP2's is spread over the ranks
+    loss_is, norm_is = torch.stack([loss.float(), norm.to(loss.device).float()]).isfinite().tolist()
+    return LOSS * (not loss_is) + GRADIENT * (not norm_is)
 
 
 def _message(trainer: Any, found: int, by_rank: Sequence[tuple[int, list[str]]], last_good: Path | None) -> str:

@@ -57,9 +57,9 @@ def leave_at_once(run: RunDirectory, told: str) -> NoReturn:
     leave_within(LAST_SECONDS)
     if rank() == 0:
         with suppress(OSError):
-            run.record(status="failed", reason=told)
+            run.record(status="lost", reason=told)
     # Not through sys.stderr: the main thread may hang in it and hold its lock.
-    os.write(2, f"[rank {rank()}] TrainingError: {told}\n".encode())
+    os.write(2, f"[rank {rank()}] RankError: {told}\n".encode())
     os._exit(1)
 
 

@@ -16,10 +16,19 @@ from eyas.sealing import listed
 from eyas.training.card import Card
 
 
-def resumed(began: dict[str, Any], step: int, changes: list[str]) -> dict[str, Any]:
-    """Return what a resume adds to a manifest: from which step, when, where, and what is not as it was."""
-    here = {"at": _now(), "from_step": step, "hardware": this_machine().as_dict(), "changes": changes}
-    return {"status": "running", "lineage": [*began.get("lineage", []), here]}
+def record_beginning(
+    run: RunDirectory, recipe: Recipe, splits: Splits, begins: dict[str, Any], step: int | None, changes: list[str]
+) -> None:
+    """Record a run that begins, or that goes on after a `step`, with what is not as it was."""
+    lineage = run.read_manifest().get("lineage", [])
+    if changes or step is None:
+        run.open(recipe.to_yaml())
+        run.keep_data_report(splits.report.as_dict(), splits.cached)
+        run.record(**begins)
+    if step is not None:
+        here = {"at": _now(), "from_step": step, "hardware": this_machine().as_dict(), "changes": changes}
+        run.record(status="running", lineage=[*lineage, here])
+    run.keep_metrics_until(step or 0)
 
 
 def beginning(recipe: Recipe, card: Card, splits: Splits, base: str) -> dict[str, Any]:

@@ -1,18 +1,11 @@
 """The line: one recipe, from settings on disk to a checked adapter on disk."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
-from functools import partial
-from pathlib import Path
-from typing import Any
+from contextlib import nullcontext
 
 from eyas.data.prepare import prepare
-from eyas.data.sampler import keep_row_order
-from eyas.data.splits import Splits
 from eyas.data.writing import Reach
 from eyas.distributed.gather import refuse_if_ranks_differ
 from eyas.distributed.topology import Topology, asked_topology, rank, refuse_what_cannot_start, started_topology
-from eyas.errors import EyasError, Preempted
 from eyas.hardware import has_gpu
 from eyas.model.adapter import refuse_untrained_head, resolve
 from eyas.model.load import base_digest, empty_model, load_config, load_model, reach_of
@@ -21,28 +14,16 @@ from eyas.preflight.checks import check, refuse_if_blocked
 from eyas.preflight.versions import refuse_old_versions
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
-from eyas.training.callbacks import say, watch
+from eyas.training import lineage
+from eyas.training.callbacks import say
 from eyas.training.card import card_of, refuse_what_was_not_asked
-from eyas.training.checkpoint import newest_whole, resume_point, seal_each_save, step_of
-from eyas.training.disk_faults import disk_faults_in_words
-from eyas.training.divergence import DivergenceStop
-from eyas.training.final import is_finished, save_and_reopen
-from eyas.training.finite import Finite
-from eyas.training.gradients import look_at_first_gradients
-from eyas.training.lineage import (
-    changes_in_asking,
-    changes_in_bytes,
-    refuse_a_state_that_cannot_move,
-    refuse_changes,
-)
-from eyas.training.manifest import beginning, finished, resumed
-from eyas.training.memory import memory_explained
-from eyas.training.preemption import StopRequest, leave_when_told, told_to_leave
-from eyas.training.step_end import look_after_each_step
-from eyas.training.storage import refuse_saves_without_room, refuse_without_room, room_for
+from eyas.training.checkpoint import resume_point, step_of
+from eyas.training.final import is_finished
+from eyas.training.guarded import train_guarded
+from eyas.training.manifest import beginning, record_beginning
+from eyas.training.preemption import StopRequest, told_to_leave
+from eyas.training.storage import refuse_without_room, room_for
 from eyas.training.tracking import start_tracker
-from eyas.training.unpickling import tensors_only
-from eyas.training.watchdog import watch_ranks
 
 
 def train(recipe: Recipe, run: RunDirectory, resume: bool = False, with_changes: bool = False) -> None:
@@ -63,10 +44,10 @@ def train(recipe: Recipe, run: RunDirectory, resume: bool = False, with_changes:
 def _train(
     recipe: Recipe, run: RunDirectory, asked: Topology, request: StopRequest, resume: bool, with_changes: bool
 ) -> None:
-    changes = changes_in_asking(run, recipe, started_topology()) if resume else []
+    changes = lineage.changes_in_asking(run, recipe, started_topology()) if resume else []
     if resume:
-        refuse_a_state_that_cannot_move(run, started_topology())
-        refuse_changes(run, [] if with_changes else changes)
+        lineage.refuse_a_state_that_cannot_move(run, started_topology())
+        lineage.refuse_changes(run, [] if with_changes else changes)
 
     from transformers import set_seed
 
@@ -81,8 +62,8 @@ def _train(
     config = load_config(recipe.model, splits.labels)
     base = base_digest(recipe.model, config)
     if resume:
-        changes += changes_in_bytes(run, splits, base)
-        refuse_changes(run, [] if with_changes else changes)
+        changes += lineage.changes_in_bytes(run, splits, base)
+        lineage.refuse_changes(run, [] if with_changes else changes)
         if is_finished(run) and not changes:
             say(f"{run.path}: is finished; nothing to resume")
             return
@@ -104,58 +85,8 @@ def _train(
     refuse_without_room(run, room)
     start = resume_point(run) if resume else None
     if rank() == 0:
-        _open(run, recipe, splits, beginning(recipe, card, splits, base), resume, start, changes)
+        begins = beginning(recipe, card, splits, base)
+        record_beginning(run, recipe, splits, begins, step_of(start) if resume else None, changes)
         start_tracker(recipe, run, trainer, step_of(start))
-    with _status(run), disk_faults_in_words(run):
-        watch(trainer, run)
-        refuse_saves_without_room(trainer, run, room)
-        last_good, patience = partial(newest_whole, run), recipe.training.divergence_patience
-        stops = {} if patience is None else {"divergence": DivergenceStop(patience, last_good)}
-        seal_each_save(trainer, run, recipe.training.save_total_limit, start, {"stop": request, **stops})
-        keep_row_order(trainer)
-        look_after_each_step(trainer, [Finite(trainer, splits.train, last_good), *stops.values(), request])
-        leave_when_told(trainer, run, request)
-        memory = memory_explained(recipe, splits.train, trainer)
-        gradients = look_at_first_gradients(trainer, partial(_note_without_gradient, run))
-        with watch_ranks(run, recipe.watchdog, trainer), tensors_only(trainer.is_deepspeed_enabled), memory, gradients:
-            trainer.train(resume_from_checkpoint=None if start is None else str(start))
-            save_and_reopen(trainer, tokenizer, run)
-        if rank() == 0:
-            run.record(**finished(trainer, run))
-            say(f"trained: {run.path} (next: eyas merge {run.path})")
-
-
-def _open(
-    run: RunDirectory,
-    recipe: Recipe,
-    splits: Splits,
-    begins: dict[str, Any],
-    resume: bool,
-    start: Path | None,
-    changes: list[str],
-) -> None:
-    """Record a run that begins, or that goes on from a checkpoint."""
-    goes_on = resumed(run.read_manifest(), step_of(start), changes) if resume else {}
-    if changes or not resume:
-        run.open(recipe.to_yaml())
-        run.keep_data_report(splits.report.as_dict(), splits.cached)
-        run.record(**begins)
-    run.record(**goes_on)
-    run.keep_metrics_until(step_of(start))
-
-
-def _note_without_gradient(run: RunDirectory, names: list[str]) -> None:
-    if rank() == 0 and names:
-        run.record(without_gradient=names)
-
-
-@contextmanager
-def _status(run: RunDirectory) -> Iterator[None]:
-    """Record how a training ended that did not finish."""
-    try:
-        yield
-    except (EyasError, Preempted) as reason:
-        if rank() == 0:
-            with suppress(OSError):  # the reason may be that the disk takes no more files
-                run.record(status="preempted" if isinstance(reason, Preempted) else "failed", reason=str(reason))
-        raise
+    train_guarded(recipe, run, trainer, splits.train, room, request, start)
+    say(f"trained: {run.path} (next: eyas merge {run.path})")

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from eyas.distributed.gather import from_rank_zero, gather_objects
 from eyas.distributed.topology import rank
-from eyas.errors import EyasError, TrainingError
+from eyas.errors import EyasError, RankError
 from eyas.recipe.watchdog import Watchdog
 from eyas.run_directory import RunDirectory
 from eyas.training.heartbeat import DONE, Pulse, take_pulse
@@ -38,7 +38,7 @@ FAREWELL_SECONDS = 5.0
 def watch_ranks(run: RunDirectory, limits: Watchdog, trainer: Any) -> Iterator[None]:
     """Watch over all ranks while this one trains and saves. Every rank must enter it, after all other callbacks.
 
-    Raises TrainingError, naming the rank that is gone, in place of an error that only says that one is.
+    Raises RankError, naming the rank that is gone, in place of an error that only says that one is.
     """
     pulse = Pulse()
     take_pulse(trainer, pulse)
@@ -53,7 +53,7 @@ def watch_ranks(run: RunDirectory, limits: Watchdog, trainer: Any) -> Iterator[N
         if loss is None:
             raise
         leave_within(LAST_SECONDS)
-        raise TrainingError(loss) from error
+        raise RankError(loss) from error
     except BaseException:  # told to leave; by the launcher perhaps, because another rank is gone
         watch.leave(DONE)
         watch.say_who_is_gone()
@@ -142,7 +142,7 @@ class RankWatch(threading.Thread):
             self._lost_since = self._lookout.now
         if self._lookout.now - self._lost_since > GRACE_SECONDS["gone" if found[0].state == "gone" else "leaving"]:
             told = self._told(found[0])
-            self._pulse.left = f"TrainingError: {told}"
+            self._pulse.left = f"RankError: {told}"
             self._lookout.look([])
             leave_at_once(self._run, told)
 

@@ -1,0 +1,71 @@
+"""The library's training, and all that stands around it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from eyas.data.sampler import keep_row_order
+from eyas.data.splits import Split
+from eyas.distributed.topology import rank
+from eyas.errors import EyasError, Preempted, RankError
+from eyas.recipe import Recipe
+from eyas.run_directory import RunDirectory
+from eyas.training.callbacks import watch
+from eyas.training.checkpoint import newest_whole, seal_each_save
+from eyas.training.disk_faults import disk_faults_in_words
+from eyas.training.divergence import DivergenceStop
+from eyas.training.final import save_and_reopen
+from eyas.training.finite import Finite
+from eyas.training.gradients import look_at_first_gradients
+from eyas.training.manifest import finished
+from eyas.training.memory import memory_explained
+from eyas.training.preemption import StopRequest, leave_when_told
+from eyas.training.step_end import look_after_each_step
+from eyas.training.storage import Room, refuse_saves_without_room
+from eyas.training.unpickling import tensors_only
+from eyas.training.watchdog import watch_ranks
+
+
+def train_guarded(
+    recipe: Recipe, run: RunDirectory, trainer: Any, rows: Split, room: Room, request: StopRequest, start: Path | None
+) -> None:
+    """Train from `start` to the end and save what was trained, or leave with the reason and a checkpoint to go on from.
+
+    Callbacks act in the order in which they are added here. Raises TrainingError, CheckpointError or Preempted.
+    """
+    last_good, patience = partial(newest_whole, run), recipe.training.divergence_patience
+    stops = {} if patience is None else {"divergence": DivergenceStop(patience, last_good)}
+    with _status(run), disk_faults_in_words(run):
+        watch(trainer, run)
+        refuse_saves_without_room(trainer, run, room)
+        seal_each_save(trainer, run, recipe.training.save_total_limit, start, {"stop": request, **stops})
+        keep_row_order(trainer)
+        look_after_each_step(trainer, [Finite(trainer, rows, last_good), *stops.values(), request])
+        leave_when_told(trainer, run, request)
+        memory = memory_explained(recipe, rows, trainer)
+        gradients = look_at_first_gradients(trainer, partial(_note_without_gradient, run))
+        with watch_ranks(run, recipe.watchdog, trainer), tensors_only(trainer.is_deepspeed_enabled), memory, gradients:
+            trainer.train(resume_from_checkpoint=None if start is None else str(start))
+            save_and_reopen(trainer, trainer.processing_class, run)
+        if rank() == 0:
+            run.record(**finished(trainer, run))
+
+
+def _note_without_gradient(run: RunDirectory, names: list[str]) -> None:
+    if rank() == 0 and names:
+        run.record(without_gradient=names)
+
+
+@contextmanager
+def _status(run: RunDirectory) -> Iterator[None]:
+    """Record how a training ended that did not finish; a launcher starts again what was `lost`, not what `failed`."""
+    try:
+        yield
+    except (EyasError, Preempted) as reason:
+        told = {Preempted: "preempted", RankError: "lost"}.get(type(reason), "failed")
+        if rank() == 0:
+            with suppress(OSError):  # the reason may be that the disk takes no more files
+                run.record(status=told, reason=str(reason))
+        raise
