@@ -12,6 +12,7 @@ import torch
 from eyas.errors import TrainingError
 from eyas.run_directory import RunDirectory
 from eyas.training.divergence import Divergence, DivergenceStop
+from eyas.training.finite import Finite
 
 
 def learning(draw, steps, low=0.3):
@@ -323,6 +324,18 @@ def test_a_resumed_run_is_stopped_at_the_step_at_which_it_would_have_been(traine
     newest = folder.checkpoint(folder.checkpoint_steps()[-1]) / "loop_state_0.json"
     never_stopped = tmp_path / "whole" / newest.relative_to(folder.path)
     assert json.loads(newest.read_text())["ours"] == json.loads(never_stopped.read_text())["ours"]
+
+
+@pytest.mark.slow
+def test_a_resumed_run_may_begin_to_judge(trained, monkeypatch):
+    words = ("minilm_lora_sentiment", "training.max_steps=30", "training.save_steps=5")
+    with monkeypatch.context() as once, pytest.raises(ZeroDivisionError):
+        once.setattr(Finite, "look", lambda self, run: 0 if run.state.global_step < 7 else 1 / 0)
+        trained(*words)
+
+    run, _ = trained(*words, "training.divergence_patience=20", resume=True, with_changes=True)
+
+    assert run.read_manifest()["status"] == "finished"
 
 
 def test_without_the_setting_nothing_is_judged(trained, monkeypatch):

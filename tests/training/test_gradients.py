@@ -168,16 +168,14 @@ def test_of_many_the_first_ten_are_named(trained, detached, caplog):
     assert "  and 2 more" in caplog.text
 
 
-@pytest.mark.parametrize("ranks_agree", [True, False])
-def test_what_one_rank_reached_is_no_fault(ranks_agree, trained, detached, monkeypatch):
-    names = [f"{LAYER}.{half}.default.weight" for half in ("lora_A", "lora_B")]
+def test_what_another_rank_reached_is_no_fault(trained, detached, monkeypatch):
     detached(LAYER)
-    other = set() if ranks_agree else set(names)
+    other = {f"{LAYER}.{half}.default.weight" for half in ("lora_A", "lora_B")}
     monkeypatch.setattr("eyas.training.gradients.gather_objects", lambda reached: [reached, other])
 
     run, _ = trained("falcon7b_lora", *ONE_STEP)
 
-    assert without_gradient(run) == (names if ranks_agree else None)
+    assert without_gradient(run) is None
 
 
 def test_a_loss_that_hangs_on_no_parameter_ends_the_run(trained, detached):

@@ -69,6 +69,13 @@ def test_how_many_rows_a_shorter_length_would_cut_is_said(overrides_for):
     assert changes[0] == "training.max_length=50  (3 of 4 examples are longer, and would be cut)"
 
 
+def test_rows_are_not_made_shorter_than_an_answer_that_is_to_be_generated(overrides_for):
+    words = ("training.per_device_train_batch_size=1", "training.max_length=1000")
+    for tokens, told in ((700, ["training.max_length=700"]), (1000, [])):
+        recipe = recipe_of("falcon7b_qlora", overrides_for, *words, f"evaluation.max_new_tokens={tokens}")
+        assert changes_of(recipe, FULL, "zero-3") == told
+
+
 @pytest.mark.parametrize(("rows", "fewer"), [(2, 1), (3, 1), (4, 2), (6, 3), (8, 4), (9, 3), (15, 5)])
 def test_fewer_rows_still_fill_the_global_batch(rows, fewer, overrides_for):
     size = (f"training.per_device_train_batch_size={rows}", f"training.global_batch_size={rows * 2}")

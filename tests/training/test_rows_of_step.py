@@ -71,7 +71,8 @@ def test_the_places_told_of_a_step_are_those_of_its_rows(words, trained, each_st
         assert all(place.startswith(recipe.data.train.path) for place in told)
 
 
-@pytest.mark.parametrize("saved", [pytest.param(3, marks=pytest.mark.slow), pytest.param(6, marks=pytest.mark.slow), 8])
+@pytest.mark.slow
+@pytest.mark.parametrize("saved", [3, 6, 8])
 def test_a_resumed_run_tells_its_rows_too(saved, trained, each_step, monkeypatch):
     words = (*PACKED, TWO_A_STEP, f"training.save_steps={saved}")
     recording = Finite.look
@@ -97,6 +98,7 @@ def test_of_a_stream_the_numbers_of_its_examples_are_told(trained, each_step):
         assert all(("read for the 2. time" in place) == (step == 7) for place in told)
 
 
+@pytest.mark.slow
 def test_rows_that_rank_0_hands_out_are_not_told(trained, each_step):
     trained("falcon7b_lora", *PLAIN, "training.accelerator_config={dispatch_batches: true}", "training.max_length=64")
 

@@ -59,7 +59,8 @@ def restore_loop_state(trainer: Any, folder: Path, ours: Mapping[str, Stateful])
         trainer._metrics["train"].update(state["metrics"])
         trainer._total_train_tokens = state["tokens"]
     for name, part in ours.items():
-        part.restore(state["ours"][name])
+        if name in state["ours"]:  # a recipe that was changed since may ask for one more
+            part.restore(state["ours"][name])
 
 
 def _file(folder: Path, index: int) -> Path:

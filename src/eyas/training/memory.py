@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any
 
 from eyas.data.rows import counted
@@ -76,11 +77,11 @@ def _explanation(recipe: Recipe, split: Split, trainer: Any, in_a_step: bool, er
     rows = batch.text() if batch else ", ".join(places(trainer, split, step)) if step else None
     strategy = running_topology(trainer.accelerator).strategy
     changes = cheapest_changes(recipe, split, strategy, batch, evaluating=not in_a_step)
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:LONGEST_REASON]
+    reason = shorten((str(error).splitlines() or [type(error).__name__])[0], LONGEST_REASON, placeholder=" …")
     memory = this_machine()
     return "\n".join(
         [
-            f"{f'step {done + 1}' if in_a_step else outside}: out of memory ({reason}).",
+            f"{f'step {done + 1}' if in_a_step else outside}: out of memory: {reason}",
             *([f"The batch: {rows}."] if rows else []),
             f"Peak so far: {_gib(peak_bytes())} of {_gib(memory.device_bytes or memory.memory_bytes)}.",
             f"What costs least and keeps the global batch of {recipe.training.global_batch_size}, to be added to the "

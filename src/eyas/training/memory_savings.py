@@ -41,12 +41,17 @@ def _changes(recipe: Recipe, split: Split, strategy: str, batch: BatchShape | No
         yield "training.activation_checkpointing=true  (computed twice instead of kept: slower)"
     if recipe.task == "sft" and not flat and batch is not None and batch.padding >= WORTH_REMOVING:
         yield f"training.padding_free=true  ({batch.padding:.0%} of this batch is padding)"
-    if batch is not None and batch.longest > 1:
-        yield _shorter_rows(batch.longest // 2, split)
+    if batch is not None and _shorter(recipe, batch) < batch.longest:
+        yield _shorter_rows(_shorter(recipe, batch), split)
     if recipe.quantization is None and recipe.adapter is not None:
         yield "'quantization={load_in_4bit: true, bnb_4bit_quant_type: nf4}'  (frozen weights in a quarter of 16 bits)"
     if strategy in ("single", "ddp"):
         yield "--config_file accelerate_configs/zero3.yaml  (weights shared out; with more ranks, less on each)"
+
+
+def _shorter(recipe: Recipe, batch: BatchShape) -> int:
+    """Return half of the longest row, but no less than an answer that is to be generated."""
+    return max(batch.longest // 2, recipe.evaluation.max_new_tokens if recipe.task == "sft" else 1)
 
 
 def _shorter_rows(length: int, split: Split) -> str:
