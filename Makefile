@@ -44,7 +44,7 @@ check: .venv/.dev
 	$(BIN)/pytest tests/test_layers.py tests/test_import_cost.py
 
 test-fast: .venv/.dev
-	$(BIN)/pytest -m "not slow and not sweep and not real and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 -m "not slow and not sweep and not real and not gpu"
 
 test: check
 	$(BIN)/pytest -m "not sweep and not gpu"

@@ -1,16 +1,15 @@
 """Every path of a run, and its manifest. The only file that names files."""
 
-import hashlib
 import json
-import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eyas.errors import CheckpointError, DataError
+from eyas.errors import CheckpointError
+from eyas.files import write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -168,22 +167,6 @@ class RunDirectory:
         if (prepared / self.quarantine.name).exists():
             shutil.copy(prepared / self.quarantine.name, self.quarantine)
 
-    def refuse_changed_rows(self, digests: Mapping[str, str], sources: Mapping[str, str]) -> None:
-        """Refuse rows that are no longer those the run began with, naming the files that have changed.
-
-        `digests` are those of the prepared rows of each split, `sources` those of each source, by its path. Raises
-        DataError.
-        """
-        recorded = self.read_manifest().get("digests", {})
-        if recorded.get("data", {}) == {name: f"sha256:{digest}" for name, digest in digests.items()}:
-            return
-        before = recorded.get("sources", {})
-        changed = sorted(path for path in {**before, **sources} if before.get(path) != sources.get(path))
-        what = ", ".join(changed) or "how rows become tokens (the tokenizer, its template or a version)"
-        raise DataError(
-            f"{self.path}: began with other rows; changed since: {what}. Bring back what was there, or train again"
-        )
-
     def read_manifest(self) -> dict[str, Any]:
         """Return the manifest's entries, or none before the run has begun; CheckpointError where it is no JSON."""
         if not self.manifest.exists():
@@ -216,32 +199,6 @@ class RunDirectory:
         if not self.metrics.exists():
             return []
         return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
-
-
-def write_json(file: Path, value: Mapping[str, Any]) -> None:
-    """Write indented JSON, whole or not at all."""
-    write_text(file, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_text(file: Path, text: str) -> None:
-    """Replace a file's text, whole or not at all, a crash of the machine included."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    staging = file.with_name(f".{file.name}.{os.getpid()}")
-    with staging.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    staging.replace(file)
-
-
-def digest_of_files(files: Iterable[Path]) -> str:
-    """Return the SHA-256 over the names and bytes of these files, whatever order they come in."""
-    whole = hashlib.sha256()
-    for file in sorted(files):
-        with file.open("rb") as stream:
-            part = hashlib.file_digest(stream, "sha256")
-        whole.update(f"{file.name}:{part.hexdigest()}\n".encode())
-    return whole.hexdigest()
 
 
 def _is_empty_folder(entry: Path) -> bool:

@@ -46,6 +46,7 @@ def test_a_wandb_server_that_refuses_connections_delays_a_run_by_less_than_ten_s
     assert len(records) == 1 and records[0].stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_wandb_offline_needs_no_server_and_no_login(trained, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
 

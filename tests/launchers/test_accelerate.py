@@ -45,7 +45,7 @@ def status(tmp_path):
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_to_eyas_train_reaches_the_ranks_and_the_exit_code_is_theirs(ranks, number, words, tmp_path):
-    job = begun(tmp_path, ["eyas", "train", "--config-file", CONFIGS[ranks]], words)
+    job = begun(tmp_path, ["eyas", "train", "--config_file", CONFIGS[ranks]], words)
 
     job.send_signal(number)
 

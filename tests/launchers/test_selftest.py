@@ -37,7 +37,7 @@ def train_with(overrides_for):
     ],
 )
 def test_a_resume_is_proven_and_leaves_nothing_behind(config, overrides_for, tmp_path):
-    options = ["--config-file", f"accelerate_configs/{config}.yaml"]
+    options = ["--config_file", f"accelerate_configs/{config}.yaml"]
     folder = f"run_directory={tmp_path}/runs/mini"
     words = ["selftest", "resume", RECIPE, *overrides_for(RECIPE), *LONGER, folder, *options]
 

@@ -6,7 +6,7 @@ import pytest
 from eyas.errors import CheckpointError
 from eyas.run_directory import RunDirectory
 from eyas.sealing import seal
-from eyas.training.disk_faults import disk_faults_in_words, in_units
+from eyas.training.disk_faults import disk_faults_in_words
 
 ENOSPC = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -78,10 +78,3 @@ def test_an_error_that_was_told_in_words_already_passes(run):
             raise ENOSPC
         except OSError:
             raise CheckpointError("mended") from None
-
-
-@pytest.mark.parametrize(
-    ("count", "text"), [(0, "0.0 KiB"), (2**20 - 1, "1024.0 KiB"), (3 * 2**29, "1.5 GiB"), (2**41, "2.0 TiB")]
-)
-def test_bytes_are_told_in_units(count, text):
-    assert in_units(count) == text

@@ -293,6 +293,7 @@ SHORT = ("minilm_lora_sentiment", "training.global_batch_size=8", "training.per_
 TOO_HIGH = ("training.learning_rate=1", "training.warmup_steps=40", "training.lr_scheduler_type=constant_with_warmup")
 
 
+@pytest.mark.slow
 def test_a_run_with_a_much_too_high_learning_rate_is_stopped(trained):
     with pytest.raises(TrainingError, match=r"the loss has diverged\. Its median over 20 steps") as stopped:
         trained(*SHORT, *TOO_HIGH, "training.save_steps=10")
@@ -301,6 +302,7 @@ def test_a_run_with_a_much_too_high_learning_rate_is_stopped(trained):
     assert "/checkpoints/checkpoint-" in str(stopped.value)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_stopped_at_the_step_at_which_it_would_have_been(trained, tmp_path, monkeypatch):
     words = (*SHORT, *TOO_HIGH, "training.save_steps=5")
     torch.manual_seed(0)  # a new head is drawn from torch's own generator

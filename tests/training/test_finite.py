@@ -134,6 +134,7 @@ def check_that_it_stops(trained, break_in, tmp_path, name, kind, value, step, mi
     assert all(line["step"] < step for line in run.metric_lines())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind", "value", "step", "micro_batch"), list(injections(5, seed=1)))
 def test_the_run_stops_at_the_step_and_names_its_rows(
     trained, break_in, tmp_path, name, kind, value, step, micro_batch

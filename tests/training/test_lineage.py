@@ -15,6 +15,7 @@ from eyas.training.lineage import resumes_after_restart
 CLASSES = ROOT / "recipes" / "minilm_lora_sentiment.yaml"
 SFT = ROOT / "recipes" / "smollm2_qlora_quickstart.yaml"
 NAME = CLASSES.stem
+pytestmark = pytest.mark.slow
 WORDS = ["training.max_steps=4", "training.save_steps=2", "training.per_device_train_batch_size=4"]
 
 
@@ -52,7 +53,7 @@ def test_one_byte_of_the_rows_is_refused_with_its_file(stopped, trained):
     before = file.read_bytes()
     file.write_bytes(before.replace(b"falcon", b"falcom", 1))
     try:
-        with pytest.raises(CheckpointError, match=f"rows of {file}: "):
+        with pytest.raises(CheckpointError, match=f"rows: {file}"):
             trained(NAME, *WORDS, resume=True)
     finally:
         file.write_bytes(before)
@@ -99,17 +100,16 @@ def test_a_change_that_is_allowed_is_made_and_kept_in_the_record(stopped, traine
     assert [line["learning_rate"] <= 1e-3 for line in run.metric_lines() if "learning_rate" in line][2:] == [True] * 2
 
 
-def test_a_run_that_was_moved_is_the_same_run(stopped, trained, tmp_path):
+def test_a_run_that_was_moved_and_may_hang_for_longer_is_the_same_run(stopped, trained, tmp_path):
     run, _ = stopped
     moved = tmp_path / "elsewhere"
     run.path.rename(moved)
 
-    again, _ = trained(NAME, *WORDS, f"run_directory={moved}", resume=True)
+    again, _ = trained(NAME, *WORDS, f"run_directory={moved}", "watchdog.step_seconds=900", resume=True)
 
     assert again.read_manifest()["status"] == "finished" and again.read_manifest()["lineage"][0]["changes"] == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
 def test_another_number_of_ranks_goes_on_at_the_next_unseen_row(before, after, fork_server, overrides_for, tmp_path):
     def words(run):

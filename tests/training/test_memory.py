@@ -78,7 +78,7 @@ def test_the_batch_the_longest_row_the_peak_and_three_changes_are_told(trained, 
     found = re.fullmatch(rf"The batch: {rows} rows × {width} tokens, \d+% of them padding; the longest is "
                          rf".*train\.jsonl:(\d+) with {width} tokens\.", batch)  # fmt: skip
     assert seen[0]["attention_mask"][numbers.index(int(found[1]) - 1)].all()
-    assert re.fullmatch(r"Peak so far: \d+\.\d GiB of \d+\.\d GiB\.", peak)
+    assert re.fullmatch(r"Peak so far: \d+\.\d [GM]iB of \d+\.\d GiB\.", peak)
     assert "keeps the global batch of 8" in keeps
     assert [change.split("  (")[0].strip() for change in changes] == [
         "training.per_device_train_batch_size=2",

@@ -9,6 +9,7 @@ import stand_ins
 from eyas.training.finite import Finite
 from eyas.training.rows_of_step import last_step, next_step, places
 
+pytestmark = pytest.mark.slow
 PLAIN = ("training.packing=false", "training.global_batch_size=4", "training.max_steps=9")
 """24 rows, so six steps are a pass over them and nine end in the second."""
 PACKED = ("training.packing=true", "training.max_length=28", "evaluation.max_new_tokens=8", *PLAIN[1:])
@@ -27,10 +28,6 @@ CASES = {
     "in the order of the file": (*PLAIN, "training.train_sampling_strategy=sequential"),
     "read by workers": (*PLAIN, "training.dataloader_num_workers=1"),
     "padding-free": (*PLAIN, "training.padding_free=true"),
-}  # fmt: skip
-QUICK = {
-    "padded, two micro-batches a step", "the last step of a pass has fewer", "packed, some rows held out",
-    "grouped by length",
 }  # fmt: skip
 
 
@@ -58,10 +55,7 @@ def lines(told):
     return sorted(int(place.rpartition(":")[2]) for place in told)
 
 
-@pytest.mark.parametrize(
-    "words",
-    [pytest.param(words, id=name, marks=[] if name in QUICK else pytest.mark.slow) for name, words in CASES.items()],
-)
+@pytest.mark.parametrize("words", CASES.values(), ids=CASES)
 def test_the_places_told_of_a_step_are_those_of_its_rows(words, trained, each_step):
     _, recipe = trained("falcon7b_lora", *words)
 
@@ -71,7 +65,6 @@ def test_the_places_told_of_a_step_are_those_of_its_rows(words, trained, each_st
         assert all(place.startswith(recipe.data.train.path) for place in told)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("saved", [3, 6, 8])
 def test_a_resumed_run_tells_its_rows_too(saved, trained, each_step, monkeypatch):
     words = (*PACKED, TWO_A_STEP, f"training.save_steps={saved}")
@@ -98,7 +91,6 @@ def test_of_a_stream_the_numbers_of_its_examples_are_told(trained, each_step):
         assert all(("read for the 2. time" in place) == (step == 7) for place in told)
 
 
-@pytest.mark.slow
 def test_rows_that_rank_0_hands_out_are_not_told(trained, each_step):
     trained("falcon7b_lora", *PLAIN, "training.accelerator_config={dispatch_batches: true}", "training.max_length=64")
 

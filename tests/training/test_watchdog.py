@@ -13,12 +13,12 @@ from transformers import TrainerControl, TrainerState
 
 from eyas.recipe.watchdog import Watchdog
 from eyas.run_directory import RunDirectory
-from eyas.training.hang_report import Standing, merged, odd_one_out, report, verdict
-from eyas.training.heartbeat import DONE, Beat, Pulse, read_beat, take_pulse, write_beat
-from eyas.training.peers import Introduction, Processes, introduction, watched_by
-from eyas.training.roll_call import RollCall, wait_for
-from eyas.training.sightings import Sighting, WatchClock, forgiven, granted, hang, lost
-from eyas.training.watchdog import watch_ranks
+from eyas.training.watchdog.hang_report import Standing, merged, odd_one_out, report, verdict
+from eyas.training.watchdog.heartbeat import DONE, Beat, Pulse, read_beat, take_pulse, write_beat
+from eyas.training.watchdog.peers import Introduction, Processes, introduction, watched_by
+from eyas.training.watchdog.roll_call import RollCall, wait_for
+from eyas.training.watchdog.sightings import Sighting, WatchClock, forgiven, granted, hang, lost
+from eyas.training.watchdog.watch import watch_ranks
 
 LIMITS = Watchdog(set_up_seconds=100, step_seconds=10, save_seconds=50)
 WAITS = "/lib/torch/distributed/distributed_c10d.py:9 in all_reduce"
@@ -223,7 +223,7 @@ def test_a_process_writes_its_stacks_when_asked_though_its_lock_is_held(tmp_path
     script = tmp_path / "locked.py"
     script.write_text(
         "import ctypes, pathlib, sys\n"
-        "from eyas.training.stacks import stacks_when_asked\n"
+        "from eyas.training.watchdog.stacks import stacks_when_asked\n"
         "with stacks_when_asked(pathlib.Path(sys.argv[1])):\n"
         "    print(flush=True)\n"
         "    ctypes.PyDLL(None).sleep(60)\n"

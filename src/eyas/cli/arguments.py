@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from eyas.errors import DataError
 from eyas.recipe import Recipe, load_recipe
 from eyas.run_directory import RunDirectory
 
@@ -14,6 +15,12 @@ RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file,
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[SECTION.KEY=VALUE]…", help="Settings that differ, such as training.max_steps=10."),
+]
+AccelerateConfig = Annotated[
+    Path | None,
+    typer.Option(
+        "--config_file", "--config-file", help="How the run is spread, such as accelerate_configs/zero3.yaml."
+    ),
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/falcon7b_qlora.")]
 
@@ -49,5 +56,10 @@ def open_run(folder: Path, overrides: Sequence[str] = ()) -> OpenRun:
     task = TASKS[recipe.task]
     tokenizer = load_tokenizer(recipe.model)
     splits = prepare(recipe, tokenizer, task.rows, Reach(*reach_of(load_config(recipe.model))))
-    directory.refuse_changed_rows(splits.digests, splits.sources)
+    changed = splits.changes_since(directory.read_manifest()["digests"])
+    if changed:
+        raise DataError(
+            f"{folder}: began with other rows; changed since: {', '.join(changed)}. Bring back what was there, or "
+            "train again"
+        )
     return OpenRun(directory, recipe, task, tokenizer, splits)

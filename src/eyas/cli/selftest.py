@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from eyas.cli.arguments import Overrides, RecipeFile
+from eyas.cli.arguments import AccelerateConfig, Overrides, RecipeFile
 from eyas.cli.mistakes import mistakes_as_text
 from eyas.recipe import load_recipe
 from eyas.run_directory import RunDirectory
@@ -23,9 +23,7 @@ def selftest() -> None:
 def resume(
     recipe: RecipeFile,
     overrides: Overrides = None,
-    config_file: Annotated[
-        Path | None, typer.Option(help="How the run is spread, such as accelerate_configs/zero3.yaml.")
-    ] = None,
+    config_file: AccelerateConfig = None,
     folder: Annotated[
         Path | None, typer.Option(help="Where to train, a folder that is new; one beside the run's own if left out.")
     ] = None,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from eyas.cli.arguments import Overrides, RecipeFile
+from eyas.cli.arguments import AccelerateConfig, Overrides, RecipeFile
 from eyas.cli.mistakes import mistakes_as_text
 from eyas.errors import Preempted
 from eyas.recipe import load_recipe
@@ -15,9 +15,7 @@ from eyas.run_directory import RunDirectory
 def train(
     recipe: RecipeFile,
     overrides: Overrides = None,
-    config_file: Annotated[
-        Path | None, typer.Option(help="How the run is spread, such as accelerate_configs/zero3.yaml.")
-    ] = None,
+    config_file: AccelerateConfig = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest valid checkpoint.")] = False,
     resume_with_changes: Annotated[
         bool,

@@ -8,8 +8,8 @@ from typing import Any
 from eyas.data.cache import Key
 from eyas.data.sources import digest_of_source
 from eyas.data.writing import Reach
+from eyas.files import digest_of_files
 from eyas.recipe import Recipe
-from eyas.run_directory import digest_of_files
 
 LIBRARIES = ("transformers", "tokenizers", "jinja2")
 WITHOUT_EFFECT = {"train", "evaluation", "cache_directory", "pad_to_max_length"}

@@ -21,9 +21,9 @@ from eyas.data.splits import Split, Splits
 from eyas.data.streaming import stream
 from eyas.data.tables import RowTable, read_table
 from eyas.data.writing import Making, Reach, write_split
+from eyas.files import write_json
 from eyas.recipe import Recipe
 from eyas.recipe.data import Data
-from eyas.run_directory import write_json
 
 
 def prepare(

@@ -1,6 +1,6 @@
 """Training and held-out rows, ready for the trainer, with a count of every row that was left out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -71,7 +71,18 @@ class Splits:
     @property
     def digests(self) -> dict[str, str]:
         """What pins the examples of each split: their rows, token ids and labels, in their order."""
-        return {name: split.digest for name, split in self.report.splits().items()}
+        return {name: f"sha256:{split.digest}" for name, split in self.report.splits().items()}
+
+    def changes_since(self, recorded: Mapping[str, Any]) -> list[str]:
+        """Return the sources that are not as in the digests that a run recorded, or what else has changed the tokens.
+
+        Empty where these are the rows that the run began with.
+        """
+        before = recorded["sources"]
+        changed = sorted(path for path in {**before, **self.sources} if before.get(path) != self.sources.get(path))
+        if not changed and recorded["data"] != self.digests:
+            return ["how they become tokens (the tokenizer, its template or a version)"]
+        return changed
 
 
 def tensors(example: dict[str, Any]) -> dict[str, Any]:

@@ -13,11 +13,12 @@ from typing import Any
 from eyas.errors import ExportError
 from eyas.export.model_card import model_card
 from eyas.export.parity import LONGEST_PROBE, Parity, compare, predictions, record
+from eyas.files import write_json
 from eyas.model.load import base_digest, load_config
 from eyas.model.precision import torch_dtype
 from eyas.model.tuned import load_saved, load_tuned
 from eyas.recipe import Recipe
-from eyas.run_directory import RunDirectory, write_json
+from eyas.run_directory import RunDirectory
 from eyas.sealing import seal
 
 TOLERANCE = {

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from eyas.errors import PreflightError
+from eyas.files import digest_of_files
 from eyas.model.precision import torch_dtype
 from eyas.model.quantization import bits_and_bytes_config, falcon_can_be_quantized, left_unquantized
 from eyas.recipe.model import Model, Quantization
-from eyas.run_directory import digest_of_files
 
 
 def load_config(model: Model, labels: Sequence[str] | None = None) -> Any:

@@ -8,6 +8,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from eyas.recipe import yaml_reader
+from eyas.recipe.contradictions import contradictions
 from eyas.recipe.data import UNION_TAGS
 from eyas.recipe.recipe import Recipe
 from eyas.recipe.section import LibrarySection
@@ -38,7 +39,7 @@ def validated(value: Any) -> tuple[Recipe | None, list[Problem]]:
         return None, problems + _field_problems(error)
     if problems:
         return None, problems
-    return recipe, [(tuple(path.split(".")), what) for path, what in recipe.contradictions()]
+    return recipe, [(tuple(path.split(".")), what) for path, what in contradictions(recipe)]
 
 
 def _secrets(value: Any, path: yaml_reader.Path) -> Iterator[Problem]:

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from eyas.distributed.topology import rank
+from eyas.files import in_units
 from eyas.hardware import peak_bytes
 from eyas.run_directory import RunDirectory
 
@@ -63,7 +64,9 @@ class Progress:
     def step(self, step: int, tokens: int) -> None:
         """Move the bar on."""
         if self._bar is not None:
-            self._bar.set_postfix_str(f"loss {self._loss}, {self._rate(tokens):,.0f} tokens/s, {_gib(peak_bytes())}")
+            self._bar.set_postfix_str(
+                f"loss {self._loss}, {self._rate(tokens):,.0f} tokens/s, {in_units(peak_bytes())}"
+            )
             self._bar.update(step - self._bar.n)
 
     def log(self, step: int, tokens: int, logs: dict[str, Any]) -> None:
@@ -79,7 +82,7 @@ class Progress:
             left = (self._steps - step) * (time.monotonic() - self._started) / max(step - self._first_step, 1)
             print(
                 f"step {step}/{self._steps}  loss {self._loss}  {rate:,.0f} tokens/s  "
-                f"{int(left // 60)}:{int(left % 60):02d} left  peak {_gib(memory)}",
+                f"{int(left // 60)}:{int(left % 60):02d} left  peak {in_units(memory)}",
                 flush=True,
             )
 
@@ -90,10 +93,6 @@ class Progress:
 
     def _rate(self, tokens: int) -> float:
         return float(tokens - self._first_tokens) / max(time.monotonic() - self._started, 1e-9)
-
-
-def _gib(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB"
 
 
 def _plain(value: Any) -> Any:

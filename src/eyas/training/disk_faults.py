@@ -11,6 +11,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from eyas.errors import CheckpointError
+from eyas.files import in_units
 from eyas.run_directory import RunDirectory
 from eyas.training.checkpoint import newest_whole
 
@@ -37,14 +38,6 @@ def disk_faults_in_words(run: RunDirectory) -> Iterator[None]:
         raise CheckpointError(
             f"{run.path}: {unfinished} could not be written: {cause} ({free} free). {way_on(newest_whole(run))}"
         ) from error
-
-
-def in_units(count: int) -> str:
-    """Return a number of bytes as a person reads it."""
-    for exponent, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB")):
-        if count >= 2**exponent:
-            return f"{count / 2**exponent:.1f} {unit}"
-    return f"{count / 2**10:.1f} KiB"
 
 
 def way_on(newest: Path | None) -> str:

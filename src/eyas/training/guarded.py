@@ -25,7 +25,7 @@ from eyas.training.preemption import StopRequest, leave_when_told
 from eyas.training.step_end import look_after_each_step
 from eyas.training.storage import Room, refuse_saves_without_room
 from eyas.training.unpickling import tensors_only
-from eyas.training.watchdog import watch_ranks
+from eyas.training.watchdog.watch import watch_ranks
 
 
 def train_guarded(

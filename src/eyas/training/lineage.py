@@ -1,6 +1,7 @@
 """Whether a resumed run is the same run, and what it came through when it is not."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,9 @@ from eyas.errors import CheckpointError, Preempted, TrainingError
 from eyas.preflight.versions import installed_versions
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
+
+MAY_CHANGE = ("run_directory:", "watchdog:")
+"""What of a resolved recipe is nothing to the numbers of a run."""
 
 MOVABLE = {"single", "ddp"}
 """Strategies whose checkpoints hold the whole state, so that any number of ranks can read them."""
@@ -43,13 +47,11 @@ def changes_in_asking(run: RunDirectory, recipe: Recipe, topology: Topology) -> 
 
 
 def changes_in_bytes(run: RunDirectory, splits: Splits, base: str) -> list[str]:
-    """Return which rows, data files and weights are not those that the run began with."""
+    """Return which data files, tokens and weights are not those that the run began with."""
     began = run.read_manifest()["digests"]
-    rows = {name: f"sha256:{digest}" for name, digest in splits.digests.items()}
-    found = _changed_values("rows of ", began["sources"], splits.sources)
-    if not found and rows != began["data"]:
-        found = ["rows: how they become tokens (the tokenizer, its template or a version)"]
-    return found + _changed_values("", {"the base model's weights": began["base"]}, {"the base model's weights": base})
+    weights = "the base model's weights"
+    rows = [f"rows: {what}" for what in splits.changes_since(began)]
+    return rows + _changed_values("", {weights: began["base"]}, {weights: base})
 
 
 def refuse_changes(run: RunDirectory, found: list[str]) -> None:
@@ -74,14 +76,15 @@ def refuse_a_state_that_cannot_move(run: RunDirectory, topology: Topology) -> No
 
 def _changed_lines(before: str, after: str) -> list[str]:
     """Return the lines of two resolved recipes that differ, the old ones with a minus and the new with a plus."""
-    old, new = (_without_its_folder(text) for text in (before, after))
+    old, new = (_what_counts(text) for text in (before, after))
     lines = list(difflib.unified_diff(old, new, lineterm="", n=0))
     return [f"recipe: {line}" for line in lines[2:] if not line.startswith("@@")]  # the first two name the files
 
 
-def _without_its_folder(recipe: str) -> list[str]:
-    """Return the lines of a resolved recipe; a run that was moved is still the same."""
-    return [line for line in recipe.splitlines() if not line.startswith("run_directory:")]
+def _what_counts(recipe: str) -> list[str]:
+    """Return the lines of a resolved recipe that make a run what it is: not where it lies, nor how long it may hang."""
+    sections = [line for line in re.split(r"^(?=\S)", recipe, flags=re.MULTILINE) if not line.startswith(MAY_CHANGE)]
+    return "".join(sections).splitlines()
 
 
 def _changed_values(what: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

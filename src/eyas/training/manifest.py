@@ -45,7 +45,7 @@ def beginning(recipe: Recipe, card: Card, splits: Splits, base: str) -> dict[str
         "labels": splits.labels,
         "digests": {
             "recipe": "sha256:" + hashlib.sha256(recipe.to_yaml().encode()).hexdigest(),
-            "data": {name: f"sha256:{digest}" for name, digest in splits.digests.items()},
+            "data": splits.digests,
             "sources": splits.sources,
             "base": base,
         },

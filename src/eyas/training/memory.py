@@ -10,6 +10,7 @@ from eyas.data.rows import counted
 from eyas.data.splits import Split
 from eyas.distributed.topology import running_topology
 from eyas.errors import TrainingError
+from eyas.files import in_units
 from eyas.hardware import peak_bytes, this_machine
 from eyas.recipe import Recipe
 from eyas.training.batch_shape import largest_batch
@@ -83,13 +84,9 @@ def _explanation(recipe: Recipe, split: Split, trainer: Any, in_a_step: bool, er
         [
             f"{f'step {done + 1}' if in_a_step else outside}: out of memory: {reason}",
             *([f"The batch: {rows}."] if rows else []),
-            f"Peak so far: {_gib(peak_bytes())} of {_gib(memory.device_bytes or memory.memory_bytes)}.",
+            f"Peak so far: {in_units(peak_bytes())} of {in_units(memory.device_bytes or memory.memory_bytes)}.",
             f"What costs least and keeps the global batch of {recipe.training.global_batch_size}, to be added to the "
             "command (with --resume-with-changes to go on from a checkpoint):",
             *(f"  {change}" for change in changes),
         ]
     )
-
-
-def _gib(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB"

@@ -8,12 +8,13 @@ from typing import Any
 from eyas.distributed.gather import gather_objects
 from eyas.distributed.topology import rank
 from eyas.errors import CheckpointError, PreflightError
+from eyas.files import in_units
 from eyas.run_directory import RunDirectory
 from eyas.sealing import looks_whole, sealed_bytes
 from eyas.training.callbacks import say
 from eyas.training.card import Card
 from eyas.training.checkpoint import newest_whole
-from eyas.training.disk_faults import free_bytes, in_units, way_on
+from eyas.training.disk_faults import free_bytes, way_on
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from eyas.recipe.watchdog import Watchdog
-from eyas.training.heartbeat import Beat
+from eyas.training.watchdog.heartbeat import Beat
 
 State = Literal["running", "stopped", "gone", "unknown"]
 """Of a process; `unknown` on another machine."""

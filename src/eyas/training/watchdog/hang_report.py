@@ -4,8 +4,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from eyas.training.heartbeat import DONE
-from eyas.training.sightings import State
+from eyas.training.watchdog.heartbeat import DONE
+from eyas.training.watchdog.sightings import State
 
 WAITING = ("torch/distributed/", "torch/nn/parallel/", "torch/autograd/graph.py", "deepspeed/comm/")
 """Files in which a rank waits for the others; DDP waits for everyone's gradients at the end of the backward pass."""

@@ -15,13 +15,13 @@ from eyas.distributed.topology import rank
 from eyas.errors import EyasError, RankError
 from eyas.recipe.watchdog import Watchdog
 from eyas.run_directory import RunDirectory
-from eyas.training.heartbeat import DONE, Pulse, take_pulse
-from eyas.training.leaving import LAST_SECONDS, leave_a_hang, leave_at_once, what_is_lost
-from eyas.training.lookout import Lookout
-from eyas.training.peers import Introduction, introduction, watched_by
-from eyas.training.roll_call import RollCall, wait_for
-from eyas.training.sightings import Sighting, hang, lost, tells_of_others
-from eyas.training.stacks import leave_within, stacks_when_asked
+from eyas.training.watchdog.heartbeat import DONE, Pulse, take_pulse
+from eyas.training.watchdog.leaving import LAST_SECONDS, leave_a_hang, leave_at_once, what_is_lost
+from eyas.training.watchdog.lookout import Lookout
+from eyas.training.watchdog.peers import Introduction, introduction, watched_by
+from eyas.training.watchdog.roll_call import RollCall, wait_for
+from eyas.training.watchdog.sightings import Sighting, hang, lost, tells_of_others
+from eyas.training.watchdog.stacks import leave_within, stacks_when_asked
 
 logger = logging.getLogger(__name__)
 

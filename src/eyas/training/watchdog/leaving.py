@@ -10,14 +10,15 @@ from contextlib import suppress
 from typing import NoReturn
 
 from eyas.distributed.topology import rank
-from eyas.run_directory import RunDirectory, write_text
+from eyas.files import write_text
+from eyas.run_directory import RunDirectory
 from eyas.training.checkpoint import newest_whole
-from eyas.training.hang_report import merged, report, verdict
-from eyas.training.lookout import Lookout
-from eyas.training.peers import Introduction
-from eyas.training.roll_call import RollCall
-from eyas.training.sightings import Sighting
-from eyas.training.stacks import leave_within
+from eyas.training.watchdog.hang_report import merged, report, verdict
+from eyas.training.watchdog.lookout import Lookout
+from eyas.training.watchdog.peers import Introduction
+from eyas.training.watchdog.roll_call import RollCall
+from eyas.training.watchdog.sightings import Sighting
+from eyas.training.watchdog.stacks import leave_within
 
 ANSWER_SECONDS = 3.5
 """For which the ranks wait for each other's stacks, once a hang is found."""

@@ -12,8 +12,8 @@ from typing import Any
 import psutil
 
 from eyas.distributed.topology import rank
-from eyas.training.sightings import State
-from eyas.training.stacks import ASKS_FOR_STACKS
+from eyas.training.watchdog.sightings import State
+from eyas.training.watchdog.stacks import ASKS_FOR_STACKS
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from eyas.recipe.watchdog import Watchdog
-from eyas.training.hang_report import Standing, View
-from eyas.training.heartbeat import Beat, Pulse, read_beat, write_beat
-from eyas.training.peers import Introduction, Processes
-from eyas.training.sightings import Sighting, WatchClock, forgiven, granted
-from eyas.training.stacks import main_thread_is_at
+from eyas.training.watchdog.hang_report import Standing, View
+from eyas.training.watchdog.heartbeat import Beat, Pulse, read_beat, write_beat
+from eyas.training.watchdog.peers import Introduction, Processes
+from eyas.training.watchdog.sightings import Sighting, WatchClock, forgiven, granted
+from eyas.training.watchdog.stacks import main_thread_is_at
 
 
 class Lookout:

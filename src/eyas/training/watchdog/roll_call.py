@@ -7,8 +7,8 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from eyas.training.hang_report import Standing, View
-from eyas.training.stacks import write_stacks
+from eyas.training.watchdog.hang_report import Standing, View
+from eyas.training.watchdog.stacks import write_stacks
 
 
 class RollCall:
