@@ -142,3 +142,12 @@ def test_metric_lines_come_in_the_order_they_were_logged(run):
     run.metrics.write_text('{"step": 1, "loss": 2.5}\n{"step": 2, "loss": 2.25}\n')
 
     assert run.metric_lines() == [{"step": 1, "loss": 2.5}, {"step": 2, "loss": 2.25}]
+
+
+def test_a_metric_line_that_is_broken_is_named(run):
+    run.path.mkdir(parents=True)
+    run.metrics.write_text('{"step": 1}\n{"step": 2, "lo\n{"step": 3}\n')
+
+    for read in (run.metric_lines, lambda: run.keep_metrics_until(3)):
+        with pytest.raises(CheckpointError, match=r"metrics\.jsonl:2: is not what was written"):
+            read()

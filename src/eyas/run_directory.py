@@ -188,17 +188,31 @@ class RunDirectory:
         if not self.metrics.exists():
             return
         kept = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines(keepends=True):
-            if not line.endswith("\n") or "train_loss" in (logged := json.loads(line)) or logged["step"] > step:
+        for number, line in enumerate(self.metrics.read_text(encoding="utf-8").splitlines(keepends=True), start=1):
+            if (
+                not line.endswith("\n")
+                or "train_loss" in (logged := self._logged(number, line))
+                or logged["step"] > step
+            ):
                 break
             kept.append(line)
         write_text(self.metrics, "".join(kept))
 
     def metric_lines(self) -> list[dict[str, Any]]:
-        """Return what was logged, in order."""
+        """Return what was logged, in order. Raises CheckpointError for a line that is no JSON."""
         if not self.metrics.exists():
             return []
-        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+        lines = self.metrics.read_text(encoding="utf-8").splitlines()
+        return [self._logged(number, line) for number, line in enumerate(lines, start=1)]
+
+    def _logged(self, number: int, line: str) -> dict[str, Any]:
+        try:
+            logged: dict[str, Any] = json.loads(line)
+        except ValueError:
+            raise CheckpointError(
+                f"{self.metrics}:{number}: is not what was written; remove that line, or bring back a copy"
+            ) from None
+        return logged
 
 
 def _is_empty_folder(entry: Path) -> bool:

@@ -17,10 +17,11 @@ METHODS = {
     "lora": ["quantization=null"],
     "full": ["quantization=null", "adapter=null", "training.learning_rate=1e-3"],
 }
-SAVES = 10
+STEPS, SAVE_STEPS = 20, 2
 WORDS = [
-    "training.max_steps=20", "training.save_steps=2", "training.num_train_epochs=99", "training.global_batch_size=4",
-    "training.logging_steps=3", "training.per_device_train_batch_size=2", "training.warmup_steps=2",
+    f"training.max_steps={STEPS}", f"training.save_steps={SAVE_STEPS}", "training.num_train_epochs=99",
+    "training.global_batch_size=4", "training.logging_steps=3", "training.per_device_train_batch_size=2",
+    "training.warmup_steps=2",
 ]  # fmt: skip
 
 
@@ -46,8 +47,8 @@ def undisturbed(fork_server, overrides_for, tmp_path_factory):
 def kill_once(job, run, chance, seconds, inside_a_save):
     """Kill a run at a random moment. Returns whether a save was under way."""
     if inside_a_save:
-        nth = chance.randrange(SAVES - 1)
-        while job.running() and len(seen(run)) <= nth:
+        step = chance.randrange(SAVE_STEPS, STEPS, SAVE_STEPS)
+        while job.running() and step not in run.checkpoint_steps():
             time.sleep(0.001)
         while job.running() and not saving(run):
             time.sleep(0.0005)
@@ -58,10 +59,6 @@ def kill_once(job, run, chance, seconds, inside_a_save):
     job.kill()
     job.wait()
     return under_way
-
-
-def seen(run):
-    return run.checkpoint_steps()[-1:] and range(run.checkpoint_steps()[-1] // 2)
 
 
 def saving(run):

@@ -9,6 +9,8 @@ import time
 import pytest
 
 from conftest import ROOT
+from eyas.run_directory import RunDirectory
+from eyas.sealing import faults
 from trials import assert_the_same
 
 RECIPE = ROOT / "recipes" / "smollm2_qlora_quickstart.yaml"
@@ -98,6 +100,35 @@ def test_a_run_that_is_told_to_leave_seals_its_step_and_goes_on_exactly(
     seed, fork_server, words, never_stopped, tmp_path
 ):
     assert check(fork_server, words, never_stopped, tmp_path, seed)
+
+
+def check_that_a_kill_after_it_tears_nothing(fork_server, words, never_stopped, run, seed):
+    """SIGTERM to all ranks, and SIGKILL up to five seconds later, as clusters do; most while a step is sealed."""
+    whole, ranks, a_step = never_stopped
+    chance = random.Random(seed)
+    job = fork_server.start([*words, f"run_directory={run}"], run.with_suffix(".log"), ranks=ranks)
+    wait_for(chance.randint(1, 14), job, run)
+    time.sleep(chance.uniform(0, 3 * a_step))
+    job.kill(signal.SIGTERM)
+    time.sleep(5 * chance.random() ** 4)
+    job.kill()
+    job.wait()
+
+    directory = RunDirectory(run)
+    assert [fault for step in directory.checkpoint_steps() for fault in faults(directory.checkpoint(step))] == []
+    check_that_it_goes_on(fork_server, words, run, whole, ranks)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_a_kill_soon_after_the_signal_tears_nothing(seed, fork_server, words, never_stopped, tmp_path):
+    check_that_a_kill_after_it_tears_nothing(fork_server, words, never_stopped, tmp_path / "run", seed)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("seed", range(100, 125))  # on one rank, and on two
+def test_a_kill_at_any_time_after_the_signal_tears_nothing(seed, fork_server, words, never_stopped, tmp_path):
+    check_that_a_kill_after_it_tears_nothing(fork_server, words, never_stopped, tmp_path / "run", seed)
 
 
 @pytest.mark.sweep

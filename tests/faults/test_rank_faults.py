@@ -204,22 +204,30 @@ def test_a_healthy_run_of_two_ranks_is_left_alone(never_hurt):
     assert not (never_hurt / ".heartbeats").exists() and not (never_hurt / "hang_report.txt").exists()
 
 
+@pytest.fixture
+def hurt(words, run, tmp_path, fork_server, never_hurt):
+    """Signal one of two ranks at a random moment. Returns the job, the rank, its process and the exit codes."""
+
+    def send(number, seed, after_step, leaves):
+        draw = random.Random(seed)
+        victim = draw.randrange(2)
+        job = fork_server.start(words, tmp_path / "log", ranks=2)
+        pid = pid_of(run, victim, after_step=after_step)
+        time.sleep(draw.uniform(0, 0.7) * seconds_of(never_hurt))
+        os.kill(pid, number)
+        sent = time.monotonic()
+        codes = job.wait(leaves)
+        print(f"{number.name} to rank {victim}: the job has left after {time.monotonic() - sent:.1f} s")
+        return job, victim, pid, codes
+
+    return send
+
+
 @pytest.mark.sweep
 @pytest.mark.parametrize("seed", range(50))
-def test_killed_at_any_time_the_job_leaves_and_goes_on_to_the_same_end(
-    seed, words, run, tmp_path, fork_server, never_hurt
-):
-    draw = random.Random(seed)
-    victim = draw.randrange(2)
-    job = fork_server.start(words, tmp_path / "log", ranks=2)
-    pid = pid_of(run, victim, after_step=0)
-    time.sleep(draw.uniform(0, 0.8) * seconds_of(never_hurt))
+def test_killed_at_any_time_the_job_leaves_and_goes_on_to_the_same_end(seed, words, run, fork_server, never_hurt, hurt):
+    job, victim, pid, codes = hurt(signal.SIGKILL, seed, after_step=0, leaves=LEAVES_A_KILL)
 
-    os.kill(pid, signal.SIGKILL)
-    killed = time.monotonic()
-    codes = job.wait(LEAVES_A_KILL)
-
-    print(f"rank {victim} killed: the job has left after {time.monotonic() - killed:.1f} s")
     assert codes[victim] == -signal.SIGKILL and codes[1 - victim] == 1
     assert f"[rank {1 - victim}] RankError: rank {victim} (pid {pid} on " in job.text()
     assert_the_same(resumed(fork_server, words, run), never_hurt)
@@ -228,19 +236,10 @@ def test_killed_at_any_time_the_job_leaves_and_goes_on_to_the_same_end(
 @pytest.mark.sweep
 @pytest.mark.parametrize("seed", range(20))
 def test_stopped_at_any_time_the_job_leaves_and_goes_on_to_the_same_end(
-    seed, words, run, tmp_path, fork_server, never_hurt
+    seed, words, run, fork_server, never_hurt, hurt
 ):
-    draw = random.Random(seed)
-    victim = draw.randrange(2)
-    job = fork_server.start(words, tmp_path / "log", ranks=2)
-    pid = pid_of(run, victim, after_step=1)
-    time.sleep(draw.uniform(0, 0.6) * seconds_of(never_hurt))
+    _, victim, pid, codes = hurt(signal.SIGSTOP, seed, after_step=1, leaves=LEAVES_A_HANG)
 
-    os.kill(pid, signal.SIGSTOP)
-    stopped = time.monotonic()
-    codes = job.wait(LEAVES_A_HANG)
-
-    print(f"rank {victim} stopped: the job has left after {time.monotonic() - stopped:.1f} s")
     assert 0 not in codes
     verdict, stacks = hang_report(run)
     assert f"rank {victim} (pid {pid} on " in verdict and "is stopped (SIGSTOP)" in verdict
