@@ -29,7 +29,7 @@ def test_every_path_of_a_run_lies_in_its_folder_and_no_two_are_one(run):
 
 
 def test_a_folder_has_one_training_at_a_time(run):
-    with run.locked(), pytest.raises(CheckpointError, match="another process trains here now"), run.locked():
+    with run.locked(), pytest.raises(CheckpointError, match="another process works here now"), run.locked():
         pass
 
     with run.locked():

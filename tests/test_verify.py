@@ -112,7 +112,7 @@ def test_what_an_unfinished_run_still_writes_is_not_judged(run):
 
 
 def test_what_was_put_aside_or_not_finished_is_named_and_not_judged(run):
-    aside = [run.checkpoints / "broken-checkpoint-9", run.staging / "checkpoint-7", run.path / ".merging-abc"]
+    aside = [run.checkpoints / "broken-checkpoint-9", run.staging / "checkpoint-7", run.merging]
     for folder in aside:
         folder.mkdir(parents=True)
 

@@ -70,7 +70,7 @@ class RunDirectory:
 
     @property
     def lock_file(self) -> Path:
-        """Held by the process that trains here."""
+        """Held by the process that trains or merges here."""
         return self.path / ".lock"
 
     @property
@@ -100,6 +100,11 @@ class RunDirectory:
     @property
     def merged(self) -> Path:
         return self.path / "merged"
+
+    @property
+    def merging(self) -> Path:
+        """Where a merge builds what is then sealed and renamed."""
+        return self.path / ".merging"
 
     @property
     def parity(self) -> Path:
@@ -134,7 +139,7 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep every other process from training here; the lock goes with the process, however it ends.
+        """Keep every other process from training or merging here; the lock goes with the process, however it ends.
 
         Raises CheckpointError at once where another process holds it.
         """
@@ -145,7 +150,7 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except Timeout:
-            raise CheckpointError(f"{self.path}: another process trains here now; wait for it or stop it") from None
+            raise CheckpointError(f"{self.path}: another process works here now; wait for it or stop it") from None
         except OSError as error:
             raise CheckpointError(
                 f"{self.path}: cannot be written: {error.strerror}; name another run_directory=…"

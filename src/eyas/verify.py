@@ -66,7 +66,11 @@ def what_resume_would_do(run: RunDirectory, verdicts: Verdicts) -> str:
 
 def left_aside(run: RunDirectory) -> list[Path]:
     """Return what was put aside or never finished, and is no part of any verdict."""
-    aside = [*run.checkpoints.glob("broken-*"), *run.checkpoints.glob(".[rd]*-*"), *run.path.glob(".merging-*")]
+    aside = [
+        *run.checkpoints.glob("broken-*"),
+        *run.checkpoints.glob(".[rd]*-*"),
+        *([run.merging] if run.merging.exists() else []),
+    ]
     return sorted([*aside, *run.unfinished()])
 
 

@@ -32,7 +32,7 @@ def refused(run, capsys, **options):
         merge_verb(run.path, **options)
     assert left.value.code == 1
     assert not run.merged.exists() and not run.parity.exists()
-    assert not list(run.path.glob(".merging-*"))
+    assert not run.merging.exists()
     return capsys.readouterr().err
 
 
@@ -69,6 +69,15 @@ def test_merging_a_4bit_adapter_into_the_published_base_is_reported_and_refused(
     kl = float(message.partition("KL ")[2].split()[0])
     assert kl > 1e-3
     assert "before the cast, the merged model is not what was trained" in message and "Nothing was written" in message
+
+
+def test_what_a_killed_merge_left_is_no_part_of_the_next_and_goes(falcon_run):
+    (falcon_run.merging / "merged").mkdir(parents=True)
+    (falcon_run.merging / "merged" / "model-00002.safetensors").write_bytes(b"half")
+
+    merge_verb(falcon_run.path)
+
+    assert not falcon_run.merging.exists() and faults(falcon_run.merged) == []
 
 
 def test_the_same_run_merges_into_the_base_it_was_trained_on(sensitive_run):

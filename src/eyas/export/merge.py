@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,7 +60,7 @@ def merge(
     merged = trained.merge_and_unload(safe_merge=True) if recipe.adapter else trained
     found = {"before the cast": compare(reference, predictions(merged, probes))}
     say(f"merged in float32: {found['before the cast']}")
-    with _staging(run.path) as (staging, recorded):
+    with _staging(run) as (staging, recorded):
         merged.to(torch_dtype(recipe.export.dtype)).save_pretrained(staging)
         tokenizer.save_pretrained(staging)
         del merged, trained
@@ -121,13 +120,15 @@ def _in_a_fresh_process(model_folder: Path, auto_model: str, recorded: Path) -> 
 
 
 @contextmanager
-def _staging(beside: Path) -> Iterator[tuple[Path, Path]]:
-    """Give a folder to build in and one for recorded probes; whatever is left of either goes at the end."""
-    whole = Path(tempfile.mkdtemp(prefix=".merging-", dir=beside))
-    try:
-        yield whole / "merged", whole / "recorded"
-    finally:
-        shutil.rmtree(whole, ignore_errors=True)
+def _staging(run: RunDirectory) -> Iterator[tuple[Path, Path]]:
+    """Give a folder to build in and one for recorded probes; what is left of either goes, also of a merge cut short."""
+    with run.locked():
+        shutil.rmtree(run.merging, ignore_errors=True)
+        run.merging.mkdir()
+        try:
+            yield run.merging / "merged", run.merging / "recorded"
+        finally:
+            shutil.rmtree(run.merging, ignore_errors=True)
 
 
 def _base_in_words(recipe: Recipe) -> str:
