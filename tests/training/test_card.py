@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 import pytest
+from accelerate.data_loader import BatchSamplerShard
+from torch.utils.data import BatchSampler
 
 from conftest import ROOT
 from eyas.distributed.topology import Topology
@@ -42,3 +44,16 @@ def test_each_thing_that_runs_otherwise_is_refused_by_name(change, message):
 def test_the_card_says_how_the_global_batch_is_made():
     assert "global batch  16 = 4 micro × 2 accumulated × 2 ranks; 24 rows" in AS_ASKED.text()
     assert "weights 4-bit nf4, the rest bfloat16; computing in bfloat16 autocast; training float32" in AS_ASKED.text()
+
+
+@pytest.mark.parametrize("rows", [17, 21, 24, 3])
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_the_rows_that_accelerate_takes_again_are_counted(rows, ranks):
+    batches = BatchSampler(range(rows), batch_size=4, drop_last=False)
+    taken = [row for rank in range(ranks) for batch in BatchSamplerShard(batches, ranks, rank) for row in batch]
+
+    card = replace(AS_ASKED, rows=rows, topology=Topology(ranks, "ddp"))
+
+    assert card.taken_again == len(taken) - rows
+    assert (f"{rows} rows, and the first {card.taken_again} again" in card.text()) == (card.taken_again > 0)
+    assert replace(card, topology=Topology(1, "single")).taken_again == 0

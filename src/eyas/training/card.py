@@ -35,6 +35,12 @@ class Card:
         """Rows per optimizer step over all ranks."""
         return self.micro_batch * self.accumulation * self.topology.processes
 
+    @property
+    def taken_again(self) -> int:
+        """How many rows accelerate takes again at the end of an epoch, so that all ranks get a full batch."""
+        each_takes = self.micro_batch * self.topology.processes
+        return -(self.rows or 0) % each_takes if self.topology.processes > 1 else 0
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for the manifest."""
         return {**asdict(self), "global_batch": self.global_batch}
@@ -60,7 +66,8 @@ class Card:
     def _epoch(self) -> str:
         if self.rows is None:
             return "streamed rows"
-        return f"{self.rows:,} {'packed sequences' if self.packed else 'rows'}"
+        epoch = f"{self.rows:,} {'packed sequences' if self.packed else 'rows'}"
+        return f"{epoch}, and the first {self.taken_again} again to fill the last batch" if self.taken_again else epoch
 
 
 def card_of(recipe: Recipe, trainer: Any) -> Card:
