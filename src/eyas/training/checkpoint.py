@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 from eyas.distributed.gather import all_or_none, from_rank_zero, gather_objects
 from eyas.distributed.topology import rank, world_size
 from eyas.errors import CheckpointError
+from eyas.files import in_units
 from eyas.run_directory import RunDirectory
-from eyas.sealing import faults, files_in, listed, looks_whole, put_in_place, write_seal
+from eyas.sealing import faults, files_in, listed, looks_whole, put_in_place, sealed_bytes, write_seal
 from eyas.training.callbacks import say
 from eyas.training.loop_state import Stateful, restore_loop_state, save_loop_state
 
@@ -77,12 +79,15 @@ def seal_each_save(
                     _train_no_further(trainer, control)
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            staged = run.staging / run.checkpoint(state.global_step).name
+            began, final = time.monotonic(), run.checkpoint(state.global_step)
+            staged = run.staging / final.name
             save_loop_state(trainer, staged, ours)
-            _seal_together(staged, run.checkpoint(state.global_step), state.global_step)
+            _seal_together(staged, final, state.global_step)
             _name_the_best(state, run)
             if rank() == 0:
                 rotate(run, keep, state.best_global_step)
+                seconds = time.monotonic() - began
+                logger.info("%s: %s sealed in %.2f s", final.name, in_units(sealed_bytes(final)), seconds)
 
     if rank() == 0:
         _clear_unfinished(run)
