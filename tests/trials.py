@@ -82,4 +82,5 @@ class ForkServer:
 
 def assert_the_same(found, wanted):
     """Compare two runs, bit by bit."""
-    assert first_difference(RunDirectory(found), RunDirectory(wanted)) is None
+    difference = first_difference(RunDirectory(found), RunDirectory(wanted))
+    assert difference is None, difference.what

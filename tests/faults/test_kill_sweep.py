@@ -8,7 +8,7 @@ import pytest
 
 from conftest import ROOT
 from eyas.run_directory import RunDirectory
-from eyas.sealing import faults
+from eyas.sealing import SEAL, faults
 from trials import assert_the_same
 
 RECIPE = ROOT / "recipes" / "smollm2_qlora_quickstart.yaml"
@@ -62,7 +62,9 @@ def kill_once(job, run, chance, seconds, inside_a_save):
 
 
 def saving(run):
-    return list(run.staging.glob("checkpoint-*"))
+    """Checkpoints under way; without the seal they have their name from the beginning."""
+    named = [run.checkpoint(step) for step in run.checkpoint_steps()]
+    return [*run.staging.glob("checkpoint-*"), *(folder for folder in named if not (folder / SEAL).exists())]
 
 
 def trial(seed, fork_server, undisturbed, tmp_path, script="launch/train.py"):
@@ -110,4 +112,4 @@ def test_without_the_seal_the_same_kills_do_harm(fork_server, undisturbed, tmp_p
             harmed += 1
 
     print(f"harmed without the seal: {harmed} of 30")
-    assert harmed >= 3
+    assert 3 <= harmed <= 20  # a third of the kills is outside saves and does none

@@ -83,8 +83,8 @@ def card_of(recipe: Recipe, trainer: Any) -> Card:
         mixed_precision=str(trainer.accelerator.mixed_precision),
         attention=str(getattr(model.config, "_attn_implementation", "unknown")),
         quantized_layers=len(quantized),
-        trainable=sum(_size(p) for p in trained),
-        total=sum(_size(p) for p in model.parameters()),
+        trainable=sum(weights_in(p) for p in trained),
+        total=sum(weights_in(p) for p in model.parameters()),
         trainable_dtypes=sorted({str(p.dtype).removeprefix("torch.") for p in trained}),
         micro_batch=trainer.args.per_device_train_batch_size,
         accumulation=trainer.args.gradient_accumulation_steps,
@@ -112,7 +112,7 @@ def refuse_what_was_not_asked(card: Card, asked: Topology, recipe: Recipe) -> No
         raise PreflightError("what would run is not what was asked:\n  " + "\n  ".join(found))
 
 
-def _size(parameter: Any) -> int:
+def weights_in(parameter: Any) -> int:
     """Return how many weights a parameter stands for: ZeRO-3 holds them elsewhere, 4-bit storage holds two a byte."""
     if hasattr(parameter, "ds_numel"):
         return int(parameter.ds_numel)
