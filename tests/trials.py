@@ -2,17 +2,27 @@
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from conftest import ROOT
 from eyas.launchers.bitwise import first_difference
 from eyas.run_directory import RunDirectory
+
+
+def free_port():
+    """Return a port that nothing listens on, below those that the system gives to connections in the meantime."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 @dataclass
@@ -57,9 +67,7 @@ class ForkServer:
         self.process.stdout.readline()  # its imports are done
 
     def start(self, words, log, ranks=1, script="launch/train.py", **environment):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        pids = []
+        port, pids = free_port(), []
         for rank in range(ranks):
             many = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks,
                     "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} if ranks > 1 else {}  # fmt: skip
