@@ -60,6 +60,14 @@ def pid_of(run, rank, after_step=12):
     raise AssertionError(f"rank {rank} has not come to step {after_step}")
 
 
+def wait_for_line(run, number):
+    """Wait until a run has logged so many steps."""
+    deadline, metrics = time.monotonic() + 100, run / "metrics.jsonl"
+    while not metrics.exists() or metrics.read_text().count("\n") < number:
+        assert time.monotonic() < deadline, f"{run} has not logged step {number}"
+        time.sleep(0.002)
+
+
 def status(run):
     return json.loads((run / "manifest.json").read_text())["status"]
 
@@ -212,8 +220,9 @@ def hurt(words, run, tmp_path, fork_server, never_hurt):
         draw = random.Random(seed)
         victim = draw.randrange(2)
         job = fork_server.start(words, tmp_path / "log", ranks=2)
-        pid = pid_of(run, victim, after_step=after_step)
-        time.sleep(draw.uniform(0, 0.7) * seconds_of(never_hurt))
+        pid = pid_of(run, victim, after_step=0)
+        wait_for_line(run, draw.randint(after_step, STEPS - 15))
+        time.sleep(draw.uniform(0, 5) * seconds_of(never_hurt) / STEPS)
         os.kill(pid, number)
         sent = time.monotonic()
         codes = job.wait(leaves)
