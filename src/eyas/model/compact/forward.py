@@ -2,23 +2,32 @@
 
 import functools
 import types
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 
 from eyas.model.compact import attention
 from eyas.model.compact.layout import Layout, documents_of_positions, documents_of_rows, layout_of
+from eyas.model.compact.mask import fits, mask_of
 
 IGNORED = -100
 
 
-def compact(model: Any, share_beginnings: bool) -> None:
+Way = Literal["attention", "mask"]
+"""How a model is told who reads whom."""
+
+
+def compact(model: Any, way: Way, share_beginnings: bool) -> Callable[[], None]:
     """Let a model that is given labels compute no padding, no common beginning twice and no score without a label.
 
     It is for TRL's fused head (1.16), whose loss is a sum over the positions that it is given; loss and gradients stay
-    what they were, whatever the collator puts into a batch. Other calls, such as generation, pass as they are.
+    what they were, whatever the collator puts into a batch. Other calls, such as generation, pass as they are. Returns
+    what takes it off again.
     """
-    original = model.forward
+    original, implementation = model.forward, model.config._attn_implementation
+    if way == "attention":
+        attention.install(model)
 
     @functools.wraps(type(model).forward)
     def forward(self: Any, *args: Any, fused_lm_head: bool = False, labels: Any = None, **kwargs: Any) -> Any:
@@ -30,6 +39,9 @@ def compact(model: Any, share_beginnings: bool) -> None:
         )
         next_labels = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)  # [rows, length]
         layout = layout_of_batch(input_ids, mask, position_ids, next_labels, share_beginnings)
+        if way == "mask" and not fits(layout, self.dtype):
+            given = {"input_ids": input_ids, "attention_mask": mask, "position_ids": position_ids}
+            return original(*args, fused_lm_head=True, labels=labels, **given, **kwargs)
         kept = layout.kept.to(input_ids.device)
         targets = next_labels.flatten()[kept]  # [tokens]
         supervised = targets != IGNORED
@@ -38,7 +50,8 @@ def compact(model: Any, share_beginnings: bool) -> None:
             output.last_hidden_state = output.last_hidden_state[:, supervised]  # [1, supervised, hidden]
             return output
 
-        attention.Current.layout = layout
+        attention.Current.layout = layout if way == "attention" else None
+        rule = {} if way == "attention" else {"attention_mask": mask_of(layout, self.dtype, input_ids.device)}
         hook = self.base_model.register_forward_hook(keep_supervised)
         try:
             return original(
@@ -47,12 +60,19 @@ def compact(model: Any, share_beginnings: bool) -> None:
                 position_ids=layout.position_ids.to(input_ids.device),
                 shift_labels=targets[supervised][None],
                 fused_lm_head=True,
+                **rule,
                 **kwargs,
             )
         finally:
             hook.remove()
 
+    def take_off() -> None:
+        attention.Current.layout = None
+        model.forward = original
+        model.set_attn_implementation(implementation)
+
     model.forward = types.MethodType(forward, model)
+    return take_off
 
 
 def layout_of_batch(input_ids: Any, mask: Any, position_ids: Any, next_labels: Any, share_beginnings: bool) -> Layout:
