@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests beside each other, one thread each: most of their time is one core's.
+BESIDE := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .PHONY: help quickstart test test-fast test-all check docs clean
 help:
@@ -44,10 +46,11 @@ check: .venv/.dev
 	$(BIN)/pytest tests/test_layers.py tests/test_import_cost.py
 
 test-fast: .venv/.dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 -m "not slow and not sweep and not real and not gpu"
+	$(BESIDE) -m "not slow and not sweep and not real and not gpu"
 
 test: check
-	$(BIN)/pytest -m "not sweep and not gpu"
+	$(BESIDE) -m "not alone and not sweep and not gpu"
+	$(BIN)/pytest -m "alone and not sweep and not gpu"
 
 test-all: check
 	$(BIN)/pytest

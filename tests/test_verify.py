@@ -187,6 +187,7 @@ def test_a_trained_run_is_whole_and_each_of_its_files_counts(trained):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_gigabyte_is_verified_in_less_than_ten_seconds(tmp_path):
     staged = tmp_path / "staged"
     staged.mkdir()

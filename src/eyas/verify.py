@@ -69,7 +69,7 @@ def left_aside(run: RunDirectory) -> list[Path]:
     aside = [
         *run.checkpoints.glob("broken-*"),
         *run.checkpoints.glob(".[rd]*-*"),
-        *([run.merging] if run.merging.exists() else []),
+        *run.path.glob(run.merging.name),
     ]
     return sorted([*aside, *run.unfinished()])
 

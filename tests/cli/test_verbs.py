@@ -107,6 +107,17 @@ def test_rows_that_changed_since_training_are_refused(finished):
     assert found.exit_code == 1 and f"began with other rows; changed since: {path}. Bring back" in found.output
 
 
+@pytest.mark.parametrize("verb", [("evaluate",), ("generate", "--prompt", "the hill")])
+def test_a_run_whose_start_failed_is_told_so(verb, finished):
+    entries = finished.read_manifest()
+    del entries["digests"]
+    finished.manifest.write_text(json.dumps(entries))
+
+    found = eyas(verb[0], finished.path, *verb[1:])
+
+    assert found.exit_code == 1 and "no training began here" in found.output
+
+
 @pytest.mark.parametrize("verb", ["evaluate", "generate"])
 def test_an_adapter_that_is_not_what_was_saved_is_not_used(verb, finished):
     file = finished.adapter / "adapter_config.json"

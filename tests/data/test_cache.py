@@ -206,6 +206,7 @@ print(splits.digests["train"], time.perf_counter() - began)
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_two_processes_at_once_prepare_once_and_a_second_start_of_fifty_thousand_rows_takes_seconds(models, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     rows = ({"text": f"{row}: the falcon flew over a green hill " * 4} for row in range(50_000))

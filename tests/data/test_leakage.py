@@ -174,6 +174,7 @@ def test_near_rows_need_the_extra(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_hundred_thousand_rows_take_less_than_a_minute(writer):
     train, evaluation = writer.rows(100_000), writer.rows(10_000)
     exact = writer.plant(str, train, evaluation, range(0, 10_000, 100))

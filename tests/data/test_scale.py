@@ -18,6 +18,7 @@ WORDS = stand_ins.WORDS
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_of_a_hundred_thousand_chats_each_planted_overlap_is_found_and_all_are_counted_in_a_minute(models, tmp_path):
     generator = random.Random(0)
 

@@ -16,6 +16,7 @@ from trials import assert_the_same
 RECIPE = ROOT / "recipes" / "smollm2_qlora_quickstart.yaml"
 LEAVES = 75
 SECONDS = 30
+pytestmark = pytest.mark.alone
 
 
 @pytest.fixture(scope="module")

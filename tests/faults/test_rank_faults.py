@@ -22,6 +22,7 @@ LIMITS = {"set_up_seconds": 60, "step_seconds": 3, "save_seconds": 5}
 LEAVES_A_KILL = 15
 LEAVES_A_HANG = LIMITS["save_seconds"] + 10
 STEPS = 100
+pytestmark = pytest.mark.alone
 
 
 @pytest.fixture(scope="module")

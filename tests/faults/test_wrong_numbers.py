@@ -134,6 +134,7 @@ def test_ranks_that_resume_in_the_second_pass_tell_the_rows_of_that_pass(told):
         assert ranks[0]["kept"] == [7]
 
 
+@pytest.mark.alone
 def test_a_rank_that_runs_out_of_memory_says_so_and_takes_the_other_with_it(told, tmp_path):
     started = time.monotonic()
     trials = [{"kind": "memory", "ranks": [1], "step": 3, "words": [*SHAPES["packed"], "training.logging_steps=1"]}]

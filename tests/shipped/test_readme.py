@@ -74,6 +74,7 @@ def test_the_table_of_trainable_parameters_is_what_its_command_prints():
 
 @pytest.mark.real
 @pytest.mark.slow
+@pytest.mark.alone
 def test_each_command_of_the_readme_runs_in_order(checkout):
     for command in COMMANDS:
         if command == "make test":  # what runs this test; the line above holds it against .ci/run
@@ -103,6 +104,7 @@ def test_each_command_of_the_readme_runs_in_order(checkout):
 
 @pytest.mark.real
 @pytest.mark.slow
+@pytest.mark.alone
 def test_the_real_4bit_adapter_is_refused_on_the_published_base_and_merges_in_float16_on_its_own(checkout):
     """Needs the quickstart's run, so it comes after the commands of the README."""
     folder = checkout / "runs" / "smollm2_qlora_quickstart"

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from eyas.errors import DataError
+from eyas.errors import CheckpointError, DataError
 from eyas.recipe import Recipe, load_recipe
 from eyas.run_directory import RunDirectory
 
@@ -46,6 +46,9 @@ def open_run(folder: Path, overrides: Sequence[str] = ()) -> OpenRun:
     directory = RunDirectory(folder)
     directory.read_recipe()
     recipe = load_recipe(directory.recipe, overrides)
+    began_with = directory.read_manifest().get("digests")
+    if began_with is None:
+        raise CheckpointError(f"{folder}: no training began here ({directory.manifest.name} records no rows); train it")
 
     from eyas.data.prepare import prepare
     from eyas.data.writing import Reach
@@ -56,7 +59,7 @@ def open_run(folder: Path, overrides: Sequence[str] = ()) -> OpenRun:
     task = TASKS[recipe.task]
     tokenizer = load_tokenizer(recipe.model)
     splits = prepare(recipe, tokenizer, task.rows, Reach(*reach_of(load_config(recipe.model))))
-    changed = splits.changes_since(directory.read_manifest()["digests"])
+    changed = splits.changes_since(began_with)
     if changed:
         raise DataError(
             f"{folder}: began with other rows; changed since: {', '.join(changed)}. Bring back what was there, or "
