@@ -83,6 +83,31 @@ def test_rows_padded_on_the_left_are_read_from_their_first_token():
     assert loss_and_gradients(model, left)[0] == pytest.approx(loss, rel=1e-5)
 
 
+@pytest.mark.parametrize("family", ["llama", "falcon alibi", "bloom", "mpt"])
+def test_where_batches_stay_padded_only_learnt_positions_are_scored(family):
+    model, given = fused(family), batch()
+    given["labels"][3] = -100  # a row without any label
+    loss, gradients, _ = loss_and_gradients(model, given)
+
+    compact(model, "scores", False)
+    found, its_gradients, outputs = loss_and_gradients(model, given)
+
+    assert outputs.log_probs.shape == (1, int((given["labels"][:, 1:] != -100).sum()))
+    assert found == pytest.approx(loss, rel=1e-6)
+    assert torch.allclose(its_gradients, gradients, atol=1e-6 * float(gradients.abs().max()))
+
+
+@pytest.mark.parametrize("way", ["attention", "scores"])
+def test_a_batch_without_any_label_gives_a_differentiable_zero(way):
+    model, given = fused("llama"), batch()
+    given["labels"] = torch.full_like(given["labels"], -100)
+    compact(model, way, way == "attention")
+
+    loss, gradients, _ = loss_and_gradients(model, given)
+
+    assert loss == 0 and not gradients.any()
+
+
 @pytest.mark.parametrize("family", sorted(NOT))
 def test_a_family_that_does_not_compute_the_same_is_left_as_it_is(family):
     model = fused(family)
@@ -152,9 +177,12 @@ def test_generation_and_plain_calls_pass_as_they_are():
 
 
 def test_a_mask_that_would_be_too_large_leaves_the_batch_padded(monkeypatch):
-    model = fused("falcon 7b")
-    before = model(**batch(), fused_lm_head=True).log_probs
+    model, seen = fused("falcon 7b"), []
+    before, _, _ = loss_and_gradients(model, batch())
     compact(model, "mask", True)
     monkeypatch.setattr("eyas.model.compact.mask.LARGEST", 100)
+    model.base_model.register_forward_pre_hook(lambda *call: seen.append(call[2]["input_ids"].shape), with_kwargs=True)
 
-    assert torch.equal(model(**batch(), fused_lm_head=True).log_probs, before)
+    found, _, _ = loss_and_gradients(model, batch())
+
+    assert found == pytest.approx(before, rel=1e-6) and seen == [batch()["input_ids"].shape]

@@ -6,19 +6,20 @@ from eyas.recipe.section import Section
 
 
 class Speed(Section):
-    """Ways to compute less, and to compute it at once. Each is on wherever it is known to be exact, and said."""
+    """Ways to compute less, and to compute it at once. What is done, and what is not and why, is said at the start.
 
-    compact_batches: bool = Field(
-        True,
-        description="Compute no padding and no score that no loss asks for (sft). Proven at the start on the model.",
+    Left out, each is done where the model that trains proves it exact at the start, and where it has been measured to
+    pay. With `true` a run that cannot do it is refused; `false` leaves it.
+    """
+
+    compact_batches: bool | None = Field(None, description="Compute no padding, and no score that no loss asks for.")
+    shared_beginnings: bool | None = Field(
+        None, description="Compute once what several rows of a batch begin with, such as an instruction (sft)."
     )
-    shared_beginnings: bool = Field(
-        True, description="Compute only once what several rows of a batch begin with, an instruction say (sft)."
-    )
-    fused_lora: bool = Field(True, description="A layer and its LoRA in one step of autograd.")
+    fused_lora: bool | None = Field(None, description="Compute a layer and its LoRA in one step of autograd.")
     dequantized_gib: float | None = Field(
         None,
         ge=0,
-        description="Memory in which 4-bit weights are also kept in full precision; on a CPU half of what is free when "
-        "left out, on a GPU none.",
+        description="Memory for each rank in which 4-bit weights are kept in full precision as well; left out, the "
+        "ranks share half of what is free on a CPU, and take none on a GPU.",
     )

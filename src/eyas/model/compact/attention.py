@@ -44,6 +44,8 @@ def attention(
         return sdpa_attention_forward(  # type: ignore[no-any-return]
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
+    if Current.layout.padded is not None:
+        return _within_documents(query, key, value, Current.layout, dropout, scaling), None
     window = kwargs.get("sliding_window")
     found, start = [], 0
     for group in Current.layout.groups:
@@ -52,6 +54,15 @@ def attention(
         found.append(_attend(q, k, v, group, dropout, scaling, window))
         start += group.tokens
     return torch.cat(found, dim=1).transpose(0, 1).unsqueeze(0), None
+
+
+def _within_documents(q: Any, k: Any, v: Any, layout: Layout, dropout: float, scaling: float | None) -> Any:
+    """Return [1, tokens, heads, head size] where each token reads all of its document, as encoders do."""
+    places, filled = _places(tuple(group.tokens for group in layout.groups), 0, q.device)  # [documents, longest]
+    q, k, v = (each[0][:, places].transpose(0, 1) for each in (q, k, v))  # [documents, heads, longest, head size]
+    readable = filled[:, None, None]
+    found = scaled_dot_product_attention(q, k, v, attn_mask=readable, dropout_p=dropout, scale=scaling)
+    return found.transpose(1, 2)[filled][None]
 
 
 def _attend(q: Any, k: Any, v: Any, group: Group, dropout: float, scaling: float | None, window: int | None) -> Any:

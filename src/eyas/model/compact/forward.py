@@ -13,9 +13,8 @@ from eyas.model.compact.mask import fits, mask_of
 
 IGNORED = -100
 
-
-Way = Literal["attention", "mask"]
-"""How a model is told who reads whom."""
+Way = Literal["attention", "mask", "scores"]
+"""How a model is told who reads whom; with `scores` its batches stay padded, and only the output head is spared."""
 
 
 def compact(model: Any, way: Way, share_beginnings: bool) -> Callable[[], None]:
@@ -31,38 +30,21 @@ def compact(model: Any, way: Way, share_beginnings: bool) -> Callable[[], None]:
 
     @functools.wraps(type(model).forward)
     def forward(self: Any, *args: Any, fused_lm_head: bool = False, labels: Any = None, **kwargs: Any) -> Any:
+        attention.Current.layout = None
         if not fused_lm_head or labels is None:
-            attention.Current.layout = None
             return original(*args, fused_lm_head=fused_lm_head, labels=labels, **kwargs)
-        input_ids, mask, position_ids = (
-            kwargs.pop(name, None) for name in ("input_ids", "attention_mask", "position_ids")
-        )
-        next_labels = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)  # [rows, length]
-        layout = layout_of_batch(input_ids, mask, position_ids, next_labels, share_beginnings)
-        if way == "mask" and not fits(layout, self.dtype):
-            given = {"input_ids": input_ids, "attention_mask": mask, "position_ids": position_ids}
-            return original(*args, fused_lm_head=True, labels=labels, **given, **kwargs)
-        kept = layout.kept.to(input_ids.device)
-        targets = next_labels.flatten()[kept]  # [tokens]
+        targets = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)  # [rows, length]
+        if way != "scores":
+            kwargs, targets = _compacted(self, way, share_beginnings, kwargs, targets)
         supervised = targets != IGNORED
 
         def keep_supervised(_module: Any, _inputs: Any, output: Any) -> Any:
-            output.last_hidden_state = output.last_hidden_state[:, supervised]  # [1, supervised, hidden]
+            output.last_hidden_state = output.last_hidden_state[supervised][None]  # [1, supervised, hidden]
             return output
 
-        attention.Current.layout = layout if way == "attention" else None
-        rule = {} if way == "attention" else {"attention_mask": mask_of(layout, self.dtype, input_ids.device)}
         hook = self.base_model.register_forward_hook(keep_supervised)
         try:
-            return original(
-                *args,
-                input_ids=input_ids.flatten()[kept][None],
-                position_ids=layout.position_ids.to(input_ids.device),
-                shift_labels=targets[supervised][None],
-                fused_lm_head=True,
-                **rule,
-                **kwargs,
-            )
+            return original(*args, shift_labels=targets[supervised][None], fused_lm_head=True, **kwargs)
         finally:
             hook.remove()
 
@@ -75,7 +57,27 @@ def compact(model: Any, way: Way, share_beginnings: bool) -> Callable[[], None]:
     return take_off
 
 
-def layout_of_batch(input_ids: Any, mask: Any, position_ids: Any, next_labels: Any, share_beginnings: bool) -> Layout:
+def _compacted(
+    model: Any, way: Way, share_beginnings: bool, given: dict[str, Any], targets: Any
+) -> tuple[dict[str, Any], Any]:
+    """Return what a forward pass is given and its targets [1, tokens]; as they were where a mask would be too large."""
+    ids, mask, positions = (given.get(name) for name in ("input_ids", "attention_mask", "position_ids"))
+    assert ids is not None  # TRL gives all by name
+    layout = layout_of_batch(ids, mask, positions, targets, share_beginnings)
+    if way == "mask" and not fits(layout, model.dtype):
+        return given, targets
+    kept = layout.kept.to(ids.device)
+    if way == "attention":
+        attention.Current.layout = layout
+    tokens = {
+        "input_ids": ids.flatten()[kept][None],
+        "position_ids": layout.position_ids.to(ids.device),
+        "attention_mask": mask_of(layout, model.dtype, ids.device) if way == "mask" else None,
+    }
+    return given | tokens, targets.flatten()[kept][None]
+
+
+def layout_of_batch(input_ids: Any, mask: Any, position_ids: Any, targets: Any, share_beginnings: bool) -> Layout:
     """Return the layout of a batch [rows, length] of padded rows, or of flat ones whose positions begin again."""
     documents = (
         documents_of_rows(torch.ones_like(input_ids) if mask is None else mask)
@@ -83,7 +85,7 @@ def layout_of_batch(input_ids: Any, mask: Any, position_ids: Any, next_labels: A
         else documents_of_positions(position_ids)
     )
     documents = [document for document in documents if document]
-    asked = (next_labels != IGNORED).flatten().tolist()
+    asked = (targets != IGNORED).flatten().tolist()
     shareable = [_unasked(document, asked) if share_beginnings else 0 for document in documents]
     return layout_of(documents, input_ids.flatten().tolist(), shareable)
 

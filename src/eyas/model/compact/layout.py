@@ -36,6 +36,8 @@ class Layout:
     """[tokens]: where each token stands in the batch, its rows end to end."""
     position_ids: Any
     """[1, tokens]: the place of each token in its document."""
+    padded: tuple[int, int] | None = None
+    """Rows and length of an encoder's batch, whose tokens read all of their document and go back to their rows."""
 
     @property
     def tokens(self) -> int:
