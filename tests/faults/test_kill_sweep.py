@@ -88,7 +88,7 @@ def trial(seed, fork_server, undisturbed, tmp_path, script="launch/train.py"):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(18))
+@pytest.mark.parametrize("seed", range(20))
 def test_a_killed_run_goes_on_as_if_nothing_had_been(seed, fork_server, undisturbed, tmp_path):
     assert trial(seed, fork_server, undisturbed, tmp_path)[1] == []
 
