@@ -38,6 +38,12 @@ ALLOCATOR = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296"
     ":glibc.malloc.trim_threshold=4294967296"
 }
+INSTRUCTION = (
+    "You label sentences for a newsroom. Read the sentence, decide where it was written and which feeling its author "
+    'shows, and answer with one line of JSON and nothing else: {"source": "movie|tweet|product|news", "sentiment": '
+    '"negative|neutral|positive"}'
+)
+"""63 tokens of a row's 104, of which 15 are learnt: the shape of a job that labels, extracts or routes."""
 ALL_LINEAR = "[q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj]"
 SFT = ("smollm2_qlora_quickstart", f"adapter.target_modules={ALL_LINEAR}", "training.learning_rate=2e-4")
 
@@ -85,9 +91,9 @@ def job_of(question: Question, steps: int, folder: Path) -> tuple[dict[str, Any]
     batch = bare.training.per_device_train_batch_size
     lines = (ROOT / bare.data.train.path).read_text(encoding="utf-8").splitlines()[: steps * batch]
     rows = [json.loads(line) for line in lines]
-    if question.own_prefix:
-        for number, row in enumerate(rows):
-            row["messages"][0]["content"] = f"{number}. {row['messages'][0]['content']}"
+    for number, row in enumerate(rows):
+        if "messages" in row:
+            row["messages"][0]["content"] = f"{number}. {INSTRUCTION}" if question.own_prefix else INSTRUCTION
     file = folder / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     words = [

@@ -165,6 +165,21 @@ def test_a_lever_changes_no_number_of_a_classifier(name, lever, overrides_for, m
     assert_the_same_training(found, plain)
 
 
+@pytest.mark.slow
+def test_two_ranks_have_the_same_losses_with_and_without(rows, family_folder, fork_server, tmp_path):
+    words = [SFT, *words_for("llama", rows, family_folder, tmp_path)]
+    curves = []
+    for name, speed in (("on", ALL), ("off", {"compact_batches": False, "fused_lora": False})):
+        settings = [f"speed.{key}={json.dumps(value)}" for key, value in speed.items()]
+        run = tmp_path / name
+        codes, text = fork_server.run([*words, *settings, f"run_directory={run}"], tmp_path / f"{name}.log", ranks=2)
+        assert codes == [0, 0], text[-3000:]
+        lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+        curves.append([line["loss"] for line in lines if "loss" in line])
+
+    assert len(curves[0]) == 3 and curves[0] == pytest.approx(curves[1], rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
