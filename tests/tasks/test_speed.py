@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 import families
 import stand_ins
 from conftest import ROOT
-from eyas.errors import PreflightError, RecipeError
+from eyas.errors import PreflightError
 from eyas.recipe import load_recipe
 from eyas.run_directory import RunDirectory
 from eyas.training.run import train
@@ -191,19 +191,6 @@ def test_two_ranks_have_the_same_losses_with_and_without(rows, family_folder, fo
 def test_what_the_recipe_insists_on_and_cannot_be_is_refused(words, told, trained):
     with pytest.raises(PreflightError, match=told):
         trained("smollm2_qlora_quickstart", "model.dtype=float32", *words)
-
-
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (["speed.fused_lora=true", "adapter=null", "quantization=null"], "there is no adapter"),
-        (["speed.dequantized_gib=1", "quantization=null"], "there are no 4-bit weights"),
-        (["speed.shared_beginnings=true", "speed.compact_batches=false"], "is a part of compact_batches"),
-    ],
-)
-def test_what_contradicts_the_recipe_is_refused_before_anything_is_loaded(words, told):
-    with pytest.raises(RecipeError, match=told):
-        load_recipe(SFT, words)
 
 
 def test_a_model_that_is_not_exact_keeps_its_padding_and_says_so(rows, family_folder, tmp_path, capsys):
