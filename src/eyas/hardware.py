@@ -50,6 +50,13 @@ def has_gpu() -> bool:
     return bool(torch.accelerator.is_available())
 
 
+def free_bytes() -> int:
+    """Return how much memory this machine can still give to processes."""
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
 def peak_bytes() -> int:
     """Return the most memory held so far: the GPU's allocations, or this process's resident set on a CPU."""
     import torch

@@ -54,6 +54,26 @@ BROKEN = {
         "training.warmup_steps: the warm-up is as long as the run (max_steps 10)",
         ["training.max_steps=10", "training.warmup_steps=9"],
     ),
+    "_a_lora_is_there_to_fuse": (
+        ["speed.fused_lora=true"],
+        "speed.fused_lora: there is no adapter; remove it",
+        ["speed.fused_lora=true", "adapter={method: lora}"],
+    ),
+    "_only_four_bit_weights_are_dequantized": (
+        ["speed.dequantized_gib=1", "quantization={load_in_8bit: true}", "adapter={method: lora}"],
+        "speed.dequantized_gib: there are no 4-bit weights; remove it",
+        ["speed.dequantized_gib=1", "quantization={load_in_4bit: true}", "adapter={method: lora}"],
+    ),
+    "_beginnings_are_of_instructions": (
+        ["speed.shared_beginnings=false", "task=sequence_classification"],
+        "speed.shared_beginnings: has no effect on task sequence_classification; remove it",
+        ["speed.shared_beginnings=false"],
+    ),
+    "_beginnings_are_shared_in_compact_batches": (
+        ["speed.shared_beginnings=true", "speed.compact_batches=false"],
+        "speed.shared_beginnings: is a part of compact_batches, which is false; remove one",
+        ["speed.shared_beginnings=true", "speed.compact_batches=true"],
+    ),
     "_a_run_is_longer_than_its_patience": (
         ["training.divergence_patience=20", "training.max_steps=20"],
         "training.divergence_patience: the run has no more steps (max_steps 20), so it would never stop",

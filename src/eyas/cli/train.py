@@ -1,5 +1,6 @@
 """`eyas train`: build and show the accelerate command, then run it."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +9,7 @@ import typer
 from eyas.cli.arguments import AccelerateConfig, Overrides, RecipeFile
 from eyas.cli.mistakes import mistakes_as_text
 from eyas.errors import Preempted
-from eyas.recipe import load_recipe
+from eyas.recipe import Recipe, load_recipe
 from eyas.run_directory import RunDirectory
 
 
@@ -27,7 +28,9 @@ def train(
         int, typer.Option(min=0, help="Start again from the newest valid checkpoint after a crash, so many times.")
     ] = 0,
 ) -> None:
-    """Train a recipe. Shows the `accelerate launch` command that it runs; use that command as it is anywhere else.
+    """Train a recipe. Shows the `accelerate launch` command for it; use that command as it is anywhere else.
+
+    One plain process is this one, and not started through a launcher.
 
     SIGTERM or SIGUSR1, to this process or to any rank, seals the step at hand and leaves with exit code 75; start
     again with --resume and the run goes on as if it had never stopped.
@@ -36,9 +39,12 @@ def train(
 
     flags = ["--resume-with-changes"] if resume_with_changes else ["--resume"] if resume else []
     with mistakes_as_text():
-        run = RunDirectory(Path(load_recipe(recipe, overrides or []).run_folder))
+        loaded = load_recipe(recipe, overrides or [])
+        run = RunDirectory(Path(loaded.run_folder))
         command = launch_command(recipe, overrides or [], config_file, flags, max_restarts)
-    typer.echo(f"$ {command}")
+        typer.echo(f"$ {command}")
+        if command.environment is not None:
+            return _train_here(loaded, run, command.environment, bool(flags), resume_with_changes)
     for restart in range(command.restarts_left + 1):
         before = run.read_manifest()
         code = command.run(restart)
@@ -48,3 +54,15 @@ def train(
         if code in (0, Preempted.EXIT_CODE) or after == before or after["status"] == "failed":
             break
     raise typer.Exit(code)
+
+
+def _train_here(recipe: Recipe, run: RunDirectory, environment: dict[str, str], resume: bool, changes: bool) -> None:
+    os.environ.update(environment)
+    import torch
+
+    from eyas.hardware import usable_cores
+    from eyas.training.run import train
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(usable_cores())
+    train(recipe, run, resume, changes)

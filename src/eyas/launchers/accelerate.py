@@ -27,6 +27,8 @@ class Command:
     words: list[str]
     restarts_left: int = 0
     """How often to start it again ourselves: accelerate has an agent for that only where there are several ranks."""
+    environment: dict[str, str] | None = None
+    """What accelerate would set for a plain single process, which may then as well be this one; None for any other."""
 
     def __str__(self) -> str:
         """Return the line as a person would type it."""
@@ -82,13 +84,22 @@ def launch_command(
     options = ["--config_file", _nearby(config)]
     if not gpu and config_file is None:
         options += ["--num_cpu_threads_per_process", str(usable_cores())]
-    several = int(yaml.safe_load(config.read_text(encoding="utf-8")).get("num_processes") or 1) > 1
+    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    several = int(settings.get("num_processes") or 1) > 1
     if several:
         options += ["--max_restarts", str(max_restarts)] if max_restarts else []
     else:
         options += ["--quiet"]  # the script has said what is wrong; accelerate would add its own traceback
     words = ["launch", *options, _nearby(script), str(recipe), *overrides, *flags]
-    return Command(words, 0 if several else max_restarts)
+    return Command(words, 0 if several else max_restarts, None if max_restarts else _of_plain_process(settings))
+
+
+def _of_plain_process(settings: dict[str, Any]) -> dict[str, str] | None:
+    """Return the environment that a config of accelerate asks for, if that is all it asks for."""
+    plain = {"compute_environment": "LOCAL_MACHINE", "distributed_type": "NO", "num_machines": 1, "num_processes": 1}
+    if {**settings, "use_cpu": None} != {**plain, "use_cpu": None} or "use_cpu" not in settings:
+        return None
+    return {"ACCELERATE_USE_CPU": str(settings["use_cpu"])}
 
 
 def _ranks(launcher: int) -> list[Any]:

@@ -68,7 +68,7 @@ def probe_packing(model: Any) -> PackingVerdict:
     """
     import torch
 
-    with torch.no_grad(), _without_dropout(model):
+    with torch.no_grad(), without_dropout(model):
         documents = _documents(model)
         alone = [_logits(model, document) for document in documents]
         tolerance, reaction = _tolerance(model, documents, alone), _reaction(model, documents)
@@ -77,7 +77,7 @@ def probe_packing(model: Any) -> PackingVerdict:
             difference = _packed_against_alone(model, documents, alone)
         except ValueError as error:
             raise PreflightError(f"training.packing: {_class_name(model)} refuses a packed row: {error}") from error
-        if way == "native" and difference > tolerance and _is_plainly_causal(model):
+        if way == "native" and difference > tolerance and is_plainly_causal(model):
             masked = _masked_against_alone(model, documents, alone)
             if masked <= tolerance:
                 way, difference = "block_diagonal", masked
@@ -92,7 +92,7 @@ def _class_name(model: Any) -> str:
     return type(model.get_base_model() if isinstance(model, PeftModel) else model).__name__
 
 
-def _is_plainly_causal(model: Any) -> bool:
+def is_plainly_causal(model: Any) -> bool:
     """Whether a token reads all tokens before it; a mask of ours would take the place of windows and chunks."""
     config = model.config.get_text_config()
     limits = ("sliding_window", "attention_chunk_size")
@@ -101,7 +101,7 @@ def _is_plainly_causal(model: Any) -> bool:
 
 
 @contextmanager
-def _without_dropout(model: Any) -> Iterator[None]:
+def without_dropout(model: Any) -> Iterator[None]:
     """Set the model to evaluation, and back to what each module was.
 
     Quantized layers stay in training: on a CPU, bitsandbytes 0.50 repacks 4-bit weights in evaluation, for good and

@@ -85,6 +85,30 @@ def _a_run_is_longer_than_its_patience(recipe: Recipe) -> Contradiction | None:
     return "training.divergence_patience", f"the run has no more steps (max_steps {steps}), so it would never stop"
 
 
+def _a_lora_is_there_to_fuse(recipe: Recipe) -> Contradiction | None:
+    if not recipe.speed.fused_lora or recipe.adapter is not None:
+        return None
+    return "speed.fused_lora", "there is no adapter; remove it"
+
+
+def _only_four_bit_weights_are_dequantized(recipe: Recipe) -> Contradiction | None:
+    if recipe.speed.dequantized_gib is None or (recipe.quantization and recipe.quantization.load_in_4bit):
+        return None
+    return "speed.dequantized_gib", "there are no 4-bit weights; remove it"
+
+
+def _beginnings_are_of_instructions(recipe: Recipe) -> Contradiction | None:
+    if recipe.speed.shared_beginnings is None or recipe.task == "sft":
+        return None
+    return "speed.shared_beginnings", f"has no effect on task {recipe.task}; remove it"
+
+
+def _beginnings_are_shared_in_compact_batches(recipe: Recipe) -> Contradiction | None:
+    if not recipe.speed.shared_beginnings or recipe.speed.compact_batches is not False:
+        return None
+    return "speed.shared_beginnings", "is a part of compact_batches, which is false; remove one"
+
+
 def _evaluation_steps_need_held_out_rows(recipe: Recipe) -> Contradiction | None:
     if recipe.training.eval_steps is None or recipe.data.evaluation is not None or recipe.data.holdout is not None:
         return None
@@ -207,6 +231,10 @@ RULES = (
     _precision_is_one,
     _warmup_ends_before_the_run,
     _a_run_is_longer_than_its_patience,
+    _a_lora_is_there_to_fuse,
+    _only_four_bit_weights_are_dequantized,
+    _beginnings_are_of_instructions,
+    _beginnings_are_shared_in_compact_batches,
     _evaluation_steps_need_held_out_rows,
     _the_best_model_needs_a_metric,
     _the_order_of_rows_is_found_again,

@@ -11,6 +11,7 @@ from eyas.recipe.evaluation import Evaluation
 from eyas.recipe.export import Export
 from eyas.recipe.model import Model, Quantization
 from eyas.recipe.section import Section
+from eyas.recipe.speed import Speed
 from eyas.recipe.tracking import Tracking
 from eyas.recipe.training import Training
 from eyas.recipe.watchdog import Watchdog
@@ -38,6 +39,7 @@ class Recipe(Section):
     adapter: Lora | None = Field(None, description="Train an adapter; the whole model when left out.")
     data: Data = Field(description="Training and held-out rows.")
     training: Training = Field(Training(), description="Steps, batch and optimizer.")
+    speed: Speed = Field(Speed(), description="What is done to be fast.")
     evaluation: Evaluation = Field(Evaluation(), description="Scores before and after.")
     export: Export = Field(Export(), description="The merged model.")
     tracking: Tracking = Field(Tracking(), description="Where curves are shown.")

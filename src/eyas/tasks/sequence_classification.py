@@ -11,6 +11,7 @@ from eyas.model.adapter import in_float32, lora_config
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 from eyas.tasks.arguments import trainer_arguments
+from eyas.tasks.compact_batches import of_encoder
 from eyas.tasks.task import Task
 
 
@@ -73,4 +74,5 @@ TASK = Task(
     rows=LABELLED,
     arguments_for=arguments_for,
     build_trainer=build_trainer,
+    compact_batches=of_encoder,
 )

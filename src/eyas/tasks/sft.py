@@ -6,13 +6,12 @@ from typing import Any
 from eyas.data.examples import LANGUAGE
 from eyas.data.sampler import group_by_length
 from eyas.data.splits import Splits
-from eyas.hardware import has_gpu
 from eyas.model.adapter import in_float32, lora_config
 from eyas.model.packing import pack_safely
-from eyas.model.supervised_head import score_supervised_positions_only
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 from eyas.tasks.arguments import trainer_arguments
+from eyas.tasks.compact_batches import of_language_model
 from eyas.tasks.task import Task
 
 logger = logging.getLogger(__name__)
@@ -42,8 +41,6 @@ def build_trainer(recipe: Recipe, arguments: Any, model: Any, tokenizer: Any, sp
     )
     if recipe.adapter:
         in_float32(trainer)
-    if not has_gpu():
-        score_supervised_positions_only(trainer.model.get_base_model() if recipe.adapter else trainer.model)
     group_by_length(trainer)
     return trainer
 
@@ -54,4 +51,5 @@ TASK = Task(
     rows=LANGUAGE,
     arguments_for=arguments_for,
     build_trainer=build_trainer,
+    compact_batches=of_language_model,
 )

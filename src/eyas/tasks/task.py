@@ -8,6 +8,7 @@ from eyas.data.examples import Learnable
 from eyas.data.splits import Splits
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
+from eyas.tasks.levers import Lever
 
 
 @dataclass(frozen=True)
@@ -24,3 +25,5 @@ class Task:
     """→ the library's training arguments"""
     build_trainer: Callable[[Recipe, Any, Any, Any, Splits], Any]
     """(recipe, arguments, model, tokenizer, splits) → the library's trainer"""
+    compact_batches: Callable[[Recipe, Any, str | None], list[Lever]]
+    """(recipe, trainer, why a model's computing may not be touched) → what of a batch need not be computed"""

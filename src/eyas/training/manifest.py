@@ -13,6 +13,7 @@ from eyas.preflight.versions import installed_versions
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 from eyas.sealing import listed
+from eyas.tasks.levers import Lever
 from eyas.training.card import Card
 
 
@@ -31,7 +32,7 @@ def record_beginning(
     run.keep_metrics_until(step or 0)
 
 
-def beginning(recipe: Recipe, card: Card, splits: Splits, base: str) -> dict[str, Any]:
+def beginning(recipe: Recipe, card: Card, levers: list[Lever], splits: Splits, base: str) -> dict[str, Any]:
     """Return what is known before the first step."""
     return {
         "status": "running",
@@ -41,6 +42,7 @@ def beginning(recipe: Recipe, card: Card, splits: Splits, base: str) -> dict[str
         "versions": installed_versions(),
         "hardware": this_machine().as_dict(),
         "runs": card.as_dict(),
+        "speed": {lever.name: lever.on for lever in levers},
         "seed": recipe.training.seed,
         "labels": splits.labels,
         "digests": {

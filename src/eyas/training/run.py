@@ -52,6 +52,8 @@ def _train(
     from transformers import set_seed
 
     from eyas.tasks import TASKS
+    from eyas.tasks.levers import table
+    from eyas.tasks.speed import speed_up
 
     task = TASKS[recipe.task]
     tokenizer = load_tokenizer(recipe.model)
@@ -81,11 +83,13 @@ def _train(
     card = card_of(recipe, trainer)
     say(card.text())
     refuse_what_was_not_asked(card, asked, recipe)
+    levers = speed_up(task, recipe, trainer)
+    say(table(levers))
     room = room_for(trainer, card, recipe.training.save_total_limit)
     refuse_without_room(run, room)
     start = resume_point(run) if resume else None
     if rank() == 0:
-        begins = beginning(recipe, card, splits, base)
+        begins = beginning(recipe, card, levers, splits, base)
         record_beginning(run, recipe, splits, begins, step_of(start) if resume else None, changes)
         start_tracker(recipe, run, trainer, step_of(start))
     train_guarded(recipe, run, trainer, splits.train, room, request, start)

@@ -1,0 +1,136 @@
+"""The trainers that people use, on a job of benchmarks/training_speed.py: each prints a line a step.
+
+python benchmarks/contestants.py NAME JOB.json
+
+Each is written as its own documentation shows it. They share what decides the numbers: rows, their order, the seed, the
+adapter's layers and the learning rate.
+"""
+
+import json
+import sys
+from typing import Any
+
+Job = dict[str, Any]
+
+
+def trl(job: Job, **switches: Any) -> None:
+    """TRL's SFTTrainer, given the chats as prompt and completion, as its documentation shows."""
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import BitsAndBytesConfig, set_seed
+    from trl import SFTConfig, SFTTrainer
+
+    set_seed(job["seed"])
+    quantization = {"quantization_config": BitsAndBytesConfig(**job["quantization"])} if job["quantization"] else {}
+    trainer = SFTTrainer(
+        model=job["model"],
+        args=SFTConfig(
+            **common(job),
+            max_length=job["max_length"],
+            model_init_kwargs={"dtype": job["dtype"], **quantization},
+            **switches,
+        ),
+        train_dataset=Dataset.from_list(job["chats"]),
+        peft_config=LoraConfig(task_type="CAUSAL_LM", **job["adapter"]),
+    )
+    train(trainer)
+
+
+def transformers_and_peft(job: Job, **switches: Any) -> None:
+    """The Trainer of transformers with a peft model; rows are token ids and labels, padded to a batch's longest."""
+    from datasets import Dataset
+    from peft import LoraConfig, get_peft_model
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        DataCollatorForSeq2Seq,
+        Trainer,
+        TrainingArguments,
+        set_seed,
+    )
+
+    set_seed(job["seed"])
+    model = AutoModelForCausalLM.from_pretrained(job["model"], dtype=job["dtype"])
+    trainer = Trainer(
+        model=get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **job["adapter"])),
+        args=TrainingArguments(**common(job) | switches),
+        train_dataset=Dataset.from_list(job["rows"]),
+        data_collator=DataCollatorForSeq2Seq(AutoTokenizer.from_pretrained(job["model"])),
+    )
+    train(trainer)
+
+
+def classifier(job: Job, padding: str, **switches: Any) -> None:
+    """The Trainer of transformers with a peft model that classifies; `padding` is `max_length` or `longest`."""
+    from datasets import Dataset
+    from peft import LoraConfig, get_peft_model
+    from transformers import (
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        DataCollatorWithPadding,
+        Trainer,
+        TrainingArguments,
+        set_seed,
+    )
+
+    set_seed(job["seed"])
+    tokenizer = AutoTokenizer.from_pretrained(job["model"])
+    model = AutoModelForSequenceClassification.from_pretrained(
+        job["model"], num_labels=job["labels"], dtype=job["dtype"]
+    )
+    trainer = Trainer(
+        model=get_peft_model(model, LoraConfig(task_type="SEQ_CLS", **job["adapter"])),
+        args=TrainingArguments(**common(job) | switches),
+        train_dataset=Dataset.from_list(job["rows"]),
+        data_collator=DataCollatorWithPadding(tokenizer, padding=padding, max_length=job["max_length"]),
+    )
+    train(trainer)
+
+
+def common(job: Job) -> dict[str, Any]:
+    """Return what every trainer is given."""
+    return {
+        "output_dir": job["folder"],
+        "per_device_train_batch_size": job["batch"],
+        "max_steps": job["steps"],
+        "learning_rate": job["learning_rate"],
+        "lr_scheduler_type": "constant",
+        "train_sampling_strategy": "sequential",
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": job["device"] == "cpu",
+        "bf16": job["dtype"] == "bfloat16",
+        "seed": job["seed"],
+    }
+
+
+def train(trainer: Any) -> None:
+    """Train, and print the loss of each step as soon as it is known."""
+    from transformers import PrinterCallback, TrainerCallback
+
+    class Lines(TrainerCallback):  # type: ignore[misc]
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **kwargs: Any) -> None:
+            if "loss" in logs:
+                print(f"step {state.global_step} loss {logs['loss']}", flush=True)
+
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Lines())
+    trainer.train()
+
+
+CONTESTANTS = {
+    "TRL": lambda job: trl(job),
+    "TRL, best switches": lambda job: trl(job, gradient_checkpointing=False),
+    "TRL, padding-free": lambda job: trl(job, gradient_checkpointing=False, padding_free=True),
+    "HF Trainer + peft": lambda job: transformers_and_peft(job),
+    "HF Trainer, padded to 128": lambda job: classifier(job, "max_length"),
+    "HF Trainer, padded to the longest": lambda job: classifier(job, "longest"),
+    "HF Trainer, grouped by length": lambda job: classifier(job, "longest", train_sampling_strategy="group_by_length"),
+}
+
+if __name__ == "__main__":
+    name, file = sys.argv[1:]
+    with open(file, encoding="utf-8") as stream:
+        CONTESTANTS[name](json.load(stream))

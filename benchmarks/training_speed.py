@@ -1,0 +1,257 @@
+"""How fast are eyas and the trainers that people use on the same job? One after another, in turns, on this machine.
+
+python benchmarks/training_speed.py JOB [--rounds 3] [--steps 10] [--only NAME …] [--allocator] [--write]
+
+JOB is one of sft, sft_no_prefix, qlora, classification; the models and rows are those of `eyas demo`. Run it on a
+machine that does nothing else. Each round runs every contestant once, the next round in the opposite order; what is
+quoted is the median over the rounds of a ratio taken within one round, and the worst of them. Every contestant gets
+the same rows in the same order, and the loss of each step is held against that of the padded reference.
+"""
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eyas.data.prepare import prepare
+from eyas.data.writing import Reach
+from eyas.model.load import load_config, reach_of
+from eyas.model.tokenizer import load_tokenizer
+from eyas.recipe import Recipe, load_recipe
+from eyas.tasks import TASKS
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+OURS = "eyas"
+WARM_UP = 2
+"""Steps that are not timed: allocators, caches and compilers settle in them."""
+STEP = re.compile(r"^step (\d+)(?:/\d+)?\s+loss (\S+)")
+ALLOCATOR = {
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296"
+    ":glibc.malloc.trim_threshold=4294967296"
+}
+INSTRUCTION = (
+    "You label sentences for a newsroom. Read the sentence, decide where it was written and which feeling its author "
+    'shows, and answer with one line of JSON and nothing else: {"source": "movie|tweet|product|news", "sentiment": '
+    '"negative|neutral|positive"}'
+)
+"""63 tokens of a row's 104, of which 15 are learnt: the shape of a job that labels, extracts or routes."""
+ALL_LINEAR = "[q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj]"
+SFT = ("smollm2_qlora_quickstart", f"adapter.target_modules={ALL_LINEAR}", "training.learning_rate=2e-4")
+
+
+@dataclass(frozen=True)
+class Question:
+    """One job: what eyas is told, and whom it is compared with. The first contestant is the exact reference."""
+
+    recipe: str
+    words: tuple[str, ...]
+    peers: tuple[str, ...]
+    own_prefix: bool = False
+    """Whether each row gets an instruction of its own, so that no two rows begin alike."""
+
+
+QUESTIONS = {
+    "sft": Question(SFT[0], (*SFT[1:], "quantization=null"), ("HF Trainer + peft", "TRL", "TRL, best switches")),
+    "sft_no_prefix": Question(
+        SFT[0], (*SFT[1:], "quantization=null"), ("HF Trainer + peft", "TRL", "TRL, best switches"), own_prefix=True
+    ),
+    "qlora": Question(SFT[0], SFT[1:], ("TRL", "TRL, best switches")),
+    "classification": Question(
+        "minilm_lora_sentiment",
+        ("training.learning_rate=2e-4",),
+        ("HF Trainer, padded to the longest", "HF Trainer, padded to 128", "HF Trainer, grouped by length"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One contestant in one round."""
+
+    samples_per_second: float
+    tokens_per_second: float
+    """Of the rows' own tokens; padding is nobody's achievement."""
+    peak_bytes: int
+    first_step_seconds: float
+    losses: list[float]
+
+
+def job_of(question: Question, steps: int, folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """Write the rows of a job; return what peers are told and the words for eyas."""
+    bare = load_recipe(ROOT / "recipes" / f"{question.recipe}.yaml")
+    batch = bare.training.per_device_train_batch_size
+    lines = (ROOT / bare.data.train.path).read_text(encoding="utf-8").splitlines()[: steps * batch]
+    rows = [json.loads(line) for line in lines]
+    for number, row in enumerate(rows):
+        if "messages" in row:
+            row["messages"][0]["content"] = f"{number}. {INSTRUCTION}" if question.own_prefix else INSTRUCTION
+    file = folder / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    words = [
+        *question.words, f"data.train={{path: {file}}}", "data.evaluation=null", f"training.max_steps={steps}",
+        "training.lr_scheduler_type=constant", "training.warmup_steps=0", "training.logging_steps=1",
+        "training.train_sampling_strategy=sequential", f"data.cache_directory={folder / 'prepared'}",
+    ]  # fmt: skip
+    recipe = load_recipe(ROOT / "recipes" / f"{question.recipe}.yaml", words)
+    adapter = recipe.adapter.model_dump(include={"r", "lora_alpha", "target_modules", "modules_to_save"})
+    chats = [{"prompt": row["messages"][:-1], "completion": row["messages"][-1:]} for row in rows if "messages" in row]
+    told = {
+        "model": recipe.model.name, "dtype": recipe.model.dtype, "device": "cpu", "seed": recipe.training.seed,
+        "batch": batch, "steps": steps, "learning_rate": recipe.training.learning_rate, "adapter": adapter,
+        "max_length": recipe.training.max_length, "labels": len(recipe.data.labels or []),
+        "quantization": recipe.quantization and recipe.quantization.model_dump(exclude_unset=True),
+        "rows": tokens_of(recipe), "folder": str(folder / "peer"), "chats": chats,
+    }  # fmt: skip
+    return told, words
+
+
+def tokens_of(recipe: Recipe) -> list[dict[str, Any]]:
+    """Return the rows as eyas trains on them: token ids and labels."""
+    splits = prepare(
+        recipe, load_tokenizer(recipe.model), TASKS[recipe.task].rows, Reach(*reach_of(load_config(recipe.model)))
+    )
+    return [dict(example) for example in splits.train.for_trainer]
+
+
+def measure(name: str, job: dict[str, Any], words: list[str], folder: Path, environment: dict[str, str]) -> Measured:
+    """Run one contestant in a process of its own, and note when it prints each step."""
+    run = Path(tempfile.mkdtemp(dir=folder)) / "run"
+    if name == OURS:
+        recipe = str(ROOT / "recipes" / f"{job['recipe']}.yaml")
+        command = [str(Path(sys.executable).with_name("eyas")), "train", recipe, *words, f"run_directory={run}"]
+    else:
+        file = folder / "job.json"
+        file.write_text(json.dumps(job), encoding="utf-8")
+        command = [sys.executable, str(ROOT / "benchmarks" / "contestants.py"), name, str(file)]
+    began = time.monotonic()
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert process.stdout is not None
+    told, times, losses = [], [], []
+    for line in process.stdout:
+        told.append(line)
+        if found := STEP.match(line):
+            times.append(time.monotonic() - began)
+            losses.append(float(found[2]))
+    _, status, usage = os.wait4(process.pid, 0)
+    if status or len(times) != job["steps"]:
+        sys.exit(f"{name} ended with {status} after {len(times)} steps:\n{''.join(told[-30:])}")
+    seconds, timed = times[-1] - times[WARM_UP - 1], job["steps"] - WARM_UP
+    tokens = sum(len(row["input_ids"]) for row in job["rows"][WARM_UP * job["batch"] :])
+    if name == OURS:
+        logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        losses = [line["loss"] for line in logged if "loss" in line]
+    return Measured(timed * job["batch"] / seconds, tokens / seconds, usage.ru_maxrss * 1024, times[0], losses)
+
+
+def gemm_peak(dtype: str) -> float:
+    """Return the FLOP/s of the best of some products of this size of model, in a process of its own."""
+    code = (
+        "import time, torch\n"
+        "best = 0\n"
+        "for rows, inner, columns in ((880, 576, 1536), (880, 1536, 576), (2048, 2048, 2048)):\n"
+        f"    a, b = torch.randn(rows, inner, dtype=torch.{dtype}), torch.randn(inner, columns, dtype=torch.{dtype})\n"
+        "    for _ in range(20):\n"
+        "        began = time.perf_counter()\n"
+        "        a @ b\n"
+        "        best = max(best, 2 * rows * inner * columns / (time.perf_counter() - began))\n"
+        "print(best)\n"
+    )
+    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+
+
+def compare(question: str, rounds: int, steps: int, only: list[str], environment: dict[str, str]) -> dict[str, Any]:
+    """Run all contestants in turns and return what was measured, ratios within rounds included."""
+    asked = QUESTIONS[question]
+    names = [name for name in (OURS, *asked.peers) if not only or name in only or name in (OURS, asked.peers[0])]
+    with tempfile.TemporaryDirectory() as folder:
+        job, words = job_of(asked, steps, Path(folder))
+        job["recipe"] = asked.recipe
+        found: dict[str, list[Measured]] = {name: [] for name in names}
+        peaks = []
+        for turn in range(rounds):
+            peaks.append(gemm_peak(job["dtype"]))
+            for name in names if turn % 2 == 0 else names[::-1]:
+                found[name].append(measure(name, job, words, Path(folder), environment))
+                told = found[name][-1]
+                print(
+                    f"round {turn + 1}  {name:35} {told.samples_per_second:7.2f} samples/s  "
+                    f"{told.peak_bytes / 2**30:5.2f} GiB  first step after {told.first_step_seconds:5.1f} s",
+                    flush=True,
+                )
+    reference = found[asked.peers[0]][0].losses
+    return {
+        "rounds": rounds, "steps": steps, "gemm_flops": statistics.median(peaks), "environment": environment,
+        "contestants": {name: summary(found[name], found[OURS], reference) for name in names},
+    }  # fmt: skip
+
+
+def summary(its: list[Measured], ours: list[Measured], reference: list[float]) -> dict[str, Any]:
+    """Return one contestant's medians, and what eyas is to it in each round."""
+    speed = [our.samples_per_second / its.samples_per_second for our, its in zip(ours, its, strict=True)]
+    memory = [our.peak_bytes / its.peak_bytes for our, its in zip(ours, its, strict=True)]
+    start = [our.first_step_seconds / its.first_step_seconds for our, its in zip(ours, its, strict=True)]
+    return {
+        "samples_per_second": statistics.median(each.samples_per_second for each in its),
+        "tokens_per_second": statistics.median(each.tokens_per_second for each in its),
+        "peak_bytes": statistics.median(each.peak_bytes for each in its),
+        "first_step_seconds": statistics.median(each.first_step_seconds for each in its),
+        "largest_loss_difference": max(abs(a - b) for a, b in zip(its[0].losses, reference, strict=True)),
+        "ours_to_its": {
+            "speed": [statistics.median(speed), min(speed)],
+            "memory": [statistics.median(memory), max(memory)],
+            "first_step": [statistics.median(start), max(start)],
+        },
+    }
+
+
+def table(found: dict[str, Any]) -> str:
+    """Return what was measured as a Markdown table; ratios are eyas to the contestant, the worst round in brackets."""
+    lines = [
+        "| | samples/s | tokens/s | peak | first step | eyas is faster | eyas's memory | eyas's first step | loss |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, its in found["contestants"].items():
+        ratios = [
+            f"{median:.2f}× ({worst:.2f})" if name != OURS else ""
+            for median, worst in (its["ours_to_its"][key] for key in ("speed", "memory", "first_step"))
+        ]
+        lines.append(
+            f"| {name} | {its['samples_per_second']:.2f} | {its['tokens_per_second']:.0f} "
+            f"| {its['peak_bytes'] / 2**30:.2f} GiB | {its['first_step_seconds']:.1f} s | {' | '.join(ratios)} "
+            f"| ±{its['largest_loss_difference']:.1e} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print the table of one job; `--write` keeps the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("job", choices=QUESTIONS)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--only", action="append", default=[], help="only these contestants, beside eyas")
+    parser.add_argument("--allocator", action="store_true", help="with malloc's huge pages and thresholds for all")
+    parser.add_argument("--write", action="store_true", help="keep the figures in benchmarks/results")
+    asked = parser.parse_args()
+    found = compare(asked.job, asked.rounds, asked.steps, asked.only, ALLOCATOR if asked.allocator else {})
+    print(table(found))
+    if asked.write:
+        file = RESULTS / "cpu.json"
+        kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        kept[asked.job + ("_allocator" if asked.allocator else "")] = found
+        file.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

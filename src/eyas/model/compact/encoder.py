@@ -1,0 +1,114 @@
+"""An encoder's layers on a batch without its padding; what comes before and after them sees padded rows, as ever."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from eyas.errors import PreflightError
+from eyas.model.compact import attention
+from eyas.model.compact.layout import Group, Layout, documents_of_rows
+from eyas.model.packing_probe import ALLOWED_DIFFERENCE, PADDINGS, without_dropout
+
+LENGTHS = (9, 4, 13)
+
+
+def compact_encoder(model: Any) -> Callable[[], None]:
+    """Let the layers of an encoder compute only tokens; loss and gradients stay what they were.
+
+    Embeddings, pooler and head are left alone: the first layer's input loses its padding and the last layer's output
+    gets it back, as zeros. Raises PreflightError where there is no such row of layers. Returns what takes it off again.
+    """
+    encoder, layers = model.base_model, _layers(model.base_model)
+    implementation = model.config._attn_implementation
+    attention.install(model)
+
+    def note_layout(_module: Any, _arguments: Any, keywords: dict[str, Any]) -> None:
+        attention.Current.layout = _layout(keywords.get("attention_mask"))
+
+    def leave_out_padding(_module: Any, arguments: tuple[Any, ...]) -> Any:
+        layout = attention.Current.layout
+        if layout is None:
+            return None
+        hidden = arguments[0]  # [rows, length, hidden]
+        return (hidden.flatten(0, 1)[layout.kept.to(hidden.device)][None], *arguments[1:])
+
+    def put_padding_back(_module: Any, _arguments: Any, output: Any) -> Any:
+        layout = attention.Current.layout
+        if layout is None:
+            return None
+        hidden = output[0] if isinstance(output, tuple) else output  # [1, tokens, hidden]
+        assert layout.padded is not None
+        rows = hidden.new_zeros(layout.padded[0] * layout.padded[1], hidden.shape[-1])
+        rows = rows.index_copy(0, layout.kept.to(hidden.device), hidden[0]).view(*layout.padded, -1)
+        return (rows, *output[1:]) if isinstance(output, tuple) else rows
+
+    hooks = [
+        encoder.register_forward_pre_hook(note_layout, with_kwargs=True),
+        layers[0].register_forward_pre_hook(leave_out_padding),
+        layers[-1].register_forward_hook(put_padding_back),
+    ]
+
+    def take_off() -> None:
+        attention.Current.layout = None
+        for hook in hooks:
+            hook.remove()
+        model.set_attn_implementation(implementation)
+
+    return take_off
+
+
+def probe_encoder(model: Any) -> tuple[float, float]:
+    """Return by how much scores differ when padding is left out, and by how much they may: what padding itself does.
+
+    `inf` where the model cannot be told so. It is left as it was.
+    """
+    with torch.no_grad(), without_dropout(model):
+        generator = torch.Generator().manual_seed(0)  # of its own, so that training draws what it would have drawn
+        vocabulary = model.config.get_text_config().vocab_size
+        texts = [torch.randint(vocabulary, (length,), generator=generator) for length in LENGTHS]
+        alone = torch.cat([_scores(model, [text]) for text in texts])
+        padding = float((_scores(model, texts) - alone).abs().max())
+        last_digits = 2 * float(torch.finfo(model.dtype).eps * alone.abs().max())
+        tolerance = max(ALLOWED_DIFFERENCE, PADDINGS * padding, last_digits)
+        if model.config._attn_implementation != "sdpa" or not model._supports_attention_backend:
+            return float("inf"), tolerance
+        try:
+            take_off = compact_encoder(model)
+        except PreflightError:
+            return float("inf"), tolerance
+        try:
+            return float((_scores(model, texts) - alone).abs().max()), tolerance
+        except (ValueError, TypeError, RuntimeError):  # a model that cannot be told so says it in its own way
+            return float("inf"), tolerance
+        finally:
+            take_off()
+
+
+def _layers(encoder: Any) -> Any:
+    """Return the encoder's own row of layers."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    for module in encoder.modules():
+        rows = list(module) if isinstance(module, torch.nn.ModuleList) else []
+        if rows and all(isinstance(layer, GradientCheckpointingLayer) for layer in rows):
+            return module
+    raise PreflightError(f"{type(encoder).__name__} has no row of layers")
+
+
+def _layout(mask: Any) -> Layout | None:
+    if mask is None or mask.dim() != 2 or bool(mask.all()):
+        return None
+    documents = [document for document in documents_of_rows(mask) if document]
+    kept = torch.tensor([place for document in documents for place in document])
+    positions = torch.tensor([[place for document in documents for place in range(len(document))]])
+    return Layout(tuple(Group(0, (len(each),)) for each in documents), kept, positions, tuple(mask.shape))
+
+
+def _scores(model: Any, texts: list[Any]) -> Any:
+    """Return the logits [texts, classes] of one padded batch."""
+    longest = max(map(len, texts))
+    ids, mask = torch.zeros(2, len(texts), longest, dtype=torch.long)
+    for row, text in enumerate(texts):
+        ids[row, : len(text)], mask[row, : len(text)] = text, 1
+    return model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits.float().cpu()

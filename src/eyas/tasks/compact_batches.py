@@ -1,0 +1,65 @@
+"""What of a task's batches need not be computed: proven on the model that trains, and left out."""
+
+from typing import Any
+
+from eyas.hardware import has_gpu
+from eyas.recipe import Recipe
+from eyas.tasks.levers import Lever, off
+
+BATCHES, BEGINNINGS = "compact_batches", "shared_beginnings"
+HOW = {"attention": "no padding, attention by document", "mask": "no padding, a mask for each batch"}
+
+
+def of_language_model(recipe: Recipe, trainer: Any, closed: str | None) -> list[Lever]:
+    """Leave out padding, shared beginnings and scores that no loss asks for, under TRL's fused head."""
+    from eyas.model.compact.forward import compact
+    from eyas.model.compact.probe import probe_compact
+
+    model = trainer.model.get_base_model() if recipe.adapter else trainer.model
+    batches = off(recipe, BATCHES, closed)
+    if batches is None:
+        apart = off(recipe, BEGINNINGS, _why_not_to_share(recipe, model))
+        verdict = probe_compact(model, share_beginnings=apart is None)
+        if verdict.way is not None:
+            compact(model, verdict.way, share_beginnings=apart is None)
+            numbers = f"differs by {verdict.difference:.1g} of {verdict.tolerance:.1g} allowed"
+            return [
+                Lever(BATCHES, True, f"{HOW[verdict.way]}; {numbers}"),
+                apart or Lever(BEGINNINGS, True, "what rows of a batch begin with is computed once"),
+            ]
+        batches = Lever(BATCHES, False, f"{type(model).__name__} computes otherwise without padding")
+    if recipe.speed.compact_batches is not False and not has_gpu():  # on a GPU, TRL 1.16 does this itself
+        compact(model, "scores", False)
+        batches = Lever(BATCHES, False, f"{batches.why}; only positions that are learnt from are scored")
+    return [batches, Lever(BEGINNINGS, False, "compact_batches is off")]
+
+
+def of_encoder(recipe: Recipe, trainer: Any, closed: str | None) -> list[Lever]:
+    """Leave out padding in the layers of an encoder."""
+    from eyas.model.compact.encoder import compact_encoder, probe_encoder
+
+    model = trainer.model.get_base_model() if recipe.adapter else trainer.model
+    batches = off(recipe, BATCHES, closed)
+    if batches is not None:
+        return [batches]
+    difference, tolerance = probe_encoder(model)
+    if difference > tolerance:
+        return [Lever(BATCHES, False, f"{type(model).__name__} computes otherwise without padding")]
+    compact_encoder(model)
+    return [Lever(BATCHES, True, f"layers see no padding; differs by {difference:.1g} of {tolerance:.1g} allowed")]
+
+
+def _why_not_to_share(recipe: Recipe, model: Any) -> str | None:
+    """Return why rows that begin alike do not compute alike, or None."""
+    import torch
+
+    if recipe.adapter is not None and recipe.adapter.lora_dropout:
+        return "adapter.lora_dropout draws for each row anew"
+    config = model.config.get_text_config()
+    if getattr(config, "attention_dropout", 0) or any(
+        isinstance(module, torch.nn.Dropout) and module.p for module in model.modules()
+    ):
+        return "the model's dropout draws for each row anew"
+    if getattr(config, "output_router_logits", False):
+        return "the experts' balance is counted over each row's tokens"
+    return None

@@ -1,0 +1,205 @@
+"""Each way to be faster, alone and all together: the same losses and the same updates as without it, or a refusal."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import families
+import stand_ins
+from conftest import ROOT
+from eyas.errors import PreflightError
+from eyas.recipe import load_recipe
+from eyas.run_directory import RunDirectory
+from eyas.training.run import train
+
+SFT, CLASSES = ROOT / "recipes" / "smollm2_qlora_quickstart.yaml", ROOT / "recipes" / "minilm_lora_sentiment.yaml"
+OFF = {"compact_batches": False, "fused_lora": False, "dequantized_gib": 0}
+ALONE = {
+    "fused LoRA": OFF | {"fused_lora": True},
+    "compact batches": OFF | {"compact_batches": True, "shared_beginnings": False},
+    "shared beginnings": OFF | {"compact_batches": True, "shared_beginnings": True},
+    "dequantized weights": OFF | {"dequantized_gib": 1},
+}
+ALL = {"compact_batches": True, "shared_beginnings": True, "fused_lora": True}
+FAMILIES = ["llama", "falcon 7b", "falcon 40b", "gpt2", "qwen3", "gemma", "phi", "mistral"]
+SHORT = [("llama", "all"), ("falcon 7b", "shared beginnings"), ("falcon 40b", "fused LoRA")]
+PLAIN_STEPS = [
+    "training.optim=sgd", "training.max_grad_norm=0", "training.lr_scheduler_type=constant", "training.warmup_steps=0",
+    "training.learning_rate=0.1", "training.max_steps=3", "training.logging_steps=1", "training.global_batch_size=8",
+    "training.per_device_train_batch_size=4", "model.dtype=float32",
+]  # fmt: skip
+"""So that the weights move by the sum of the gradients, of two micro-batches a step."""
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    """Chats of which most begin with one instruction and some with another, with answers of 1 to 20 words."""
+    file = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    with file.open("w") as stream:
+        for row in range(24):
+            instruction = "answer in a few words of a green hill" if row % 3 else "we saw the falcon"
+            turns = [("system", instruction), ("user", f"row {row} {'over the hill ' * (row % 5)}")]
+            turns.append(("assistant", " ".join(stand_ins.WORDS[: 1 + row * 7 % 20])))
+            messages = [{"role": role, "content": content} for role, content in turns]
+            stream.write(json.dumps({"messages": messages}) + "\n")
+    return file
+
+
+@pytest.fixture(scope="module")
+def family_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("families")
+
+    def make(family):
+        if not (folder / family).exists():
+            vocabulary = {"vocab_size": 400, "pad_token_id": None}
+            attention = families.FAMILIES[family][2][0]
+            families.make(family, attention, **vocabulary).save_pretrained(folder / family)
+            stand_ins.tokenizer(folder / family, chat=True)
+        return folder / family
+
+    return make
+
+
+@pytest.fixture
+def outcome(tmp_path):
+    """Return the losses of a training, how far each weight moved, and which levers it pulled."""
+
+    def run(recipe_file, words, speed):
+        moved, number = {}, len(list(tmp_path.iterdir()))
+        for rate in ("0.1", "1e-30"):
+            folder = tmp_path / f"{number}-{rate}"
+            settings = [f"speed.{name}={json.dumps(value)}" for name, value in speed.items()]
+            more = [f"training.learning_rate={rate}", f"run_directory={folder}"]
+            directory = RunDirectory(folder)
+            train(load_recipe(recipe_file, [*words, *settings, *more]), directory)
+            if rate == "0.1":
+                lines = map(json.loads, directory.metrics.read_text().splitlines())
+                losses = [line["loss"] for line in lines if "loss" in line]
+                levers = directory.read_manifest()["speed"]
+            (weights,) = [*directory.adapter.glob("*.safetensors"), *directory.path.glob("model/*.safetensors")]
+            moved[rate] = load_file(weights)
+        return (
+            losses,
+            torch.cat([(moved["0.1"][n] - moved["1e-30"][n]).flatten() for n in sorted(moved["1e-30"])]),
+            levers,
+        )
+
+    return run
+
+
+def assert_the_same_training(one, other):
+    assert one[0] == pytest.approx(other[0], rel=1e-5)
+    assert float(torch.nn.functional.cosine_similarity(one[1].double(), other[1].double(), dim=0)) > 0.999999
+    assert float(one[1].norm() / other[1].norm()) == pytest.approx(1, abs=1e-5)
+
+
+def words_for(family, rows, family_folder, tmp_path):
+    method = ["adapter=null"] if family == "gpt2" else ["adapter.target_modules=all-linear", "adapter.lora_dropout=0"]
+    still = ["model.dtype=float32", f"data.train={{path: {rows}}}", "data.evaluation=null", "evaluation.json_fields=[]"]
+    return [*PLAIN_STEPS, *still, *method, "quantization=null", f"model.name={family_folder(family)}",
+            f"data.cache_directory={tmp_path.parent / 'prepared'}"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("family", "lever"),
+    [
+        pytest.param(family, lever, marks=[] if (family, lever) in SHORT else pytest.mark.slow)
+        for family in FAMILIES
+        for lever in ("fused LoRA", "compact batches", "shared beginnings", "all")
+        if (family, lever) != ("gpt2", "fused LoRA")  # it trains in full
+    ],
+)
+def test_a_lever_changes_no_number(family, lever, rows, family_folder, outcome, tmp_path):
+    words = words_for(family, rows, family_folder, tmp_path)
+    speed = ALL if lever == "all" else ALONE[lever]
+    speed = {name: value for name, value in speed.items() if name != "dequantized_gib"}
+    if family == "gpt2":  # it trains in full, and with dropout unless told otherwise
+        speed = {name: value for name, value in speed.items() if name != "fused_lora"}
+        config = family_folder(family) / "config.json"
+        still = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+        config.write_text(json.dumps(json.loads(config.read_text()) | still))
+    plain = outcome(SFT, words, {name: False for name in speed if name != "shared_beginnings"})
+
+    found = outcome(SFT, words, speed)
+
+    assert not any(plain[2].values()) and found[2] == {**found[2], **{n: bool(v) for n, v in speed.items()}}
+    assert_the_same_training(found, plain)
+
+
+@pytest.mark.parametrize("lever", ["dequantized weights", pytest.param("all", marks=pytest.mark.slow)])
+def test_a_lever_changes_no_number_on_4_bit_weights(lever, rows, models, outcome, tmp_path):
+    words = [*words_for("llama", rows, lambda _: models["smollm2"], tmp_path)]
+    words = [word for word in words if word != "quantization=null"] + ["quantization.bnb_4bit_compute_dtype=float32"]
+    plain = outcome(SFT, words, OFF)
+
+    found = outcome(SFT, words, ALL | {"dequantized_gib": 1} if lever == "all" else ALONE[lever])
+
+    assert found[2]["dequantized_gib"] and not any(plain[2].values())
+    assert_the_same_training(found, plain)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lever", ["fused LoRA", "compact batches", "all"])
+@pytest.mark.parametrize("name", ["minilm_lora_sentiment", "distilbert_lora_yelp"])
+def test_a_lever_changes_no_number_of_a_classifier(name, lever, overrides_for, models, outcome, tmp_path):
+    recipe = ROOT / "recipes" / f"{name}.yaml"
+    base = models[name.partition("_")[0]]
+    config = json.loads((base / "config.json").read_text())
+    dropout = [key for key in config if "dropout" in key and key != "classifier_dropout"]
+    still = tmp_path.parent / f"still-{name}"
+    if not still.exists():
+        still.mkdir()
+        for file in base.iterdir():
+            (still / file.name).write_bytes(file.read_bytes())
+        (still / "config.json").write_text(json.dumps(config | dict.fromkeys([*dropout, "classifier_dropout"], 0.0)))
+    words = [*overrides_for(recipe), *PLAIN_STEPS, f"model.name={still}", "adapter.lora_dropout=0"]
+    speed = {"all": {"fused_lora": True, "compact_batches": True}, "fused LoRA": {"fused_lora": True,
+             "compact_batches": False}}.get(lever, {"fused_lora": False, "compact_batches": True})  # fmt: skip
+    plain = outcome(recipe, words, dict.fromkeys(speed, False))
+
+    found = outcome(recipe, words, speed)
+
+    assert not any(plain[2].values()) and found[2] == speed
+    assert_the_same_training(found, plain)
+
+
+@pytest.mark.slow
+def test_two_ranks_have_the_same_losses_with_and_without(rows, family_folder, fork_server, tmp_path):
+    words = [SFT, *words_for("llama", rows, family_folder, tmp_path)]
+    curves = []
+    for name, speed in (("on", ALL), ("off", {"compact_batches": False, "fused_lora": False})):
+        settings = [f"speed.{key}={json.dumps(value)}" for key, value in speed.items()]
+        run = tmp_path / name
+        codes, text = fork_server.run([*words, *settings, f"run_directory={run}"], tmp_path / f"{name}.log", ranks=2)
+        assert codes == [0, 0], text[-3000:]
+        lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+        curves.append([line["loss"] for line in lines if "loss" in line])
+
+    assert len(curves[0]) == 3 and curves[0] == pytest.approx(curves[1], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["speed.fused_lora=true", "adapter.use_dora=true"], "speed.fused_lora: asked for, and cannot be: no layer of"),
+        (["speed.shared_beginnings=true", "adapter.lora_dropout=0.1"], "lora_dropout draws for each row anew"),
+        (["speed.dequantized_gib=0.00001"], "speed.dequantized_gib: asked for, and cannot be: 0 of 14 4-bit layers"),
+    ],
+)
+def test_what_the_recipe_insists_on_and_cannot_be_is_refused(words, told, trained):
+    with pytest.raises(PreflightError, match=told):
+        trained("smollm2_qlora_quickstart", "model.dtype=float32", *words)
+
+
+def test_a_model_that_is_not_exact_keeps_its_padding_and_says_so(rows, family_folder, tmp_path, capsys):
+    words = words_for("bloom", rows, family_folder, tmp_path)
+    directory = RunDirectory(tmp_path / "run")
+
+    train(load_recipe(SFT, [*words, f"run_directory={directory.path}", "training.max_steps=1"]), directory)
+
+    assert directory.read_manifest()["speed"] == {
+        "fused_lora": True, "compact_batches": False, "shared_beginnings": False
+    }  # fmt: skip
+    assert "BloomForCausalLM computes otherwise without padding; only positions" in capsys.readouterr().out
