@@ -7,6 +7,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
+from between_markers import put
 from transformers import DistilBertConfig, FalconConfig
 
 from eyas.model.adapter import resolve
@@ -15,7 +16,6 @@ from eyas.recipe import load_recipe
 from eyas.tasks import TASKS
 
 ROOT = Path(__file__).parent.parent
-BEGIN, END = "<!-- parameters -->", "<!-- /parameters -->"
 # The library's defaults are those of tiiuae/falcon-7b and distilbert-base-uncased.
 JOBS = [
     ("falcon7b_qlora", FalconConfig()),
@@ -51,9 +51,7 @@ def main() -> None:
     given = parser.parse_args()
     print(table())
     if given.write:
-        before, _, rest = given.write.read_text(encoding="utf-8").partition(BEGIN)
-        after = rest.partition(END)[2]
-        given.write.write_text(f"{before}{BEGIN}\n{table()}\n{END}{after}", encoding="utf-8")
+        put(given.write, "parameters", table())
 
 
 if __name__ == "__main__":

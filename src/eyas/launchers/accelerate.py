@@ -71,8 +71,8 @@ def launch_command(
 ) -> Command:
     """Return the command that trains this recipe, spread as the accelerate config says; `flags` are the script's.
 
-    Without a config it is one process, on the GPU if there is one. accelerate gives a process on a CPU one thread
-    unless told otherwise, so that is told.
+    Without a config it is one process, on the GPU if there is one. On a CPU the ranks of a machine share its cores:
+    accelerate gives a single one one thread unless told otherwise, so that is told.
     """
     script = CHECKOUT / "launch" / "train.py"
     if not script.is_file():
@@ -82,10 +82,12 @@ def launch_command(
     if not config.is_file():
         raise PreflightError(f"{config}: no such accelerate config; accelerate_configs/ has some")
     options = ["--config_file", _nearby(config)]
-    if not gpu and config_file is None:
-        options += ["--num_cpu_threads_per_process", str(usable_cores())]
     settings = yaml.safe_load(config.read_text(encoding="utf-8"))
-    several = int(settings.get("num_processes") or 1) > 1
+    processes = int(settings.get("num_processes") or 1)
+    if not gpu:
+        here = -(-processes // int(settings.get("num_machines") or 1))
+        options += ["--num_cpu_threads_per_process", str(max(1, usable_cores() // here))]
+    several = processes > 1
     if several:
         options += ["--max_restarts", str(max_restarts)] if max_restarts else []
     else:
