@@ -6,6 +6,7 @@ accelerate launch [--config_file accelerate_configs/ddp.yaml] launch/train.py RE
 import argparse
 from pathlib import Path
 
+from eyas.cli.imports import only_what_is_used
 from eyas.cli.mistakes import mistakes_as_text
 from eyas.distributed.topology import restarts
 from eyas.recipe import load_recipe
@@ -28,7 +29,8 @@ def main() -> None:
         from eyas.training.run import train
 
         resume = resumes_after_restart(run) if restarts() else given.resume or given.resume_with_changes
-        train(recipe, run, resume, given.resume_with_changes)
+        with only_what_is_used(recipe):
+            train(recipe, run, resume, given.resume_with_changes)
 
 
 if __name__ == "__main__":

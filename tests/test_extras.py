@@ -1,9 +1,11 @@
+import importlib
 import json
+import sys
 
 import pytest
 
 from eyas.errors import PreflightError
-from eyas.extras import require
+from eyas.extras import hidden, require
 
 
 def test_an_installed_package_is_handed_over():
@@ -34,3 +36,16 @@ def test_a_package_whose_own_dependency_is_missing_is_not_called_missing(tmp_pat
 
     assert "half_a_package is not installed" not in str(refused.value)
     assert "no_such_package" in str(refused.value)
+
+
+def test_a_hidden_package_is_absent_within_and_there_again_after(monkeypatch):
+    monkeypatch.delitem(sys.modules, "this", raising=False)
+    import wave
+
+    with hidden("this", "wave"):
+        assert importlib.util.find_spec("this") is None
+        assert sys.modules["wave"] is wave  # imported already, so that nothing is spared
+        with pytest.raises(ImportError):
+            importlib.import_module("this")
+
+    assert importlib.util.find_spec("this") is not None and "this" not in sys.modules

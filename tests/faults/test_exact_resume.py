@@ -14,6 +14,7 @@ METHODS = {
     "qlora": (SFT, []),
     "lora": (SFT, ["quantization=null"]),
     "full": (SFT, ["quantization=null", "adapter=null", "training.learning_rate=1e-3"]),
+    "no levers": (SFT, ["quantization=null", "speed.compact_batches=false", "speed.fused_lora=false"]),
     "classes": (CLASSES, []),
 }
 LAYOUTS = {

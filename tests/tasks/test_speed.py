@@ -128,6 +128,20 @@ def test_a_lever_changes_no_number(family, lever, rows, family_folder, outcome, 
     assert_the_same_training(found, plain)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("flat", ["packing", "padding_free"])
+@pytest.mark.parametrize("family", ["llama", "falcon 7b"])
+def test_all_levers_change_no_number_of_flat_batches(family, flat, rows, family_folder, outcome, tmp_path):
+    words = [*words_for(family, rows, family_folder, tmp_path), f"training.{flat}=true", "training.max_length=160",
+             "training.global_batch_size=2", "training.per_device_train_batch_size=1"]  # fmt: skip
+    plain = outcome(SFT, words, {"compact_batches": False, "fused_lora": False})
+
+    found = outcome(SFT, words, ALL)
+
+    assert all(found[2].values()) and not any(plain[2].values())
+    assert_the_same_training(found, plain)
+
+
 @pytest.mark.parametrize("lever", ["dequantized weights", pytest.param("all", marks=pytest.mark.slow)])
 def test_a_lever_changes_no_number_on_4_bit_weights(lever, rows, models, outcome, tmp_path):
     words = [*words_for("llama", rows, lambda _: models["smollm2"], tmp_path)]

@@ -60,9 +60,11 @@ def _train_here(recipe: Recipe, run: RunDirectory, environment: dict[str, str], 
     os.environ.update(environment)
     import torch
 
+    from eyas.cli.imports import only_what_is_used
     from eyas.hardware import usable_cores
     from eyas.training.run import train
 
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(usable_cores())
-    train(recipe, run, resume, changes)
+    with only_what_is_used(recipe):
+        train(recipe, run, resume, changes)

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from eyas.extras import hidden
+
 PROBES, REFERENCE = "probes.safetensors", "reference.safetensors"
 LONGEST_PROBE = 128
 
@@ -88,5 +90,6 @@ def compare_saved(model_folder: Path, auto_model: str, recorded: Path) -> Parity
 
 
 if __name__ == "__main__":
-    found = compare_saved(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
+    with hidden("peft", "bitsandbytes", "deepspeed", "wandb"):  # a merged model needs none of them
+        found = compare_saved(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
     Path(sys.argv[4]).write_text(json.dumps(found.as_dict()), encoding="utf-8")

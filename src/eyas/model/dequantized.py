@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from eyas.model.quantization import is_four_bit
+
 
 def keep_dequantized(model: Any, budget_bytes: int) -> tuple[int, int, int]:
     """Give each 4-bit layer, in order, the dense weight that it stands for, while they fit a budget.
@@ -12,9 +14,7 @@ def keep_dequantized(model: Any, budget_bytes: int) -> tuple[int, int, int]:
     bitsandbytes 0.50 unpacks a weight in each forward and each backward pass; the numbers are the same. The weight
     that is saved stays the 4-bit one. Returns how many layers have theirs, of how many, and the bytes they take.
     """
-    from bitsandbytes.nn import Linear4bit
-
-    layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
+    layers = [module for module in model.modules() if is_four_bit(module)]
     taken = 0
     for kept, layer in enumerate(layers):
         size = layer.weight.quant_state.shape.numel() * computes_in(layer).itemsize

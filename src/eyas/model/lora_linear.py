@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from eyas.model.dequantized import computes_in, unpacked
+from eyas.model.quantization import is_four_bit
 
 
 def fuse_lora(model: Any) -> tuple[int, int]:
@@ -44,12 +45,11 @@ def dense_weight(layer: Any) -> Any:
 
 
 def _is_plain(module: Any) -> bool:
-    from bitsandbytes.nn import Linear4bit
     from peft.tuners.lora import Linear
 
     base = module.get_base_layer()
     return (
-        (isinstance(base, Linear4bit) or (isinstance(module, Linear) and isinstance(base, torch.nn.Linear)))
+        (is_four_bit(base) or (isinstance(module, Linear) and isinstance(base, torch.nn.Linear)))
         and not any(parameter.requires_grad or hasattr(parameter, "ds_numel") for parameter in base.parameters())
         and not getattr(module, "lora_variant", None)
         and not any(module.lora_bias.values())

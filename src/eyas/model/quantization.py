@@ -1,5 +1,6 @@
 """Quantized base weights: how they are asked for, and how they come back to full precision."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -60,10 +61,19 @@ def left_unquantized(model: Any, in_full: Sequence[str]) -> list[str]:
 
 def quantized_names(model: Any) -> list[str]:
     """Return the names of the modules whose weights bitsandbytes holds quantized."""
-    import bitsandbytes
-
-    kinds = (bitsandbytes.nn.Linear4bit, bitsandbytes.nn.Linear8bitLt)
+    kinds = _kinds("Linear4bit", "Linear8bitLt")
     return [name for name, module in model.named_modules() if isinstance(module, kinds)]
+
+
+def is_four_bit(module: Any) -> bool:
+    """Return whether bitsandbytes holds a module's weight in 4 bits."""
+    return isinstance(module, _kinds("Linear4bit"))
+
+
+def _kinds(*names: str) -> tuple[type, ...]:
+    """Return these classes of bitsandbytes, which takes seconds to import; none where nobody has imported it."""
+    imported = sys.modules.get("bitsandbytes")
+    return tuple(getattr(imported.nn, name) for name in names) if imported is not None else ()
 
 
 def dequantize(model: Any, dtype: Any) -> Any:

@@ -1,0 +1,36 @@
+"""A training imports the libraries that its recipe uses, and they still find those."""
+
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT
+
+RECIPE = "recipes/smollm2_qlora_quickstart.yaml"
+PROGRAM = f"""
+import sys
+from eyas.cli.imports import only_what_is_used
+from eyas.recipe import load_recipe
+
+with only_what_is_used(load_recipe({RECIPE!r}, sys.argv[1:])):
+    from trl import SFTTrainer
+print("IMPORTED", *sorted({{"bitsandbytes", "deepspeed", "wandb"}} & sys.modules.keys()))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("overrides", "imported"),
+    [
+        (["quantization=null"], set()),
+        ([], {"bitsandbytes"}),
+        (["quantization=null", "training.optim=paged_adamw_8bit"], {"bitsandbytes"}),
+        (["quantization=null", "tracking.report_to=wandb"], {"wandb"}),
+    ],
+)
+def test_what_the_recipe_does_not_use_is_not_imported(overrides, imported):
+    command = [sys.executable, "-c", PROGRAM, *overrides]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+
+    assert set(done.stdout.split("IMPORTED")[1].split()) == imported
