@@ -186,3 +186,13 @@ def test_a_mask_that_would_be_too_large_leaves_the_batch_padded(monkeypatch):
     found, _, _ = loss_and_gradients(model, batch())
 
     assert found == pytest.approx(before, rel=1e-6) and seen == [batch()["input_ids"].shape]
+
+
+def test_tokens_that_are_not_those_of_the_layout_are_refused():
+    """The decoder called past the model that holds it would read another batch's layout."""
+    model = fused("llama")
+    compact(model, "attention", True)
+    loss_and_gradients(model, batch())
+
+    with pytest.raises(RuntimeError, match="5 tokens reached the attention of a batch of"):
+        model.model(batch()["input_ids"][:1, :5])

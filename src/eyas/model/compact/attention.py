@@ -44,6 +44,8 @@ def attention(
         return sdpa_attention_forward(  # type: ignore[no-any-return]
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
+    if query.shape[2] != Current.layout.tokens:
+        raise RuntimeError(f"{query.shape[2]} tokens reached the attention of a batch of {Current.layout.tokens}")
     if Current.layout.padded is not None:
         return _within_documents(query, key, value, Current.layout, dropout, scaling), None
     window = kwargs.get("sliding_window")
