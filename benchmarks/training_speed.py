@@ -285,6 +285,7 @@ def main() -> None:
     found = compare(asked.job, asked.rounds, asked.steps, asked.only, ALLOCATOR if asked.allocator else {})
     print(table(found))
     if asked.write:
+        RESULTS.mkdir(exist_ok=True)
         file = RESULTS / "cpu.json"
         kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         kept[asked.job + ("_allocator" if asked.allocator else "")] = found

@@ -53,7 +53,7 @@ def loss_and_gradients(model, given):
     return float(loss.detach()), gradients, outputs
 
 
-@pytest.mark.parametrize("share", [True, False], ids=["shared", "not shared"])
+@pytest.mark.parametrize("share", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["shared", "not shared"])
 @pytest.mark.parametrize("family", sorted(BY_ATTENTION | BY_MASK))
 def test_loss_and_gradients_are_those_of_padded_rows(family, share):
     model = fused(family)

@@ -14,7 +14,7 @@ from eyas.model.packing_probe import (
     without_dropout,
 )
 
-BEGINNING, RESTS, SUPERVISED = 7, (5, 3, 8), 2
+BEGINNING, RESTS, SUPERVISED = 4, (4, 3, 5), 2
 """Tokens that the probe's documents share, what each has besides, and how many of each are learnt from."""
 NOTHING = 3e-5
 """Of a reaction: rounding over thirty layers in float32 comes to a tenth of it, a leak to a thousand times as much."""
