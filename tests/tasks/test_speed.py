@@ -195,11 +195,13 @@ def test_two_ranks_have_the_same_losses_with_and_without(rows, family_folder, fo
     assert len(curves[0]) == 3 and curves[0] == pytest.approx(curves[1], rel=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.label_smoothing_factor. is deprecated:FutureWarning")  # TRL's own
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (["speed.fused_lora=true", "adapter.use_dora=true"], "speed.fused_lora: asked for, and cannot be: no layer of"),
         (["speed.shared_beginnings=true", "adapter.lora_dropout=0.1"], "lora_dropout draws for each row anew"),
+        (["speed.compact_batches=true", "training.label_smoothing_factor=0.1"], "label smoothing needs the score of"),
         (["speed.dequantized_gib=0.00001"], "speed.dequantized_gib: asked for, and cannot be: 0 of 14 4-bit layers"),
     ],
 )

@@ -1,8 +1,8 @@
 """A training imports only what its recipe uses."""
 
-import os
 from contextlib import AbstractContextManager
 
+from eyas.distributed.topology import started_topology
 from eyas.extras import hidden
 from eyas.recipe import Recipe
 
@@ -13,6 +13,6 @@ def only_what_is_used(recipe: Recipe) -> AbstractContextManager[None]:
     used = {
         "bitsandbytes": recipe.quantization is not None or any(of in optimizer for of in ("8bit", "4bit", "paged")),
         "wandb": recipe.tracking.report_to == "wandb",
-        "deepspeed": os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true",
+        "deepspeed": started_topology().strategy.startswith("zero"),
     }
     return hidden(*(name for name, is_used in used.items() if not is_used))

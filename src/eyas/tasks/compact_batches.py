@@ -7,7 +7,7 @@ from eyas.recipe import Recipe
 from eyas.tasks.levers import Lever, off
 
 BATCHES, BEGINNINGS = "compact_batches", "shared_beginnings"
-HOW = {"attention": "no padding, attention by document", "mask": "no padding, a mask for each batch"}
+HOW = {"attention": "no padding, attention by document", "mask": "no padding in batches whose mask fits 256 MiB"}
 
 
 def of_language_model(recipe: Recipe, trainer: Any, closed: str | None) -> list[Lever]:
@@ -16,6 +16,8 @@ def of_language_model(recipe: Recipe, trainer: Any, closed: str | None) -> list[
     from eyas.model.compact.probe import probe_compact
 
     model = trainer.model.get_base_model() if recipe.adapter else trainer.model
+    if trainer.args.label_smoothing_factor:
+        closed = closed or "label smoothing needs the score of every word at every position"
     batches = off(recipe, BATCHES, closed)
     if batches is None:
         apart = off(recipe, BEGINNINGS, _why_not_to_share(recipe, model))
