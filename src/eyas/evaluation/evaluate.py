@@ -8,7 +8,7 @@ from eyas.data.prompts import answer_text, prompt_ids, split_turn
 from eyas.data.rows import Row
 from eyas.data.splits import Splits, tensors
 from eyas.errors import DataError
-from eyas.evaluation.losses import row_losses
+from eyas.evaluation.losses import class_losses, token_losses
 from eyas.inference.generate import generate
 from eyas.metrics import accuracy, macro_f1, mean
 from eyas.recipe import Recipe
@@ -31,9 +31,11 @@ def held_out(recipe: Recipe, splits: Splits) -> list[tuple[Row, dict[str, Any]]]
 def evaluate(model: Any, tokenizer: Any, recipe: Recipe, splits: Splits) -> list[Record]:
     """Return the records of a model, in the order of the rows."""
     rows = held_out(recipe, splits)
-    losses = row_losses(model, [tensors(example) for _, example in rows], tokenizer.pad_token_id)
+    encoded = [tensors(example) for _, example in rows]
     if splits.labels is not None:
-        return _classified([row for row, _ in rows], splits.labels, losses)
+        chosen = class_losses(model, encoded, tokenizer.pad_token_id)
+        return _classified([row for row, _ in rows], splits.labels, chosen)
+    losses = token_losses(model, encoded, tokenizer.pad_token_id)
     return _answered(model, tokenizer, recipe, [row for row, _ in rows], losses)
 
 
@@ -66,17 +68,15 @@ def majority(recipe: Recipe, splits: Splits) -> dict[str, Record]:
     }
 
 
-def _classified(rows: list[Row], labels: list[str], losses: list[tuple[float, int]]) -> list[Record]:
+def _classified(rows: list[Row], labels: list[str], chosen: list[tuple[float, int]]) -> list[Record]:
     return [
         {"text": row["text"], "expected": str(row["label"]), "answer": labels[choice], "loss": loss}
-        for row, (loss, choice) in zip(rows, losses, strict=True)
+        for row, (loss, choice) in zip(rows, chosen, strict=True)
     ]
 
 
-def _answered(
-    model: Any, tokenizer: Any, recipe: Recipe, rows: list[Row], losses: list[tuple[float, int]]
-) -> list[Record]:
-    records: list[Record] = [{"loss": loss} for loss, _ in losses]
+def _answered(model: Any, tokenizer: Any, recipe: Recipe, rows: list[Row], losses: list[float]) -> list[Record]:
+    records: list[Record] = [{"loss": loss} for loss in losses]
     if any("text" in row for row in rows):  # plain text asks nothing
         return records
     turns = [split_turn(row) for row in rows]

@@ -1,35 +1,67 @@
 """The loss of each row on its own, computed in batches of similar length."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+Found = TypeVar("Found")
 
 BATCH = 16
 PADDING = {"attention_mask": 0, "labels": -100, "token_type_ids": 0}
 
 
-def row_losses(model: Any, encoded: Sequence[dict[str, Any]], pad_token_id: int) -> list[tuple[float, int]]:
-    """Return each row's mean loss in nats and the class with the largest logit, in the order of the rows.
+def token_losses(model: Any, encoded: Sequence[dict[str, Any]], pad_token_id: int) -> list[float]:
+    """Return the mean loss in nats of each row's labelled tokens under a language model, in the order of the rows.
 
-    A row holds tensors [1, length], and `labels` [1, length] for a language model (the choice is then that of the last
-    position) or [1] for a classifier.
+    A row holds tensors [1, length], `labels` among them; each position predicts the next.
     """
+    return _in_batches(encoded, pad_token_id, lambda batch: _token_losses(model, batch))
+
+
+def class_losses(model: Any, encoded: Sequence[dict[str, Any]], pad_token_id: int) -> list[tuple[float, int]]:
+    """Return each row's loss in nats under a classifier and the class it chose, in the order of the rows.
+
+    A row holds tensors [1, length], and `labels` [1].
+    """
+    return _in_batches(encoded, pad_token_id, lambda batch: _class_losses(model, batch))
+
+
+def _token_losses(model: Any, batch: dict[str, Any]) -> list[float]:
     import torch
 
-    found: dict[int, tuple[float, int]] = {}
+    from eyas.model.scores import scores_at
+
+    labels = torch.nn.functional.pad(batch.pop("labels")[:, 1:], (0, 1), value=-100)
+    asked = (labels != -100).to(model.device)
+    with torch.inference_mode(), scores_at(model, asked):
+        scores = model(**_moved(batch, model)).logits[0].float()  # [labelled tokens, vocabulary]
+    losses = torch.nn.functional.cross_entropy(scores, labels.to(model.device)[asked], reduction="none")
+    return [float(own.mean()) for own in losses.split(asked.sum(1).tolist())]
+
+
+def _class_losses(model: Any, batch: dict[str, Any]) -> list[tuple[float, int]]:
+    import torch
+
+    labels = batch.pop("labels")
+    with torch.inference_mode():
+        scores = model(**_moved(batch, model)).logits.float().cpu()  # [rows, classes]
+    losses = torch.nn.functional.cross_entropy(scores, labels, reduction="none")
+    return list(zip(losses.tolist(), scores.argmax(-1).tolist(), strict=True))
+
+
+def _in_batches(
+    encoded: Sequence[dict[str, Any]], pad_token_id: int, of_batch: Callable[[dict[str, Any]], list[Found]]
+) -> list[Found]:
+    found: dict[int, Found] = {}
     order = sorted(range(len(encoded)), key=lambda index: encoded[index]["input_ids"].shape[1])
     for start in range(0, len(order), BATCH):
         indices = order[start : start + BATCH]
         batch = _padded([encoded[index] for index in indices], pad_token_id)
-        on_device = {name: value.to(model.device) for name, value in batch.items()}
-        labels = on_device.pop("labels")
-        with torch.inference_mode():
-            logits = model(**on_device).logits.float()
-        for index, row_logits, row_labels in zip(indices, logits, labels, strict=True):
-            per_token = labels.dim() == 2  # each position predicts the next
-            scored = (row_logits[:-1], row_labels[1:]) if per_token else (row_logits[None], row_labels[None])
-            loss = torch.nn.functional.cross_entropy(*scored, ignore_index=-100)
-            found[index] = float(loss), int(scored[0][-1].argmax())
+        found |= zip(indices, of_batch(batch), strict=True)
     return [found[index] for index in range(len(encoded))]
+
+
+def _moved(batch: dict[str, Any], model: Any) -> dict[str, Any]:
+    return {name: value.to(model.device) for name, value in batch.items()}
 
 
 def _padded(rows: Sequence[dict[str, Any]], pad_token_id: int) -> dict[str, Any]:

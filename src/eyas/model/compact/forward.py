@@ -10,6 +10,7 @@ import torch
 from eyas.model.compact import attention
 from eyas.model.compact.layout import Layout, documents_of_positions, documents_of_rows, layout_of
 from eyas.model.compact.mask import fits, mask_of
+from eyas.model.scores import scores_at
 
 IGNORED = -100
 
@@ -37,16 +38,8 @@ def compact(model: Any, way: Way, share_beginnings: bool) -> Callable[[], None]:
         if way != "scores":
             kwargs, targets = _compacted(self, way, share_beginnings, kwargs, targets)
         supervised = targets != IGNORED
-
-        def keep_supervised(_module: Any, _inputs: Any, output: Any) -> Any:
-            output.last_hidden_state = output.last_hidden_state[supervised][None]  # [1, supervised, hidden]
-            return output
-
-        hook = self.base_model.register_forward_hook(keep_supervised)
-        try:
+        with scores_at(self, supervised):
             return original(*args, shift_labels=targets[supervised][None], fused_lm_head=True, **kwargs)
-        finally:
-            hook.remove()
 
     def take_off() -> None:
         attention.Current.layout = None
