@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from eyas.model.dequantized import keep_dequantized
-from eyas.model.lora_linear import LoraProduct, fuse_lora
+from eyas.model.lora_linear import fuse_lora
 from eyas.model.lora_probe import probe_lora
+from eyas.model.lora_product import LoraProducts
 
 ADAPTERS = {"plain": {}, "rslora": {"use_rslora": True}, "dropout": {"lora_dropout": 0.3}}
 
@@ -134,12 +135,12 @@ def test_the_probe_sees_a_wrong_gradient(monkeypatch):
     """Planted: the adapter's share is left out of the input's gradient."""
     wrapped = model()
     fuse_lora(wrapped)
-    right = LoraProduct.backward
+    right = LoraProducts.backward
 
     def without_the_adapter(ctx, gradient):
-        return (gradient @ ctx.weight(), *right(ctx, gradient)[1:])
+        return (gradient @ ctx.parts[0].weight(), *right(ctx, gradient)[1:])
 
-    monkeypatch.setattr(LoraProduct, "backward", without_the_adapter)
+    monkeypatch.setattr(LoraProducts, "backward", without_the_adapter)
 
     difference, tolerance = probe_lora(wrapped)
 

@@ -1,16 +1,12 @@
-"""A linear layer and its LoRA as one step of autograd: two products fewer to hold, none to add up.
-
-Source of the gradients: y = xWᵀ + b + x̃AᵀBᵀ, where x̃ is x after dropout and B holds the scaling; so dB = gᵀ(x̃Aᵀ),
-dA = (gB)ᵀx̃, dx = gW + (gB)A. What peft 0.21 composes of nn.Linear modules keeps every summand for the backward pass.
-"""
+"""LoRA layers that compute what they and their base give at once, and together with those that read the same."""
 
 import types
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from eyas.model.dequantized import computes_in, unpacked
+from eyas.model.lora_product import Part, lora_products
 from eyas.model.quantization import is_four_bit
 
 
@@ -25,15 +21,40 @@ def fuse_lora(model: Any) -> tuple[int, int]:
     layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
     fused = [layer for layer in layers if _is_plain(layer)]
     for layer in fused:
+        layer.__dict__["siblings"] = Siblings([layer])
         layer.forward = types.MethodType(_forward, layer)
     return len(fused), len(layers)
 
 
 def take_apart(model: Any) -> None:
     """Let every LoRA layer compute as peft wrote it again."""
-    for module in model.modules():
-        if isinstance(getattr(module, "forward", None), types.MethodType) and module.forward.__func__ is _forward:
-            del module.forward
+    for layer in fused_layers(model):
+        del layer.forward, layer.__dict__["siblings"]
+
+
+def fused_layers(model: Any) -> list[Any]:
+    """Return the layers that `fuse_lora` has fused."""
+    return [module for module in model.modules() if "siblings" in module.__dict__]
+
+
+class Siblings:
+    """Fused layers that are given one and the same tensor: the first that is asked computes for all."""
+
+    def __init__(self, layers: list[Any]) -> None:
+        self.layers = layers
+        self._given: tuple[Any, int] | None = None
+        self._ready: dict[Any, Any] = {}
+
+    def output(self, layer: Any, x: Any) -> Any:
+        """Return what a layer gives for `x` [..., in]."""
+        given = (x, 0 if x.is_inference() else x._version)
+        if self._given is None or self._given[0] is not x or self._given[1] != given[1] or layer not in self._ready:
+            together = self.layers if all(map(_is_simple, self.layers)) else [layer]
+            self._given, self._ready = given, dict(zip(together, _outputs(together, x), strict=True))
+        y = self._ready.pop(layer)
+        if not self._ready:
+            self._given = None  # so that nothing is held any longer
+        return y
 
 
 def dense_weight(layer: Any) -> Any:
@@ -59,66 +80,57 @@ def _is_plain(module: Any) -> bool:
 def _forward(self: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
     if self.disable_adapters or self.merged or args or kwargs:
         return type(self).forward(self, x, *args, **kwargs)
-    base = self.get_base_layer()
-    given, bias = x.dtype, base.bias
+    return self.siblings.output(self, x)
+
+
+def _adapters(layer: Any) -> list[str]:
+    return [name for name in layer.active_adapters if name in layer.lora_A]
+
+
+def _is_simple(layer: Any) -> bool:
+    """Return whether a layer's adapter reads its input as it is, so that it can do so with others."""
+    adapters = _adapters(layer)
+    if layer.disable_adapters or layer.merged or len(adapters) != 1:
+        return False
+    dropout = layer.lora_dropout[adapters[0]]
+    return isinstance(dropout, torch.nn.Identity) or not dropout.training or dropout.p == 0
+
+
+def _outputs(layers: list[Any], x: Any) -> list[Any]:
+    """Return what layers give for the same `x`: one of any kind, or several simple ones."""
+    first = layers[0].get_base_layer()
+    given = x.dtype
     autocast = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else None
-    x = x.to(autocast or (base.weight.dtype if base.weight.is_floating_point() else computes_in(base)))
+    x = x.to(autocast or (first.weight.dtype if first.weight.is_floating_point() else computes_in(first)))
+    if len(layers) == 1:
+        found = [_alone(layers[0], x)]
+    else:
+        found = list(lora_products(x, None, [_part(layer, _adapters(layer)[0], x.dtype) for layer in layers]))
+    return found if autocast else [y.to(given) for y in found]
 
-    def weight() -> Any:
-        return dense_weight(base).to(x.dtype)
 
+def _alone(layer: Any, x: Any) -> Any:
     y = None
-    for name in self.active_adapters:
-        if name not in self.lora_A:
-            continue
-        down, up = self.lora_A[name].weight, self.lora_B[name].weight * self.scaling[name]
-        dropped = self.lora_dropout[name](x)
+    for name in _adapters(layer):
+        part, dropped = _part(layer, name, x.dtype), layer.lora_dropout[name](x)
         if y is None:
-            y = lora_product(x, None if dropped is x else dropped, weight, bias, down, up)
+            (y,) = lora_products(x, None if dropped is x else dropped, [part])
         else:
-            y = y + (dropped @ down.to(x.dtype).T) @ up.to(x.dtype).T
+            y = y + (dropped @ part.down.to(x.dtype).T) @ (part.scaling * part.up).to(x.dtype).T
     if y is None:
-        y = torch.nn.functional.linear(x, weight(), None if bias is None else bias.to(x.dtype))
-    return y if autocast else y.to(given)
+        bias = layer.get_base_layer().bias
+        y = torch.nn.functional.linear(
+            x, dense_weight(layer.get_base_layer()).to(x.dtype), None if bias is None else bias.to(x.dtype)
+        )
+    return y
 
 
-class LoraProduct(torch.autograd.Function):  # type: ignore[misc]
-    """What `lora_product` says, as torch's autograd wants it."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Any, dropped: Any, weight: Callable[[], Any], bias: Any, down: Any, up: Any) -> Any:
-        rows = x.reshape(-1, x.shape[-1])
-        read = rows if dropped is None else dropped.reshape(-1, x.shape[-1])
-        a, b = down.to(x.dtype), up.to(x.dtype)
-        low = read @ a.T
-        y = torch.nn.functional.linear(x, weight(), None if bias is None else bias.to(x.dtype))
-        y.view(-1, y.shape[-1]).addmm_(low, b.T)  # not returned as a view: Falcon adds to it in place
-        ctx.save_for_backward(read, low, a, b)
-        ctx.weight, ctx.dropped, ctx.dtypes, ctx.shape = weight, dropped is not None, (down.dtype, up.dtype), x.shape
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Any) -> Any:
-        read, low, a, b = ctx.saved_tensors
-        gradient = gradient.reshape(-1, gradient.shape[-1])
-        of_low = gradient @ b
-        of_down, of_up = of_low.T @ read, gradient.T @ low
-        of_x = of_dropped = None
-        if ctx.needs_input_grad[0]:
-            of_x = gradient @ ctx.weight()
-        if ctx.dropped and ctx.needs_input_grad[1]:
-            of_dropped = (of_low @ a).view(ctx.shape)
-        elif of_x is not None:
-            of_x.addmm_(of_low, a)
-        of_x = None if of_x is None else of_x.view(ctx.shape)
-        return of_x, of_dropped, None, None, of_down.to(ctx.dtypes[0]), of_up.to(ctx.dtypes[1])
-
-
-def lora_product(x: Any, dropped: Any, weight: Callable[[], Any], bias: Any, down: Any, up: Any) -> Any:
-    """Return x Wᵀ + b + x̃ Aᵀ Bᵀ [..., out], in the dtype of `x`.
-
-    `x` and `dropped` (x̃; None where it is x itself) are [..., in], `weight` gives the frozen [out, in] in that dtype
-    whenever it is asked, `bias` is [out] or None, `down` (A) [r, in] and `up` (B, scaling included) [out, r]. The
-    gradients of A and B have their own dtype.
-    """
-    return LoraProduct.apply(x, dropped, weight, bias, down, up)
+def _part(layer: Any, name: str, dtype: Any) -> Part:
+    base = layer.get_base_layer()
+    return Part(
+        weight=lambda: dense_weight(base).to(dtype),
+        bias=base.bias,
+        down=layer.lora_A[name].weight,
+        up=layer.lora_B[name].weight,
+        scaling=layer.scaling[name],
+    )

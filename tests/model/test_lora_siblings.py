@@ -1,0 +1,107 @@
+"""LoRA layers that read one tensor compute together, and give what each gives alone."""
+
+import peft
+import pytest
+import torch
+
+from eyas.model.lora_linear import Siblings, fuse_lora, fused_layers
+from eyas.model.lora_siblings import join_siblings
+from families import make
+
+SEES = {"input_ids": torch.arange(3, 15)[None]}
+
+
+def adapted(family, **adapter):
+    torch.manual_seed(0)
+    config = peft.LoraConfig(target_modules="all-linear", r=4, init_lora_weights=False, **adapter)
+    wrapped = peft.get_peft_model(make(family, "sdpa"), config)
+    fuse_lora(wrapped)
+    return wrapped
+
+
+def gradients(model):
+    model.zero_grad()
+    torch.manual_seed(1)  # for dropout
+    scores = model(**SEES).logits
+    scores.square().sum().backward()
+    return [scores.detach(), *(p.grad.clone() for p in model.parameters() if p.requires_grad)]
+
+
+def together(model):
+    """Return the names of the layers that compute together, for the first block of layers."""
+    names = {module: name.rpartition(".")[2] for name, module in model.named_modules()}
+    found = []
+    for layer in fused_layers(model):
+        row = [names[each] for each in layer.siblings.layers]
+        if row not in found:
+            found.append(row)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("family", "joined"),
+    [
+        ("llama", [["q_proj", "k_proj", "v_proj"], ["o_proj"], ["gate_proj", "up_proj"], ["down_proj"]]),
+        ("phi", [["q_proj", "k_proj", "v_proj", "fc1"], ["dense"], ["fc2"]]),
+        ("gemma", [["q_proj", "k_proj", "v_proj"], ["o_proj"], ["gate_proj", "up_proj"], ["down_proj"]]),
+        ("falcon 7b", [["query_key_value", "dense_h_to_4h"], ["dense"], ["dense_4h_to_h"]]),
+    ],
+)
+def test_layers_that_read_the_same_are_found_and_give_the_same(family, joined):
+    model = adapted(family)
+    before = gradients(model)
+
+    join_siblings(model)
+
+    assert together(model) == joined
+    for one, other in zip(gradients(model), before, strict=True):
+        assert torch.allclose(one, other, rtol=1e-5, atol=1e-5 * float(other.abs().max()))
+
+
+def test_each_product_is_made_once_for_all(monkeypatch):
+    model, made = adapted("llama"), []
+    join_siblings(model)
+    output = Siblings.output
+    monkeypatch.setattr(Siblings, "output", lambda self, *given: made.append(not self._ready) or output(self, *given))
+
+    gradients(model)
+
+    assert len(made) == 14 and sum(made) == 8  # q, k, v, o, gate, up, down of two blocks; four products each
+    assert all(layer.siblings._given is None and not layer.siblings._ready for layer in fused_layers(model))
+
+
+def test_with_dropout_each_draws_its_own():
+    model = adapted("llama", lora_dropout=0.5)
+    before = gradients(model)
+
+    join_siblings(model)
+
+    for one, other in zip(gradients(model), before, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_what_has_changed_since_is_computed_anew():
+    model = adapted("llama")
+    join_siblings(model)
+    q, k, v = fused_layers(model)[0].siblings.layers
+    x = torch.randn(3, 32)
+    with torch.no_grad():
+        alone = [layer(x.clone()) for layer in (q, k)]
+        assert torch.equal(q(x), alone[0])
+        x.mul_(2)
+        twice = k(x)
+
+    assert not torch.allclose(twice, alone[1]) and torch.allclose(twice, 2 * alone[1], atol=1e-5)
+    assert v in q.siblings._ready
+
+
+def test_an_adapter_that_is_off_in_one_of_them_leaves_the_others_right():
+    model = adapted("llama")
+    q, k, _ = fused_layers(model)[:3]
+    x = torch.randn(3, 32)
+    with torch.no_grad():
+        expected = k(x)
+        join_siblings(model)
+        q.enable_adapters(False)
+
+        assert torch.equal(q(x), q.base_layer(x)) and torch.allclose(k(x), expected, atol=1e-6)
