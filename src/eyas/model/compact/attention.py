@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from eyas.model.compact.blocks import block_of, runs_alike
 from eyas.model.compact.layout import Group, Layout
 
 NAME = "eyas_documents"
@@ -46,58 +47,61 @@ def attention(
         )
     if query.shape[2] != Current.layout.tokens:
         raise RuntimeError(f"{query.shape[2]} tokens reached the attention of a batch of {Current.layout.tokens}")
+    q, k, v = (each[0].transpose(0, 1) for each in (query, key, value))  # [tokens, heads, head size]
     if Current.layout.padded is not None:
-        return _within_documents(query, key, value, Current.layout, dropout, scaling), None
+        return _within_documents(q, k, v, Current.layout, dropout, scaling)[None], None
     window = kwargs.get("sliding_window")
     found, start = [], 0
     for group in Current.layout.groups:
         here = slice(start, start + group.tokens)
-        q, k, v = (each[0, :, here] for each in (query, key, value))
-        found.append(_attend(q, k, v, group, dropout, scaling, window))
+        found.append(_attend(q[here], k[here], v[here], group, dropout, scaling, window))
         start += group.tokens
-    return torch.cat(found, dim=1).transpose(0, 1).unsqueeze(0), None
+    return torch.cat(found)[None], None
 
 
 def _within_documents(q: Any, k: Any, v: Any, layout: Layout, dropout: float, scaling: float | None) -> Any:
-    """Return [1, tokens, heads, head size] where each token reads all of its document, as encoders do."""
-    places, filled = _places(tuple(group.tokens for group in layout.groups), 0, q.device)  # [documents, longest]
-    q, k, v = (each[0][:, places].transpose(0, 1) for each in (q, k, v))  # [documents, heads, longest, head size]
-    readable = filled[:, None, None]
-    found = scaled_dot_product_attention(q, k, v, attn_mask=readable, dropout_p=dropout, scale=scaling)
-    return found.transpose(1, 2)[filled][None]
+    """Return [tokens, heads, head size] where each token reads all of its document, as encoders do."""
+    found, start = [], 0
+    for lengths in runs_alike([group.tokens for group in layout.groups]):
+        block = block_of(lengths, q.device)
+        here = slice(start, start + block.tokens)
+        own = [block.side_by_side(each[here]) for each in (q, k, v)]  # [documents, heads, longest, head size]
+        found.append(block.end_to_end(_reading_all(*own, block.filled, dropout, scaling)))
+        start += block.tokens
+    return torch.cat(found)
+
+
+def _reading_all(q: Any, k: Any, v: Any, filled: Any, dropout: float, scaling: float | None) -> Any:
+    """Return the attention [documents, heads, n, head size] of documents that are `filled` [documents, n]."""
+    if not dropout or q.device.type != "cpu":
+        return scaled_dot_product_attention(q, k, v, attn_mask=filled[:, None, None], dropout_p=dropout, scale=scaling)
+    # With dropout torch's kernel for CPUs is not used, but its definition, which is slower than these three products.
+    documents, heads, n, size = q.shape
+    q, k, v = (each.reshape(documents * heads, n, size) for each in (q, k, v))
+    hidden = torch.zeros_like(filled, dtype=q.dtype).masked_fill(~filled, torch.finfo(q.dtype).min)
+    hidden = hidden.repeat_interleave(heads, dim=0)[:, None]  # [documents · heads, 1, n]
+    scores = torch.baddbmm(hidden, q, k.transpose(1, 2), alpha=size**-0.5 if scaling is None else scaling)
+    weights = torch.nn.functional.dropout(scores.softmax(dim=-1), dropout)
+    return torch.bmm(weights, v).view(documents, heads, n, size)
 
 
 def _attend(q: Any, k: Any, v: Any, group: Group, dropout: float, scaling: float | None, window: int | None) -> Any:
-    """Return [heads, tokens, head size] of one group, of `q` [heads, tokens, head size], `k` and `v` likewise."""
+    """Return [tokens, heads, head size] of one group, of `q` [tokens, heads, head size], `k` and `v` likewise."""
     shared, rests = group.beginning, group.rests
+    whole = [each.transpose(0, 1)[None] for each in (q, k, v)]  # [1, heads, tokens, head size]
     found = []
     if shared:
-        found.append(
-            _causal(q[None, :, :shared], k[None, :, :shared], v[None, :, :shared], 0, dropout, scaling, window)[0]
-        )
+        found.append(_causal(*(each[:, :, :shared] for each in whole), 0, dropout, scaling, window)[0].transpose(0, 1))
     if len(rests) == 1:
-        rest = _causal(q[None, :, shared:], k[None], v[None], shared, dropout, scaling, window)
-        return torch.cat([*found, rest[0]], dim=1)
-    places, filled = _places(rests, shared, q.device)  # [documents, longest rest]
-    own = [each[:, places].transpose(0, 1) for each in (q, k, v)]  # [documents, heads, longest rest, head size]
+        rest = _causal(whole[0][:, :, shared:], whole[1], whole[2], shared, dropout, scaling, window)
+        return torch.cat([*found, rest[0].transpose(0, 1)])
+    block = block_of(rests, q.device)
+    own = [block.side_by_side(each[shared:]) for each in (q, k, v)]  # [documents, heads, longest rest, head size]
     keys, values = (
-        torch.cat([each[None, :, :shared].expand(len(rests), -1, -1, -1), rest], dim=2)
-        for each, rest in ((k, own[1]), (v, own[2]))
+        torch.cat([every[:, :, :shared].expand(len(rests), -1, -1, -1), rest], dim=2)
+        for every, rest in zip(whole[1:], own[1:], strict=True)
     )
-    rest = _causal(own[0], keys, values, shared, dropout, scaling, window)
-    return torch.cat([*found, rest.transpose(0, 1)[:, filled]], dim=1)
-
-
-def _places(rests: tuple[int, ...], start: int, device: Any) -> tuple[Any, Any]:
-    """Return where each document's own tokens stand, side by side, and which of these [documents, longest] are tokens.
-
-    What is short is filled up with the group's first token; no token of its document reads it, as it comes after.
-    """
-    lengths = torch.tensor(rests, device=device)
-    column = torch.arange(max(rests), device=device)
-    filled = column < lengths[:, None]
-    begins = start + lengths.cumsum(0) - lengths
-    return torch.where(filled, begins[:, None] + column, 0), filled
+    return torch.cat([*found, block.end_to_end(_causal(own[0], keys, values, shared, dropout, scaling, window))])
 
 
 def _causal(q: Any, k: Any, v: Any, before: int, dropout: float, scaling: float | None, window: int | None) -> Any:

@@ -99,7 +99,7 @@ def _layers(encoder: Any) -> Any:
 def _layout(mask: Any) -> Layout | None:
     if mask is None or mask.dim() != 2 or bool(mask.all()):
         return None
-    documents = [document for document in documents_of_rows(mask) if document]
+    documents = sorted(filter(None, documents_of_rows(mask)), key=len)  # similar ones together, for attention
     kept = torch.tensor([place for document in documents for place in document])
     positions = torch.tensor([[place for document in documents for place in range(len(document))]])
     return Layout(tuple(Group(0, (len(each),)) for each in documents), kept, positions, tuple(mask.shape))

@@ -1,0 +1,49 @@
+"""Documents of similar length stand side by side for attention, and every token comes back to its place."""
+
+import pytest
+import torch
+
+from eyas.model.compact.attention import _reading_all
+from eyas.model.compact.blocks import block_of, runs_alike
+
+
+@pytest.mark.parametrize("lengths", [(4,), (2, 5, 3), (1, 1, 1), (7, 7)])
+def test_side_by_side_and_back_is_what_it_was(lengths):
+    block, tokens = block_of(lengths, torch.device("cpu")), torch.randn(sum(lengths), 3, 8)
+
+    documents = block.side_by_side(tokens)
+
+    assert documents.shape == (len(lengths), 3, max(lengths), 8) and block.tokens == sum(lengths)
+    start = 0
+    for document, length in zip(documents, lengths, strict=True):
+        assert torch.equal(document[:, :length].transpose(0, 1), tokens[start : start + length])
+        start += length
+    assert torch.equal(block.end_to_end(documents), tokens)
+
+
+def test_a_block_that_was_first_asked_for_in_inference_serves_a_training():
+    with torch.inference_mode():
+        block_of((2, 3), torch.device("cpu"))
+    tokens = torch.randn(5, 2, 4, requires_grad=True)
+
+    block_of((2, 3), torch.device("cpu")).side_by_side(tokens).sum().backward()
+
+    assert tokens.grad is not None
+
+
+def test_neighbours_of_similar_length_stand_together():
+    assert runs_alike([3, 4, 9, 10, 18, 20]) == [(3, 4), (9,), (10, 18, 20)]
+    assert runs_alike([5]) == [(5,)] and runs_alike([]) == []
+
+
+def test_attention_with_dropout_is_that_of_torch():
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 2, 3, 6, 8).unbind(0)
+    filled = torch.arange(6) < torch.tensor([[6], [4]])
+    plain = _reading_all(q, k, v, filled, 0.0, 0.3)
+
+    assert torch.allclose(_reading_all(q, k, v, filled, 1e-9, 0.3), plain, atol=1e-6)
+    drawn = torch.stack([_reading_all(q, k, v, filled, 0.5, 0.3) for _ in range(4000)])
+    assert torch.allclose(drawn.mean(0), plain, atol=0.1) and float(drawn.std(0).min()) > 0.05
+    k[1, :, 4:], v[1, :, 4:] = 9.0, 9.0  # places that are no tokens
+    assert torch.allclose(_reading_all(q, k, v, filled, 1e-9, 0.3), plain, atol=1e-6)
