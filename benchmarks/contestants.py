@@ -14,7 +14,7 @@ Job = dict[str, Any]
 
 
 def trl(job: Job, **switches: Any) -> None:
-    """TRL's SFTTrainer, given the chats as prompt and completion, as its documentation shows."""
+    """TRL's SFTTrainer, given rows that are tokenized and labelled: its own template would label one token more."""
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import BitsAndBytesConfig, set_seed
@@ -30,7 +30,7 @@ def trl(job: Job, **switches: Any) -> None:
             model_init_kwargs={"dtype": job["dtype"], **quantization},
             **switches,
         ),
-        train_dataset=Dataset.from_list(job["chats"]),
+        train_dataset=Dataset.from_list(job["rows"]),
         peft_config=LoraConfig(task_type="CAUSAL_LM", **job["adapter"]),
     )
     train(trainer)

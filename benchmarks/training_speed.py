@@ -108,13 +108,12 @@ def job_of(question: Question, steps: int, folder: Path) -> tuple[dict[str, Any]
     ]  # fmt: skip
     recipe = load_recipe(ROOT / "recipes" / f"{question.recipe}.yaml", words)
     adapter = recipe.adapter.model_dump(include={"r", "lora_alpha", "target_modules", "modules_to_save"})
-    chats = [{"prompt": row["messages"][:-1], "completion": row["messages"][-1:]} for row in rows if "messages" in row]
     told = {
         "model": recipe.model.name, "dtype": recipe.model.dtype, "device": "cpu", "seed": recipe.training.seed,
         "batch": batch, "steps": steps, "learning_rate": recipe.training.learning_rate, "adapter": adapter,
         "max_length": recipe.training.max_length, "labels": len(recipe.data.labels or []),
         "quantization": recipe.quantization and recipe.quantization.model_dump(exclude_unset=True),
-        "rows": tokens_of(recipe), "folder": str(folder / "peer"), "chats": chats,
+        "rows": tokens_of(recipe), "folder": str(folder / "peer"),
     }  # fmt: skip
     return told, words
 
