@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from eyas.cli.imports import hide_what_is_not_used
 from eyas.errors import CheckpointError, DataError
 from eyas.recipe import Recipe, load_recipe
 from eyas.run_directory import RunDirectory
@@ -49,6 +50,8 @@ def open_run(folder: Path, overrides: Sequence[str] = ()) -> OpenRun:
     began_with = directory.read_manifest().get("digests")
     if began_with is None:
         raise CheckpointError(f"{folder}: no training began here ({directory.manifest.name} records no rows); train it")
+
+    hide_what_is_not_used(recipe)
 
     from eyas.data.prepare import prepare
     from eyas.data.writing import Reach

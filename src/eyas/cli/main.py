@@ -16,6 +16,7 @@ from eyas.cli import (
     train,
     verify,
 )
+from eyas.cli.imports import this_process_has_one_verb
 
 app = typer.Typer(
     name="eyas",
@@ -33,5 +34,6 @@ app.add_typer(selftest.app, name="selftest")
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line, as a process of its own."""
+    this_process_has_one_verb()
     app()

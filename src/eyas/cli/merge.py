@@ -6,6 +6,7 @@ import typer
 
 from eyas.cli.arguments import RunFolder, open_run
 from eyas.cli.mistakes import mistakes_as_text
+from eyas.cli.report import write
 
 
 def merge(
@@ -19,12 +20,15 @@ def merge(
         typer.Option(help="float32, bfloat16 or float16 for this merge; the recipe's export.dtype if left out."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write the model even past the tolerance.")] = False,
+    then_report: Annotated[bool, typer.Option("--report", help="Then do what eyas report does.")] = False,
 ) -> None:
     """Merge a run's adapter into the base it was trained on, compare both, and write RUN/merged.
 
     Exits with 1 and leaves nothing behind when the merged model is not what was trained.
     """
-    with mistakes_as_text():
+    from eyas.export.reopening import Reader
+
+    with mistakes_as_text(), Reader() as reader:
         opened = open_run(run, [] if dtype is None else [f"export.dtype={dtype}"])
 
         from eyas.data.splits import tensors
@@ -34,7 +38,9 @@ def merge(
         rows = held_out(opened.recipe, opened.splits)[: opened.recipe.export.probe_rows]
         probes = [tensors(example) for _, example in rows]
         merge_run(
-            opened.directory, opened.recipe, opened.task.auto_model, opened.labels, opened.tokenizer, probes,
+            opened.directory, opened.recipe, opened.task.auto_model, opened.labels, opened.tokenizer, probes, reader,
             onto_published=onto_published, force=force, say=typer.echo,
         )  # fmt: skip
-        typer.echo(f"merged: {opened.directory.merged} (next: eyas report {run})")
+        typer.echo(f"merged: {opened.directory.merged}{'' if then_report else f' (next: eyas report {run})'}")
+        if then_report:
+            write(opened)

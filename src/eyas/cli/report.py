@@ -2,25 +2,28 @@
 
 import typer
 
-from eyas.cli.arguments import RunFolder, open_run
+from eyas.cli.arguments import OpenRun, RunFolder, open_run
 from eyas.cli.mistakes import mistakes_as_text
 
 
 def report(run: RunFolder) -> None:
     """Compare base, tuned and merged model on the same held-out rows; write RUN/report with a table and a loss plot."""
     with mistakes_as_text():
-        opened = open_run(run)
+        write(open_run(run))
 
-        from eyas.cli.tables import print_table
-        from eyas.evaluation.compare import compare
-        from eyas.evaluation.evaluate import majority
-        from eyas.evaluation.report import write_report
-        from eyas.evaluation.side_by_side import ask_all
 
-        records, answers = ask_all(
-            opened.directory, opened.recipe, opened.task.auto_model, opened.tokenizer, opened.splits, typer.echo
-        )
-        comparison = compare(records, majority(opened.recipe, opened.splits))
-        write_report(opened.directory, opened.recipe, comparison, records, answers)
-        print_table(f"{comparison.rows} held-out rows, 95 % bootstrap intervals", comparison.table())
-        typer.echo(f"report: {opened.directory.report / 'report.md'}")
+def write(opened: OpenRun) -> None:
+    """Write the report of a run, and print its table."""
+    from eyas.cli.tables import print_table
+    from eyas.evaluation.compare import compare
+    from eyas.evaluation.evaluate import majority
+    from eyas.evaluation.report import write_report
+    from eyas.evaluation.side_by_side import ask_all
+
+    records, answers = ask_all(
+        opened.directory, opened.recipe, opened.task.auto_model, opened.tokenizer, opened.splits, typer.echo
+    )
+    comparison = compare(records, majority(opened.recipe, opened.splits))
+    write_report(opened.directory, opened.recipe, comparison, records, answers)
+    print_table(f"{comparison.rows} held-out rows, 95 % bootstrap intervals", comparison.table())
+    typer.echo(f"report: {opened.directory.report / 'report.md'}")

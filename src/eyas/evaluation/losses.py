@@ -3,10 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-Found = TypeVar("Found")
+from eyas.data.batches import by_length, padded
 
-BATCH = 16
-PADDING = {"attention_mask": 0, "labels": -100, "token_type_ids": 0}
+Found = TypeVar("Found")
 
 
 def token_losses(model: Any, encoded: Sequence[dict[str, Any]], pad_token_id: int) -> list[float]:
@@ -52,26 +51,11 @@ def _in_batches(
     encoded: Sequence[dict[str, Any]], pad_token_id: int, of_batch: Callable[[dict[str, Any]], list[Found]]
 ) -> list[Found]:
     found: dict[int, Found] = {}
-    order = sorted(range(len(encoded)), key=lambda index: encoded[index]["input_ids"].shape[1])
-    for start in range(0, len(order), BATCH):
-        indices = order[start : start + BATCH]
-        batch = _padded([encoded[index] for index in indices], pad_token_id)
+    for indices in by_length([row["input_ids"].shape[1] for row in encoded]):
+        batch = padded([encoded[index] for index in indices], pad_token_id)
         found |= zip(indices, of_batch(batch), strict=True)
     return [found[index] for index in range(len(encoded))]
 
 
 def _moved(batch: dict[str, Any], model: Any) -> dict[str, Any]:
     return {name: value.to(model.device) for name, value in batch.items()}
-
-
-def _padded(rows: Sequence[dict[str, Any]], pad_token_id: int) -> dict[str, Any]:
-    import torch
-
-    longest = max(row["input_ids"].shape[1] for row in rows)
-
-    def pad(name: str, value: Any) -> Any:
-        if value.dim() == 1:  # a class, not a token a position
-            return value
-        return torch.nn.functional.pad(value, (0, longest - value.shape[1]), value=PADDING.get(name, pad_token_id))
-
-    return {name: torch.cat([pad(name, row[name]) for row in rows]) for name in rows[0]}

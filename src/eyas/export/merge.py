@@ -1,9 +1,6 @@
 """Merge the adapter into the base that it was trained on, and prove that the result is what was trained."""
 
-import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +9,7 @@ from typing import Any
 from eyas.errors import ExportError
 from eyas.export.model_card import model_card
 from eyas.export.parity import LONGEST_PROBE, Parity, compare, predictions, record
+from eyas.export.reopening import Reader
 from eyas.files import write_json
 from eyas.model.load import base_digest, load_config
 from eyas.model.precision import torch_dtype
@@ -35,6 +33,7 @@ def merge(
     labels: Sequence[str] | None,
     tokenizer: Any,
     probes: Sequence[dict[str, Any]],
+    reader: Reader,
     onto_published: bool = False,
     force: bool = False,
     say: Callable[[str], None] = print,
@@ -43,7 +42,7 @@ def merge(
 
     The reference is the adapter on the base it was trained on (dequantized, if that was quantized), in float32. Past
     the tolerance nothing is left behind and ExportError is raised, unless forced. `onto_published` merges into the
-    full-precision base instead, as most tools do, to see what that costs.
+    full-precision base instead, as most tools do, to see what that costs. `reader` opens what was written.
     """
     import torch
 
@@ -66,7 +65,7 @@ def merge(
         del merged, trained
         record(recorded, probes, reference)
         after = f"after the cast to {recipe.export.dtype}"
-        found[after] = _in_a_fresh_process(staging, auto_model, recorded)
+        found[after] = reader.compare(staging, auto_model, recorded)
         say(f"cast to {recipe.export.dtype} and reopened: {found[after]}")
         _refuse_past_tolerance(found, recipe, force)
         (staging / "README.md").write_text(model_card(run, recipe, found, forced=force), encoding="utf-8")
@@ -106,17 +105,6 @@ def _refuse_past_tolerance(found: dict[str, Parity], recipe: Recipe, force: bool
             f"{name}, the merged model is not what was trained: {parity} "
             f"(allowed: KL {most_kl:.0e}, top-1 {least_agreement:.1%}). Nothing was written."
         )
-
-
-def _in_a_fresh_process(model_folder: Path, auto_model: str, recorded: Path) -> Parity:
-    answer = recorded / "parity.json"
-    command = [sys.executable, "-m", "eyas.export.parity", str(model_folder), auto_model, str(recorded), str(answer)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ExportError(
-            f"the merged model does not open in a fresh process:\n{done.stderr[-2000:]}\nNothing was written."
-        )
-    return Parity(**json.loads(answer.read_text(encoding="utf-8")))
 
 
 @contextmanager

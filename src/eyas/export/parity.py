@@ -1,16 +1,11 @@
-"""How far one model's predictions are from another's, on the same probes, computed in float32.
+"""How far one model's predictions are from another's, on the same probes, computed in float32."""
 
-Run as a module it opens a saved model in a fresh process and compares it with recorded predictions.
-"""
-
-import json
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from eyas.extras import hidden
+from eyas.data.batches import by_length, padded
 
 PROBES, REFERENCE = "probes.safetensors", "reference.safetensors"
 LONGEST_PROBE = 128
@@ -38,13 +33,22 @@ class Parity:
         )
 
 
-def predictions(model: Any, probes: Iterable[dict[str, Any]]) -> list[Any]:
-    """Return the model's float32 logits for each probe, [positions, vocabulary] or [1, classes], on the CPU."""
+def predictions(model: Any, probes: Sequence[dict[str, Any]]) -> list[Any]:
+    """Return the model's float32 logits for each probe, [positions, vocabulary] or [1, classes], on the CPU.
+
+    Probes hold tensors [1, positions], their `attention_mask` among them.
+    """
     import torch
 
-    with torch.inference_mode():
-        found = [model(**{name: value.to(model.device) for name, value in probe.items()}).logits for probe in probes]
-    return [logits.float().cpu().reshape(-1, logits.shape[-1]) for logits in found]
+    lengths = [probe["input_ids"].shape[1] for probe in probes]
+    found: dict[int, Any] = {}
+    for indices in by_length(lengths):
+        batch = padded([probes[index] for index in indices], pad_token_id=0)
+        with torch.inference_mode():
+            logits = model(**{name: value.to(model.device) for name, value in batch.items()}).logits.float().cpu()
+        for index, of_probe in zip(indices, logits, strict=True):
+            found[index] = of_probe[: lengths[index]].clone() if of_probe.dim() == 2 else of_probe[None]
+    return [found[index] for index in range(len(probes))]
 
 
 def compare(reference: Sequence[Any], other: Sequence[Any]) -> Parity:
@@ -87,9 +91,3 @@ def compare_saved(model_folder: Path, auto_model: str, recorded: Path) -> Parity
     model = load_unsealed(model_folder, auto_model, torch.float32)
     order = sorted(probes)
     return compare([reference[str(i)] for i in order], predictions(model, [probes[i] for i in order]))
-
-
-if __name__ == "__main__":
-    with hidden("peft", "bitsandbytes", "deepspeed", "wandb"):  # a merged model needs none of them
-        found = compare_saved(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
-    Path(sys.argv[4]).write_text(json.dumps(found.as_dict()), encoding="utf-8")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-BATCH = 16
+from eyas.data.batches import by_length
 
 
 def generate(model: Any, tokenizer: Any, prompts: Sequence[list[int]], max_new_tokens: int) -> list[str]:
@@ -12,13 +12,9 @@ def generate(model: Any, tokenizer: Any, prompts: Sequence[list[int]], max_new_t
     Prompts are token ids; they are padded on the left and batched by length, which changes no answer.
     """
     answers: dict[int, str] = {}
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    for start in range(0, len(order), BATCH):
-        batch = order[start : start + BATCH]
-        for index, answer in zip(
-            batch, _answers(model, tokenizer, [prompts[i] for i in batch], max_new_tokens), strict=True
-        ):
-            answers[index] = answer
+    for batch in by_length([len(prompt) + max_new_tokens for prompt in prompts]):
+        written = _answers(model, tokenizer, [prompts[index] for index in batch], max_new_tokens)
+        answers |= zip(batch, written, strict=True)
     return [answers[index] for index in range(len(prompts))]
 
 

@@ -15,8 +15,12 @@ from eyas.sealing import refuse_unless_sealed
 def load_base(recipe: Recipe, auto_model: str, labels: Sequence[str] | None, dtype: Any, quantized: bool = True) -> Any:
     """Return the base whose weights training multiplied by: a quantized one dequantized, computing in `dtype`.
 
-    With `quantized` false it is the base as published instead, which a 4-bit adapter has never seen.
+    With `quantized` false it is the base as published instead, which a 4-bit adapter has never seen. What the base
+    lacks, such as a classifier's head, is drawn with the recipe's seed: the same one each time.
     """
+    import torch
+
+    torch.manual_seed(recipe.training.seed)
     config = load_config(recipe.model, labels)
     in_full = (recipe.adapter.modules_to_save or []) if recipe.adapter else []
     base, _ = load_model(recipe.model, recipe.quantization if quantized else None, config, auto_model, in_full)

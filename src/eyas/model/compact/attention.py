@@ -65,8 +65,8 @@ def _within_documents(q: Any, k: Any, v: Any, layout: Layout, dropout: float, sc
     for lengths in runs_alike([group.tokens for group in layout.groups]):
         block = block_of(lengths, q.device)
         here = slice(start, start + block.tokens)
-        own = [block.side_by_side(each[here]) for each in (q, k, v)]  # [documents, heads, longest, head size]
-        found.append(block.end_to_end(_reading_all(*own, block.filled, dropout, scaling)))
+        asked, keys, values = (block.side_by_side(each[here]) for each in (q, k, v))
+        found.append(block.end_to_end(_reading_all(asked, keys, values, block.filled, dropout, scaling)))
         start += block.tokens
     return torch.cat(found)
 
@@ -88,18 +88,19 @@ def _reading_all(q: Any, k: Any, v: Any, filled: Any, dropout: float, scaling: f
 def _attend(q: Any, k: Any, v: Any, group: Group, dropout: float, scaling: float | None, window: int | None) -> Any:
     """Return [tokens, heads, head size] of one group, of `q` [tokens, heads, head size], `k` and `v` likewise."""
     shared, rests = group.beginning, group.rests
-    whole = [each.transpose(0, 1)[None] for each in (q, k, v)]  # [1, heads, tokens, head size]
+    asked, keys, values = (each.transpose(0, 1)[None] for each in (q, k, v))  # [1, heads, tokens, head size]
     found = []
     if shared:
-        found.append(_causal(*(each[:, :, :shared] for each in whole), 0, dropout, scaling, window)[0].transpose(0, 1))
+        first, read, held = (each[:, :, :shared] for each in (asked, keys, values))
+        found.append(_causal(first, read, held, 0, dropout, scaling, window)[0].transpose(0, 1))
     if len(rests) == 1:
-        rest = _causal(whole[0][:, :, shared:], whole[1], whole[2], shared, dropout, scaling, window)
+        rest = _causal(asked[:, :, shared:], keys, values, shared, dropout, scaling, window)
         return torch.cat([*found, rest[0].transpose(0, 1)])
     block = block_of(rests, q.device)
     own = [block.side_by_side(each[shared:]) for each in (q, k, v)]  # [documents, heads, longest rest, head size]
     keys, values = (
         torch.cat([every[:, :, :shared].expand(len(rests), -1, -1, -1), rest], dim=2)
-        for every, rest in zip(whole[1:], own[1:], strict=True)
+        for every, rest in zip((keys, values), own[1:], strict=True)
     )
     return torch.cat([*found, block.end_to_end(_causal(own[0], keys, values, shared, dropout, scaling, window))])
 
