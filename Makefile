@@ -32,7 +32,7 @@ quickstart: .venv/.demo
 	for job in minilm_lora_sentiment smollm2_qlora_quickstart; do \
 	  echo; echo "== $$job: train, merge, compare =="; \
 	  rm -rf runs/$$job; \
-	  $(BIN)/eyas train recipes/$$job.yaml && $(BIN)/eyas merge runs/$$job --report || exit 1; \
+	  $(BIN)/eyas train recipes/$$job.yaml --report || exit 1; \
 	done; \
 	echo; echo "== done, $$((SECONDS / 60)) min $$((SECONDS % 60)) s after installation =="; \
 	echo "tables: runs/*/report/report.md   models: runs/*/merged   Ask one:"; \

@@ -145,9 +145,11 @@ def test_train_shows_the_command_that_it_runs_and_passes_its_exit_code_on(overri
         command = [sys.executable, "-m", "eyas", "train", *words, *more]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
 
-    first, second = train(), train()
+    first, second = train("--report"), train()
 
     assert first.returncode == 0, first.stderr
+    assert (tmp_path / "run" / "merged" / "model.safetensors").exists()
+    assert (tmp_path / "run" / "report" / "report.md").read_text().count("| merged |") == 1
     assert first.stdout.startswith("$ accelerate launch --config_file accelerate_configs/cpu.yaml")
     assert "step 2/2" in first.stdout and "saved and reopened" in first.stdout
     assert second.returncode == 1 and "holds a run already (finished)" in second.stderr

@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 
 from eyas.cli.arguments import AccelerateConfig, Overrides, RecipeFile
+from eyas.cli.merge import merge
 from eyas.cli.mistakes import mistakes_as_text
 from eyas.errors import Preempted
+from eyas.launchers.accelerate import Command, launch_command
 from eyas.recipe import Recipe, load_recipe
 from eyas.run_directory import RunDirectory
 
@@ -27,6 +29,9 @@ def train(
     max_restarts: Annotated[
         int, typer.Option(min=0, help="Start again from the newest valid checkpoint after a crash, so many times.")
     ] = 0,
+    then_report: Annotated[
+        bool, typer.Option("--report", help="Then do what eyas merge and eyas report do, without importing all again.")
+    ] = False,
 ) -> None:
     """Train a recipe. Shows the `accelerate launch` command for it; use that command as it is anywhere else.
 
@@ -35,8 +40,6 @@ def train(
     SIGTERM or SIGUSR1, to this process or to any rank, seals the step at hand and leaves with exit code 75; start
     again with --resume and the run goes on as if it had never stopped.
     """
-    from eyas.launchers.accelerate import launch_command
-
     flags = ["--resume-with-changes"] if resume_with_changes else ["--resume"] if resume else []
     with mistakes_as_text():
         loaded = load_recipe(recipe, overrides or [])
@@ -44,7 +47,15 @@ def train(
         command = launch_command(recipe, overrides or [], config_file, flags, max_restarts)
         typer.echo(f"$ {command}")
         if command.environment is not None:
-            return _train_here(loaded, run, command.environment, bool(flags), resume_with_changes)
+            _train_here(loaded, run, command.environment, bool(flags), resume_with_changes)
+        elif code := _train_there(command, run):
+            raise typer.Exit(code)
+    if then_report:
+        merge(run.path, then_report=True)
+
+
+def _train_there(command: Command, run: RunDirectory) -> int:
+    """Run the command, again after a crash where that was asked for, and return its exit code."""
     for restart in range(command.restarts_left + 1):
         before = run.read_manifest()
         code = command.run(restart)
@@ -53,7 +64,7 @@ def train(
             code = Preempted.EXIT_CODE  # accelerate makes 1 of every exit code
         if code in (0, Preempted.EXIT_CODE) or after == before or after["status"] == "failed":
             break
-    raise typer.Exit(code)
+    return code
 
 
 def _train_here(recipe: Recipe, run: RunDirectory, environment: dict[str, str], resume: bool, changes: bool) -> None:

@@ -4,12 +4,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from eyas.data.batches import by_length
+from eyas.inference.beginnings import common_beginning, read_once
 
 
 def generate(model: Any, tokenizer: Any, prompts: Sequence[list[int]], max_new_tokens: int) -> list[str]:
     """Return one answer a prompt, in the order of the prompts, decoded without special tokens.
 
-    Prompts are token ids; they are padded on the left and batched by length, which changes no answer.
+    Prompts are token ids, batched by length. They are padded on the left of what they do not share, and what they all
+    begin with is read once, which changes no answer.
     """
     answers: dict[int, str] = {}
     for batch in by_length([len(prompt) + max_new_tokens for prompt in prompts]):
@@ -21,14 +23,18 @@ def generate(model: Any, tokenizer: Any, prompts: Sequence[list[int]], max_new_t
 def _answers(model: Any, tokenizer: Any, prompts: list[list[int]], max_new_tokens: int) -> Iterator[str]:
     import torch
 
+    shared = common_beginning(prompts, min(map(len, prompts)) - 1)
+    cache = read_once(model, torch.tensor(prompts[0][:shared], device=model.device), len(prompts)) if shared else None
+    shared = 0 if cache is None else shared
     longest = max(map(len, prompts))
     padding = tokenizer.pad_token_id
-    ids = torch.tensor([[padding] * (longest - len(p)) + p for p in prompts], device=model.device)
-    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+    ids = [p[:shared] + [padding] * (longest - len(p)) + p[shared:] for p in prompts]
+    mask = [[1] * shared + [0] * (longest - len(p)) + [1] * (len(p) - shared) for p in prompts]
     with torch.inference_mode():
         written = model.generate(
-            input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False,
-            pad_token_id=padding, eos_token_id=_end_tokens(model, tokenizer),
+            input_ids=torch.tensor(ids, device=model.device), attention_mask=torch.tensor(mask, device=model.device),
+            past_key_values=cache, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=padding,
+            eos_token_id=_end_tokens(model, tokenizer),
         )  # fmt: skip
     yield from tokenizer.batch_decode(written[:, longest:], skip_special_tokens=True)
 

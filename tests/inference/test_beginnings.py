@@ -1,0 +1,73 @@
+"""A beginning that all rows share is read once: the same losses and answers, on whatever a model's family is."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from eyas.evaluation.losses import token_losses
+from eyas.inference import beginnings
+from eyas.inference.beginnings import common_beginning, read_once
+from eyas.inference.generate import generate
+from families import FAMILIES, VOCABULARY, make
+
+ONCE = {
+    "cohere",
+    "gemma",
+    "gpt-neox",
+    "gpt2",
+    "granite moe",
+    "llama",
+    "mixtral",
+    "olmo2",
+    "opt",
+    "phi",
+    "qwen2",
+    "qwen3",
+}
+TOKENIZER = SimpleNamespace(
+    pad_token_id=0, eos_token_id=2, batch_decode=lambda rows, **_: [" ".join(map(str, row.tolist())) for row in rows]
+)
+
+
+def rows():
+    """Five rows that begin with the same twelve tokens."""
+    draw = torch.Generator().manual_seed(7)
+    beginning = torch.randint(3, VOCABULARY, (12,), generator=draw).tolist()
+    return [beginning + torch.randint(3, VOCABULARY, (n,), generator=draw).tolist() for n in (6, 3, 12, 9, 7)]
+
+
+def encoded(learnt):
+    found = []
+    for row in rows():
+        ids = torch.tensor([row])
+        labels = ids.clone()
+        labels[0, :-learnt] = -100
+        found.append({"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels})
+    return found
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_losses_and_answers_are_those_of_rows_that_read_all(family, monkeypatch):
+    model = make(family, FAMILIES[family][2][0]).eval()
+    model.generation_config.pad_token_id = 0
+
+    def outcome():
+        return (*(token_losses(model, encoded(learnt), 0) for learnt in (2, 14)), generate(model, TOKENIZER, rows(), 5))
+
+    found, reads = outcome(), read_once(model, torch.tensor(rows()[0][:12]), 5) is not None
+    monkeypatch.setattr(beginnings, "FEWEST", 1000)
+    plain = outcome()
+
+    assert found[0] == pytest.approx(plain[0], rel=1e-5) and found[1] == pytest.approx(plain[1], rel=1e-5)
+    assert found[2] == plain[2]
+    assert reads == (family in ONCE)
+
+
+def test_a_beginning_is_what_all_rows_share_and_worth_its_own_pass():
+    shared = list(range(20))
+
+    assert common_beginning([[*shared, 1], [*shared, 2, 3]], 30) == 20
+    assert common_beginning([shared, shared], 12) == 12
+    assert common_beginning([[*shared[:5], 9], [*shared[:5], 8]], 30) == 0  # too few
+    assert common_beginning([shared], 30) == 0 and common_beginning([], 30) == 0
