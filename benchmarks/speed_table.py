@@ -20,25 +20,24 @@ JOBS = {
 
 
 def table(device: str) -> str:
-    """Return a line for each job and each trainer that eyas was compared with on a device."""
+    """Return a line for each job: what eyas makes of it, and how that is to each trainer that it was compared with."""
     measured = json.loads((RESULTS / f"{device}.json").read_text(encoding="utf-8"))
     lines = [
-        "| job | against | samples/s, eyas | its | eyas is faster | its peak memory, eyas's share | first step |",
-        "|---|---|---|---|---|---|---|",
+        "| job | eyas | times as fast as (worst round) | its peak memory, of theirs | its first step, of theirs |",
+        "|---|---|---|---|---|",
     ]
-    for job, what in JOBS.items():
-        if job in measured:
-            lines += [_line(what, name, measured[job]) for name in measured[job]["contestants"] if name != "eyas"]
-    return "\n".join(lines)
+    return "\n".join([*lines, *(_line(what, measured[job]) for job, what in JOBS.items() if job in measured)])
 
 
-def _line(what: str, name: str, job: dict[str, Any]) -> str:
-    ours, its = job["contestants"]["eyas"], job["contestants"][name]
-    (speed, slowest), (memory, _), (start, _) = (its["ours_to_its"][key] for key in ("speed", "memory", "first_step"))
-    return (
-        f"| {what} | {name} | {ours['samples_per_second']:.2f} | {its['samples_per_second']:.2f} "
-        f"| {speed:.1f}× ({slowest:.1f}) | {its['peak_bytes'] / 2**30:.1f} GiB, {memory:.2f}× | {start:.2f}× |"
+def _line(what: str, job: dict[str, Any]) -> str:
+    ours = job["contestants"]["eyas"]
+    theirs = {name: each["ours_to_its"] for name, each in job["contestants"].items() if name != "eyas"}
+    speed = ", ".join("{} {:.1f}× ({:.1f})".format(name, *each["speed"]) for name, each in theirs.items())
+    memory, start = (
+        ", ".join(f"{each[which][0]:.2f}" for each in theirs.values()) for which in ("memory", "first_step")
     )
+    held = f"{ours['samples_per_second']:.1f} rows/s, {ours['peak_bytes'] / 2**30:.1f} GiB"
+    return f"| {what} | {held} | {speed} | {memory} | {start} |"
 
 
 def main() -> None:

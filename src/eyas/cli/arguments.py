@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from eyas.cli.imports import hide_what_is_not_used
 from eyas.errors import CheckpointError, DataError
-from eyas.recipe import Recipe, load_recipe
 from eyas.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from eyas.recipe import Recipe
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, such as recipes/falcon7b_qlora.yaml.")]
 Overrides = Annotated[
@@ -31,7 +33,7 @@ class OpenRun:
     """A finished run with what its verbs need."""
 
     directory: RunDirectory
-    recipe: Recipe
+    recipe: "Recipe"
     task: Any
     tokenizer: Any
     splits: Any
@@ -44,6 +46,8 @@ class OpenRun:
 
 def open_run(folder: Path, overrides: Sequence[str] = ()) -> OpenRun:
     """Return a run with its recipe (but for overrides), tokenizer and rows, as training recorded them."""
+    from eyas.recipe import load_recipe
+
     directory = RunDirectory(folder)
     directory.read_recipe()
     recipe = load_recipe(directory.recipe, overrides)

@@ -4,12 +4,12 @@ import typer
 
 from eyas.cli.arguments import Overrides, RecipeFile
 from eyas.cli.mistakes import mistakes_as_text
-from eyas.recipe import load_recipe
 
 
 def check(recipe: RecipeFile, overrides: Overrides = None) -> None:
     """Check a recipe without importing torch: every mistake at once, with its line and column."""
     from eyas.preflight.checks import check as findings_of
+    from eyas.recipe import load_recipe
 
     with mistakes_as_text():
         loaded = load_recipe(recipe, overrides or [])

@@ -1,10 +1,13 @@
 """A training, and a verb on its run, import only what the recipe uses."""
 
 from contextlib import AbstractContextManager, ExitStack
+from typing import TYPE_CHECKING
 
 from eyas.distributed.topology import started_topology
 from eyas.extras import hidden
-from eyas.recipe import Recipe
+
+if TYPE_CHECKING:
+    from eyas.recipe import Recipe
 
 SELDOM_USED = ("bitsandbytes", "wandb", "deepspeed")
 
@@ -21,18 +24,18 @@ def this_process_has_one_verb() -> None:
     _Process.has_one_verb = True
 
 
-def only_what_is_used(recipe: Recipe) -> AbstractContextManager[None]:
+def only_what_is_used(recipe: "Recipe") -> AbstractContextManager[None]:
     """Hide what this recipe does not use from the libraries. For a process that trains it and no other."""
     return hidden(*_unused(recipe))
 
 
-def hide_what_is_not_used(recipe: Recipe | None) -> None:
+def hide_what_is_not_used(recipe: "Recipe | None") -> None:
     """Hide it to the end of the process, where that has one verb; else do nothing. Without a recipe nothing is used."""
     if _Process.has_one_verb:
         _Process.hidden.enter_context(hidden(*(SELDOM_USED if recipe is None else _unused(recipe))))
 
 
-def _unused(recipe: Recipe) -> list[str]:
+def _unused(recipe: "Recipe") -> list[str]:
     optimizer = str(recipe.training.library_arguments.get("optim", ""))
     used = {
         "bitsandbytes": recipe.quantization is not None or any(of in optimizer for of in ("8bit", "4bit", "paged")),

@@ -4,11 +4,12 @@ import typer
 
 from eyas.cli.arguments import Overrides, RecipeFile
 from eyas.cli.mistakes import mistakes_as_text
-from eyas.recipe import load_recipe
 
 
 def parameters(recipe: RecipeFile, overrides: Overrides = None) -> None:
     """Count a recipe's trainable parameters from the model's config alone; no weights are loaded."""
+    from eyas.recipe import load_recipe
+
     with mistakes_as_text():
         loaded = load_recipe(recipe, overrides or [])
 

@@ -7,7 +7,6 @@ import typer
 
 from eyas.cli.arguments import Overrides, RecipeFile
 from eyas.cli.mistakes import mistakes_as_text
-from eyas.recipe import load_recipe
 
 
 def preview(
@@ -18,6 +17,7 @@ def preview(
 ) -> None:
     """Show a recipe's first batches: trained, masked and padding tokens, where rows came from, what was cut."""
     from eyas.preflight.checks import check, refuse_if_blocked
+    from eyas.recipe import load_recipe
 
     with mistakes_as_text():
         loaded = load_recipe(recipe, overrides or [])

@@ -8,7 +8,6 @@ import typer
 
 from eyas.cli.arguments import AccelerateConfig, Overrides, RecipeFile
 from eyas.cli.mistakes import mistakes_as_text
-from eyas.recipe import load_recipe
 from eyas.run_directory import RunDirectory
 
 app = typer.Typer(help="Prove on this machine what eyas promises.", no_args_is_help=True)
@@ -38,6 +37,8 @@ def resume(
     leaves both runs to look at. A difference before step 3 is not the resume's: it says that this recipe does not
     compute the same twice here.
     """
+    from eyas.recipe import load_recipe
+
     with mistakes_as_text():
         loaded = load_recipe(recipe, overrides or [])
 

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,9 +10,11 @@ from eyas.cli.arguments import AccelerateConfig, Overrides, RecipeFile
 from eyas.cli.merge import merge
 from eyas.cli.mistakes import mistakes_as_text
 from eyas.errors import Preempted
-from eyas.launchers.accelerate import Command, launch_command
-from eyas.recipe import Recipe, load_recipe
 from eyas.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from eyas.launchers.accelerate import Command
+    from eyas.recipe import Recipe
 
 
 def train(
@@ -40,6 +42,9 @@ def train(
     SIGTERM or SIGUSR1, to this process or to any rank, seals the step at hand and leaves with exit code 75; start
     again with --resume and the run goes on as if it had never stopped.
     """
+    from eyas.launchers.accelerate import launch_command
+    from eyas.recipe import load_recipe
+
     flags = ["--resume-with-changes"] if resume_with_changes else ["--resume"] if resume else []
     with mistakes_as_text():
         loaded = load_recipe(recipe, overrides or [])
@@ -54,7 +59,7 @@ def train(
         merge(run.path, then_report=True)
 
 
-def _train_there(command: Command, run: RunDirectory) -> int:
+def _train_there(command: "Command", run: RunDirectory) -> int:
     """Run the command, again after a crash where that was asked for, and return its exit code."""
     for restart in range(command.restarts_left + 1):
         before = run.read_manifest()
@@ -67,7 +72,7 @@ def _train_there(command: Command, run: RunDirectory) -> int:
     return code
 
 
-def _train_here(recipe: Recipe, run: RunDirectory, environment: dict[str, str], resume: bool, changes: bool) -> None:
+def _train_here(recipe: "Recipe", run: RunDirectory, environment: dict[str, str], resume: bool, changes: bool) -> None:
     os.environ.update(environment)
     import torch
 
