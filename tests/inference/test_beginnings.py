@@ -7,7 +7,7 @@ import torch
 
 from eyas.evaluation.losses import token_losses
 from eyas.inference import beginnings
-from eyas.inference.beginnings import common_beginning, read_once
+from eyas.inference.beginnings import read_beginning
 from eyas.inference.generate import generate
 from families import FAMILIES, VOCABULARY, make
 
@@ -55,19 +55,21 @@ def test_losses_and_answers_are_those_of_rows_that_read_all(family, monkeypatch)
     def outcome():
         return (*(token_losses(model, encoded(learnt), 0) for learnt in (2, 14)), generate(model, TOKENIZER, rows(), 5))
 
-    found, reads = outcome(), read_once(model, torch.tensor(rows()[0][:12]), 5) is not None
+    found, reads = outcome(), read_beginning(model, rows(), 30)[0]
     monkeypatch.setattr(beginnings, "FEWEST", 1000)
     plain = outcome()
 
     assert found[0] == pytest.approx(plain[0], rel=1e-5) and found[1] == pytest.approx(plain[1], rel=1e-5)
     assert found[2] == plain[2]
-    assert reads == (family in ONCE)
+    assert reads == (12 if family in ONCE else 0)
 
 
 def test_a_beginning_is_what_all_rows_share_and_worth_its_own_pass():
-    shared = list(range(20))
+    model, shared = make("llama", "sdpa").eval(), list(range(20))
 
-    assert common_beginning([[*shared, 1], [*shared, 2, 3]], 30) == 20
-    assert common_beginning([shared, shared], 12) == 12
-    assert common_beginning([[*shared[:5], 9], [*shared[:5], 8]], 30) == 0  # too few
-    assert common_beginning([shared], 30) == 0 and common_beginning([], 30) == 0
+    assert read_beginning(model, [[*shared, 1], [*shared, 2, 3]], 30)[0] == 20
+    assert read_beginning(model, [shared, shared], 12)[0] == 12
+    shared, cache = read_beginning(model, [[*shared[:9], 9], [*shared[:9], 8], [*shared[:9], 7]], 30)
+    assert shared == cache.get_seq_length() == 9 and cache.layers[0].keys.shape[0] == 3
+    assert read_beginning(model, [[1, 2, 3, 9], [1, 2, 3, 8]], 30) == (0, None)  # too few
+    assert read_beginning(model, [list(range(20))], 30) == (0, None)  # one row

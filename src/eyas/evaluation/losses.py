@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from eyas.data.batches import by_length, padded
-from eyas.inference.beginnings import common_beginning, read_once
+from eyas.inference.beginnings import read_beginning
 
 Found = TypeVar("Found")
 
@@ -32,24 +32,19 @@ def _token_losses(model: Any, batch: dict[str, Any]) -> list[float]:
 
     labels = torch.nn.functional.pad(batch.pop("labels")[:, 1:], (0, 1), value=-100)
     asked = (labels != -100).to(model.device)
-    batch, shared = _beginning_read(model, _moved(batch, model), int(asked.any(0).int().argmax()))
-    with torch.inference_mode(), scores_at(model, asked[:, shared:]):
+    targets = labels.to(model.device)[asked]
+    batch = _moved(batch, model)
+    shared, cache = read_beginning(model, batch["input_ids"].tolist(), int(asked.any(0).int().argmax()))
+    if shared:
+        batch |= {"input_ids": batch["input_ids"][:, shared:], "past_key_values": cache}
+        asked = asked[:, shared:]
+    with torch.inference_mode(), scores_at(model, asked):
         scores = model(**batch).logits
-    if scores.shape[:2] == asked[:, shared:].shape:  # OPT's head asks its decoder past the model around that
-        scores = scores[asked[:, shared:]]
+    if scores.shape[:2] == asked.shape:  # OPT's head asks its decoder past the model around that
+        scores = scores[asked]
     scores = scores.reshape(-1, scores.shape[-1]).float()  # [labelled tokens, vocabulary]
-    losses = torch.nn.functional.cross_entropy(scores, labels.to(model.device)[asked], reduction="none")
+    losses = torch.nn.functional.cross_entropy(scores, targets, reduction="none")
     return [float(own.mean()) for own in losses.split(asked.sum(1).tolist())]
-
-
-def _beginning_read(model: Any, batch: dict[str, Any], most: int) -> tuple[dict[str, Any], int]:
-    """Return a batch without the beginning that all rows share, at most so many tokens, which a cache holds instead."""
-    ids = batch["input_ids"]
-    shared = common_beginning(ids.tolist(), most)
-    cache = read_once(model, ids[0, :shared], len(ids)) if shared else None
-    if cache is None:
-        return batch, 0
-    return batch | {"input_ids": ids[:, shared:], "past_key_values": cache}, shared
 
 
 def _class_losses(model: Any, batch: dict[str, Any]) -> list[tuple[float, int]]:

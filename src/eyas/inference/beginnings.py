@@ -7,30 +7,28 @@ FEWEST = 8
 """Tokens that are worth a forward pass of their own."""
 
 
-def common_beginning(rows: Sequence[Sequence[int]], most: int) -> int:
-    """Return how many tokens, of the first `most`, all rows share; 0 where there are too few to gain anything."""
-    shared = 0
-    for tokens in zip(*(row[:most] for row in rows), strict=False):
-        if len(set(tokens)) > 1:
-            break
-        shared += 1
-    return shared if len(rows) > 1 and shared >= FEWEST else 0
+def read_beginning(model: Any, rows: Sequence[Sequence[int]], most: int) -> tuple[int, Any]:
+    """Return how many tokens, of the first `most`, all rows share, and a cache in which each row has read them.
 
-
-def read_once(model: Any, beginning: Any, rows: int) -> Any | None:
-    """Return a cache of keys and values in which each of `rows` rows has read `beginning` [tokens].
-
-    None for a model that keeps anything else, such as a state or a window, or whose attention is not transformers' own
-    interface (MPT's mistakes the length of what is read from a cache): its rows read the beginning themselves.
+    That is 0 and None where they share too few to gain anything, and for a model that keeps anything but keys and
+    values, such as a state or a window, or whose attention is not transformers' own interface (MPT's mistakes the
+    length of what is read from a cache): its rows read all of theirs.
     """
-    if not getattr(model, "_supports_attention_backend", False):
-        return None
+    shared = _shared(rows, most)
+    if shared < FEWEST or len(rows) < 2 or not getattr(model, "_supports_attention_backend", False):
+        return 0, None
     import torch
     from transformers.cache_utils import DynamicCache, DynamicLayer
 
+    beginning = torch.tensor(rows[0][:shared], device=model.device)
     with torch.inference_mode():
         cache: Any = getattr(model(input_ids=beginning[None], use_cache=True), "past_key_values", None)
     if type(cache) is not DynamicCache or not all(type(layer) is DynamicLayer for layer in cache.layers):
-        return None
-    cache.batch_repeat_interleave(rows)
-    return cache
+        return 0, None
+    cache.batch_repeat_interleave(len(rows))
+    return shared, cache
+
+
+def _shared(rows: Sequence[Sequence[int]], most: int) -> int:
+    columns = zip(*(row[:most] for row in rows), strict=False)
+    return next((place for place, column in enumerate(columns) if len(set(column)) > 1), min(most, *map(len, rows)))

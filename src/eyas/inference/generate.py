@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from eyas.data.batches import by_length
-from eyas.inference.beginnings import common_beginning, read_once
+from eyas.inference.beginnings import read_beginning
 
 
 def generate(model: Any, tokenizer: Any, prompts: Sequence[list[int]], max_new_tokens: int) -> list[str]:
@@ -23,9 +23,7 @@ def generate(model: Any, tokenizer: Any, prompts: Sequence[list[int]], max_new_t
 def _answers(model: Any, tokenizer: Any, prompts: list[list[int]], max_new_tokens: int) -> Iterator[str]:
     import torch
 
-    shared = common_beginning(prompts, min(map(len, prompts)) - 1)
-    cache = read_once(model, torch.tensor(prompts[0][:shared], device=model.device), len(prompts)) if shared else None
-    shared = 0 if cache is None else shared
+    shared, cache = read_beginning(model, prompts, min(map(len, prompts)) - 1)
     longest = max(map(len, prompts))
     padding = tokenizer.pad_token_id
     ids = [p[:shared] + [padding] * (longest - len(p)) + p[shared:] for p in prompts]
