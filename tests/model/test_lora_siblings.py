@@ -58,6 +58,20 @@ def test_layers_that_read_the_same_are_found_and_give_the_same(family, joined):
         assert torch.allclose(one, other, rtol=1e-5, atol=1e-5 * float(other.abs().max()))
 
 
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_checkpointed_layers_compute_their_siblings_again(reentrant):
+    model = adapted("llama")
+    before = gradients(model)
+    join_siblings(model)
+    model.train()
+    model.enable_input_require_grads()
+    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+
+    for one, other in zip(gradients(model), before, strict=True):
+        assert torch.allclose(one, other, rtol=1e-5, atol=1e-5 * float(other.abs().max()))
+    assert all(layer.siblings._given is None for layer in fused_layers(model))
+
+
 def test_each_product_is_made_once_for_all(monkeypatch):
     model, made = adapted("llama"), []
     join_siblings(model)
