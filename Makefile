@@ -58,6 +58,7 @@ test-all: check
 docs: .venv/.dev
 	$(BIN)/eyas schema --markdown > docs/recipes.md
 	$(BIN)/python benchmarks/parameter_counts.py --write README.md
+	$(BIN)/python benchmarks/speed_table.py --write README.md
 
 clean:
 	rm -rf .venv runs demo

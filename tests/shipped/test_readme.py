@@ -63,9 +63,9 @@ def test_the_five_minute_read_is_short():
     assert sum(len((ROOT / file).read_text().splitlines()) for file in files) < 350
 
 
-@pytest.mark.slow
-def test_the_table_of_trainable_parameters_is_what_its_command_prints():
-    command = [sys.executable, "benchmarks/parameter_counts.py"]
+@pytest.mark.parametrize("program", ["speed_table.py", pytest.param("parameter_counts.py", marks=pytest.mark.slow)])
+def test_a_table_is_what_its_command_prints(program):
+    command = [sys.executable, f"benchmarks/{program}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert done.stdout.count("\n") >= 5
