@@ -58,14 +58,13 @@ def test_layers_that_read_the_same_are_found_and_give_the_same(family, joined):
         assert torch.allclose(one, other, rtol=1e-5, atol=1e-5 * float(other.abs().max()))
 
 
-@pytest.mark.parametrize("reentrant", [True, False])
-def test_checkpointed_layers_compute_their_siblings_again(reentrant):
+def test_checkpointed_layers_compute_their_siblings_again():
     model = adapted("llama")
     before = gradients(model)
     join_siblings(model)
     model.train()
     model.enable_input_require_grads()
-    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    model.get_base_model().activation_checkpointing_enable()
 
     for one, other in zip(gradients(model), before, strict=True):
         assert torch.allclose(one, other, rtol=1e-5, atol=1e-5 * float(other.abs().max()))
@@ -92,6 +91,22 @@ def test_with_dropout_each_draws_its_own():
 
     for one, other in zip(gradients(model), before, strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_layer_whose_output_is_cut_off_has_no_gradient_and_its_siblings_have_theirs():
+    model = adapted("llama")
+    q, k, v = fused_layers(model)[:3]
+    join_siblings(model)
+    x = torch.randn(3, 32, requires_grad=True)
+
+    (q(x).square().sum() + 0 * k(x).detach().sum() + v(x).square().sum()).backward()
+    joined = [x.grad.clone(), *(layer.lora_A["default"].weight.grad for layer in (q, k, v))]
+    x.grad, q.lora_A["default"].weight.grad, v.lora_A["default"].weight.grad = None, None, None
+    (q(x.clone()).square().sum() + v(x.clone()).square().sum()).backward()
+
+    assert joined[2] is None and k.lora_B["default"].weight.grad is None
+    assert torch.allclose(joined[0], x.grad, atol=1e-4)
+    assert torch.allclose(joined[1], q.lora_A["default"].weight.grad, atol=1e-4)
 
 
 def test_what_has_changed_since_is_computed_anew():

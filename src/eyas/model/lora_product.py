@@ -54,6 +54,7 @@ class LoraProducts(torch.autograd.Function):  # type: ignore[misc]
             y.view(-1, y.shape[-1]).addmm_(of_part, b.T, alpha=part.scaling)
             found.append(y)  # not a view: Falcon adds to it in place
         ctx.save_for_backward(read, low, a, *ups)
+        ctx.set_materialize_grads(False)
         ctx.parts, ctx.dropped, ctx.shape = parts, dropped is not None, x.shape
         return tuple(found)
 
@@ -61,24 +62,27 @@ class LoraProducts(torch.autograd.Function):  # type: ignore[misc]
     def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
         read, low, a, *ups = ctx.saved_tensors
         ranks = [b.shape[1] for b in ups]
-        gradients = tuple(each.reshape(-1, each.shape[-1]) for each in gradients)
-        scalings = [part.scaling for part in ctx.parts]
-        of_low = torch.cat([(g @ b).mul_(s) for g, b, s in zip(gradients, ups, scalings, strict=True)], dim=1)
-        of_ups = [(g.T @ own).mul_(s) for g, own, s in zip(gradients, low.split(ranks, 1), scalings, strict=True)]
-        of_downs = (of_low.T @ read).split(ranks)
+        asked = [place for place, gradient in enumerate(gradients) if gradient is not None]
+        parts = [ctx.parts[place] for place in asked]
+        flat = [gradients[place].reshape(-1, gradients[place].shape[-1]) for place in asked]
+        own_b, own_low, own_a = (
+            [each[place] for place in asked] for each in (ups, low.split(ranks, 1), a.split(ranks))
+        )
+        of_low = torch.cat([(g @ b).mul_(part.scaling) for g, b, part in zip(flat, own_b, parts, strict=True)], dim=1)
+        of_ups = [(g.T @ own).mul_(part.scaling) for g, own, part in zip(flat, own_low, parts, strict=True)]
+        of_downs = (of_low.T @ read).split([ranks[place] for place in asked])
+        a = a if len(asked) == len(ranks) else torch.cat(own_a)
         of_x = of_dropped = None
         if ctx.needs_input_grad[0]:
-            of_x = gradients[0] @ ctx.parts[0].weight()
-            for gradient, part in zip(gradients[1:], ctx.parts[1:], strict=True):
+            of_x = flat[0] @ parts[0].weight()
+            for gradient, part in zip(flat[1:], parts[1:], strict=True):
                 of_x.addmm_(gradient, part.weight())
         if ctx.dropped and ctx.needs_input_grad[1]:
             of_dropped = (of_low @ a).view(ctx.shape)
         elif of_x is not None:
             of_x.addmm_(of_low, a)
-        return (
-            None if of_x is None else of_x.view(ctx.shape),
-            of_dropped,
-            None,
-            *(each.to(part.down.dtype) for each, part in zip(of_downs, ctx.parts, strict=True)),
-            *(each.to(part.up.dtype) for each, part in zip(of_ups, ctx.parts, strict=True)),
-        )
+        matrices: list[Any] = [None] * (2 * len(ranks))  # none for a part of which nothing was asked, as peft has it
+        for place, part, of_down, of_up in zip(asked, parts, of_downs, of_ups, strict=True):
+            matrices[place] = of_down.to(part.down.dtype)
+            matrices[len(ranks) + place] = of_up.to(part.up.dtype)
+        return None if of_x is None else of_x.view(ctx.shape), of_dropped, None, *matrices

@@ -54,7 +54,6 @@ def _dequantized(recipe: Recipe, trainer: Any, closed: str | None) -> list[Lever
 def _fused_lora(recipe: Recipe, trainer: Any, closed: str | None) -> list[Lever]:
     from eyas.model.lora_linear import fuse_lora, take_apart
     from eyas.model.lora_probe import probe_lora
-    from eyas.model.lora_siblings import join_siblings
 
     name = "fused_lora"
     if recipe.adapter is None:
@@ -65,7 +64,6 @@ def _fused_lora(recipe: Recipe, trainer: Any, closed: str | None) -> list[Lever]
     fused, layers = fuse_lora(trainer.model)
     if not fused:
         return [Lever(name, False, "no layer of the adapter is a plain LoRA on a dense or 4-bit weight")]
-    join_siblings(trainer.model)
     difference, tolerance = probe_lora(trainer.model)
     if difference > tolerance:
         take_apart(trainer.model)
