@@ -50,7 +50,7 @@ def test_a_signal_to_eyas_train_reaches_the_ranks_and_the_exit_code_is_theirs(ra
     job.send_signal(number)
 
     assert job.wait(30) == 75, (tmp_path / "log").read_text()[-3000:]
-    assert status(tmp_path) == "preempted"
+    assert status(tmp_path) == "preempted", (tmp_path / "log").read_text()[-3000:]
     assert "Traceback" not in (tmp_path / "log").read_text() or ranks > 1  # torch's agent prints its own
 
 

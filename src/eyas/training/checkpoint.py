@@ -123,7 +123,8 @@ def _newest_valid(run: RunDirectory) -> tuple[int | None, dict[int, list[str]]]:
 
 def _seal_together(staged: Path, final: Path, step: int) -> None:
     """Seal what all ranks have written: they share the hashing, and rank 0 writes the manifest and gives the name."""
-    seen = gather_objects(files_in(staged))  # also waits until every rank has written
+    gather_objects(None)  # until every rank has written: what one is still writing may have another name for a moment
+    seen = gather_objects(files_in(staged))
     names = sorted({name for part in seen for name in part} - UNPICKLES)
     parts = all_or_none(lambda: listed(staged, names[rank() :: world_size()]))
     entries = {name: entry for part in parts for name, entry in part.items()}
