@@ -218,7 +218,7 @@ def test_the_hooks_are_gone_after_the_first_step(trained, monkeypatch):
     hooked = []
 
     def look(self, trainer):
-        hooked.append(sum(bool(p._post_accumulate_grad_hooks) for p in trainer.model.parameters()))
+        hooked.append(sum(bool(p._backward_hooks) for p in trainer.model.parameters()))
         return 0
 
     monkeypatch.setattr(Finite, "look", look)

@@ -19,7 +19,8 @@ NOTHING_TO_GO_BACK_TO = "does not require grad and does not have a grad_fn"
 def look_at_first_gradients(trainer: Any, record: Callable[[list[str]], None]) -> AbstractContextManager[None]:
     """Name the parameters that get no gradient in the first step, on any engine, and hand the names to `record`.
 
-    A hook is the one sign that all engines leave: ZeRO and FSDP take the gradients away before the step ends.
+    A hook is the one sign that all engines leave: ZeRO and FSDP take the gradients away before the step ends. It is
+    asked on the gradient's way in, for torch also visits a parameter to which it brings none.
     Returns the context to train in. There TrainingError is raised on all ranks when no parameter gets a gradient.
     """
     from transformers import TrainerCallback
@@ -30,7 +31,7 @@ def look_at_first_gradients(trainer: Any, record: Callable[[list[str]], None]) -
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             for name, parameter in trainer.model.named_parameters():
                 if parameter.requires_grad:
-                    hooks[name] = parameter.register_post_accumulate_grad_hook(partial(_reached, reached, name))
+                    hooks[name] = parameter.register_hook(partial(_reached, reached, name))
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if hooks:
@@ -56,8 +57,9 @@ def _nothing_trains_in_words(hooks: dict[str, Any]) -> Iterator[None]:
         _take_off(hooks)
 
 
-def _reached(reached: set[str], name: str, _parameter: Any) -> None:
-    reached.add(name)
+def _reached(reached: set[str], name: str, gradient: Any) -> None:
+    if gradient is not None:
+        reached.add(name)
 
 
 def _take_off(hooks: dict[str, Any]) -> None:
