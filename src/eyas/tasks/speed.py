@@ -54,6 +54,7 @@ def _dequantized(recipe: Recipe, trainer: Any, closed: str | None) -> list[Lever
 def _fused_lora(recipe: Recipe, trainer: Any, closed: str | None) -> list[Lever]:
     from eyas.model.lora_linear import fuse_lora, take_apart
     from eyas.model.lora_probe import probe_lora
+    from eyas.model.lora_siblings import join_siblings
 
     name = "fused_lora"
     if recipe.adapter is None:
@@ -64,8 +65,12 @@ def _fused_lora(recipe: Recipe, trainer: Any, closed: str | None) -> list[Lever]
     fused, layers = fuse_lora(trainer.model)
     if not fused:
         return [Lever(name, False, "no layer of the adapter is a plain LoRA on a dense or 4-bit weight")]
+    alone = trainer.is_deepspeed_enabled  # 0.19 falls over where one of several that compute together has no gradient
+    if not alone:
+        join_siblings(trainer.model)
     difference, tolerance = probe_lora(trainer.model)
     if difference > tolerance:
         take_apart(trainer.model)
     numbers = f"differs by {difference:.1g} of {tolerance:.1g} allowed"
-    return [Lever(name, difference <= tolerance, f"{fused} of {layers} layers; {numbers}")]
+    which = f"{fused} of {layers} layers{', each alone under DeepSpeed' if alone else ''}"
+    return [Lever(name, difference <= tolerance, f"{which}; {numbers}")]
