@@ -6,7 +6,7 @@ import pytest
 import torch
 from trl.trainer.utils import add_fused_lm_head
 
-from eyas.model.compact import attention
+from eyas.model.compact import attention, head
 from eyas.model.compact.forward import compact
 from eyas.model.compact.probe import probe_compact
 from families import FAMILIES, VOCABULARY, make
@@ -69,6 +69,54 @@ def test_loss_and_gradients_are_those_of_padded_rows(family, share):
     for name in ("entropy", "is_top1", "label_mask"):
         sums = [float(getattr(each, name).detach().float().sum()) for each in (outputs, plain)]
         assert sums[0] == pytest.approx(sums[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("family", sorted(BY_ATTENTION | BY_MASK))
+def test_a_frozen_head_gives_what_one_that_trains_gives(family, monkeypatch):
+    monkeypatch.setattr(head, "SCORES_AT_ONCE", 3 * VOCABULARY)  # three positions, so that there are several parts
+    model = fused(family)
+    for parameter in model.get_output_embeddings().parameters():
+        parameter.requires_grad_(False)
+    loss, gradients, plain = loss_and_gradients(model, batch())
+
+    compact(model, probe_compact(model, True).way, True)
+    found, its_gradients, outputs = loss_and_gradients(model, batch())
+
+    assert head.frozen_head(model) is not None
+    assert found == pytest.approx(loss, rel=1e-5) and torch.allclose(outputs.loss, plain.loss)
+    assert torch.allclose(its_gradients, gradients, atol=1e-5 * float(gradients.abs().max()))
+    for name in ("entropy", "is_top1", "label_mask"):
+        sums = [float(getattr(each, name).detach().float().sum()) for each in (outputs, plain)]
+        assert sums[0] == pytest.approx(sums[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", head.SCORES_ARE_CHANGED_BY)
+def test_a_head_whose_scores_are_changed_after_it_is_left_to_trl(name):
+    model = make("llama", "sdpa").requires_grad_(False)
+    assert head.frozen_head(model) is not None
+
+    setattr(model.config, name, 0.5)
+
+    assert head.frozen_head(model) is None
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_what_a_frozen_head_says_is_what_the_definitions_say(bias):
+    torch.manual_seed(0)
+    layer, hidden = torch.nn.Linear(16, 50, bias=bias).double(), torch.randn(7, 16).double().requires_grad_()
+    targets = torch.randint(50, (7,))
+    targets[2] = (layer(hidden)[2]).argmax()
+    weights = torch.rand(7)
+    logs = layer(hidden).log_softmax(dim=1)
+    expected = logs.gather(1, targets[:, None])[:, 0]
+    (of_hidden,) = torch.autograd.grad((weights * expected).sum(), hidden)
+
+    log_probs, entropy, is_top1 = head.token_log_probs(layer, hidden, targets)
+    (found,) = torch.autograd.grad((weights * log_probs).sum(), hidden)
+
+    assert torch.allclose(log_probs.double(), expected, atol=1e-5) and torch.allclose(found, of_hidden, atol=1e-5)
+    assert torch.allclose(entropy.double(), -(logs.exp() * logs).sum(dim=1), atol=1e-5)
+    assert is_top1.tolist() == (logs.argmax(dim=1) == targets).tolist() and is_top1[2]
 
 
 def test_rows_padded_on_the_left_are_read_from_their_first_token():

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 
 from eyas.model.compact import attention
+from eyas.model.compact.head import frozen_head, token_log_probs
 from eyas.model.compact.layout import Layout, documents_of_positions, documents_of_rows, layout_of
 from eyas.model.compact.mask import fits, mask_of
 from eyas.model.scores import scores_at
@@ -39,6 +40,8 @@ def compact(model: Any, way: Way, share_beginnings: bool) -> Callable[[], None]:
             kwargs, targets = _compacted(self, way, share_beginnings, kwargs, targets)
         supervised = targets != IGNORED
         with scores_at(self, supervised):
+            if frozen_head(self) is not None:
+                return _scored(self, targets[supervised], *args, **kwargs)
             return original(*args, shift_labels=targets[supervised][None], fused_lm_head=True, **kwargs)
 
     def take_off() -> None:
@@ -48,6 +51,19 @@ def compact(model: Any, way: Way, share_beginnings: bool) -> Callable[[], None]:
 
     model.forward = types.MethodType(forward, model)
     return take_off
+
+
+def _scored(model: Any, targets: Any, *args: Any, num_items_in_batch: Any = None, **kwargs: Any) -> Any:
+    """Return what TRL's fused head would, of a frozen one."""
+    from trl.trainer.utils import FusedCausalLMOutput
+
+    hidden = model.base_model(*args, **kwargs | {"use_cache": False}).last_hidden_state[0]
+    log_probs, entropy, is_top1 = (found[None] for found in token_log_probs(frozen_head(model), hidden, targets))
+    count = max(1, len(targets)) if num_items_in_batch is None else num_items_in_batch
+    return FusedCausalLMOutput(
+        loss=-log_probs.sum() / count, log_probs=log_probs, entropy=entropy, is_top1=is_top1,
+        label_mask=torch.ones_like(is_top1),
+    )  # fmt: skip
 
 
 def _compacted(
