@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from eyas.evaluation import answers
+from eyas.evaluation.answers import losses_and_answers
 from eyas.evaluation.losses import token_losses
 from eyas.inference import beginnings
 from eyas.inference.beginnings import read_beginning
@@ -55,13 +57,28 @@ def test_losses_and_answers_are_those_of_rows_that_read_all(family, monkeypatch)
     def outcome():
         return (*(token_losses(model, encoded(learnt), 0) for learnt in (2, 14)), generate(model, TOKENIZER, rows(), 5))
 
+    prompts = [row[:-2] for row in rows()]
+    with monkeypatch.context() as patch:
+        if family in ONCE:
+            patch.setattr(answers, "generate", None)  # not needed
+        together = losses_and_answers(model, TOKENIZER, encoded(2), prompts, 5)
     found, reads = outcome(), read_beginning(model, rows(), 30)[0]
     monkeypatch.setattr(beginnings, "FEWEST", 1000)
     plain = outcome()
 
     assert found[0] == pytest.approx(plain[0], rel=1e-5) and found[1] == pytest.approx(plain[1], rel=1e-5)
     assert found[2] == plain[2]
+    assert [loss for loss, _ in together] == pytest.approx(plain[0], rel=1e-5)
+    assert [answer for _, answer in together] == generate(model, TOKENIZER, prompts, 5)
     assert reads == (12 if family in ONCE else 0)
+
+
+def test_a_prompt_that_its_row_does_not_begin_with_is_read_apart():
+    model, asked = make("llama", "sdpa").eval(), [[9, *row[:-2]] for row in rows()]
+
+    found = losses_and_answers(model, TOKENIZER, encoded(2), asked, 5)
+
+    assert [answer for _, answer in found] == generate(model, TOKENIZER, asked, 5)
 
 
 def test_a_beginning_is_what_all_rows_share_and_worth_its_own_pass():

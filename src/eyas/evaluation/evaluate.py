@@ -8,8 +8,8 @@ from eyas.data.prompts import answer_text, prompt_ids, split_turn
 from eyas.data.rows import Row
 from eyas.data.splits import Splits, tensors
 from eyas.errors import DataError
+from eyas.evaluation.answers import losses_and_answers
 from eyas.evaluation.losses import class_losses, token_losses
-from eyas.inference.generate import generate
 from eyas.metrics import accuracy, macro_f1, mean
 from eyas.recipe import Recipe
 
@@ -35,8 +35,9 @@ def evaluate(model: Any, tokenizer: Any, recipe: Recipe, splits: Splits) -> list
     if splits.labels is not None:
         chosen = class_losses(model, encoded, tokenizer.pad_token_id)
         return _classified([row for row, _ in rows], splits.labels, chosen)
-    losses = token_losses(model, encoded, tokenizer.pad_token_id)
-    return _answered(model, tokenizer, recipe, [row for row, _ in rows], losses)
+    if any("text" in row for row, _ in rows):  # plain text asks nothing
+        return [{"loss": loss} for loss in token_losses(model, encoded, tokenizer.pad_token_id)]
+    return _answered(model, tokenizer, recipe, [row for row, _ in rows], encoded)
 
 
 def statistics(records: Sequence[Record]) -> dict[str, Statistic]:
@@ -75,16 +76,17 @@ def _classified(rows: list[Row], labels: list[str], chosen: list[tuple[float, in
     ]
 
 
-def _answered(model: Any, tokenizer: Any, recipe: Recipe, rows: list[Row], losses: list[float]) -> list[Record]:
-    records: list[Record] = [{"loss": loss} for loss in losses]
-    if any("text" in row for row in rows):  # plain text asks nothing
-        return records
+def _answered(
+    model: Any, tokenizer: Any, recipe: Recipe, rows: list[Row], encoded: list[dict[str, Any]]
+) -> list[Record]:
     turns = [split_turn(row) for row in rows]
     prompts = [prompt_ids(tokenizer, prompt, recipe.data.chat_template_kwargs) for prompt, _ in turns]
-    answers = generate(model, tokenizer, prompts, recipe.evaluation.max_new_tokens)
-    for record, (prompt, completion), answer in zip(records, turns, answers, strict=True):
+    found = losses_and_answers(model, tokenizer, encoded, prompts, recipe.evaluation.max_new_tokens)
+    records: list[Record] = []
+    for (prompt, completion), (loss, answer) in zip(turns, found, strict=True):
         expected = answer_text(completion)
-        record |= {"prompt": prompt, "expected": expected, "answer": answer, "right": _right(recipe, expected, answer)}
+        right = _right(recipe, expected, answer)
+        records.append({"loss": loss, "prompt": prompt, "expected": expected, "answer": answer, "right": right})
     return records
 
 

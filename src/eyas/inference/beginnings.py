@@ -15,18 +15,26 @@ def read_beginning(model: Any, rows: Sequence[Sequence[int]], most: int) -> tupl
     length of what is read from a cache): its rows read all of theirs.
     """
     shared = _shared(rows, most)
-    if shared < FEWEST or len(rows) < 2 or not getattr(model, "_supports_attention_backend", False):
+    if shared < FEWEST or len(rows) < 2:
         return 0, None
     import torch
-    from transformers.cache_utils import DynamicCache, DynamicLayer
 
     beginning = torch.tensor(rows[0][:shared], device=model.device)
     with torch.inference_mode():
-        cache: Any = getattr(model(input_ids=beginning[None], use_cache=True), "past_key_values", None)
-    if type(cache) is not DynamicCache or not all(type(layer) is DynamicLayer for layer in cache.layers):
+        cache = plain_cache(model, model(input_ids=beginning[None], use_cache=True))
+    if cache is None:
         return 0, None
     cache.batch_repeat_interleave(len(rows))
     return shared, cache
+
+
+def plain_cache(model: Any, outputs: Any) -> Any:
+    """Return the keys and values that a model kept of all tokens it was given, or None if it keeps anything else."""
+    from transformers.cache_utils import DynamicCache, DynamicLayer
+
+    cache: Any = getattr(outputs, "past_key_values", None)
+    plain = type(cache) is DynamicCache and all(type(layer) is DynamicLayer for layer in cache.layers)
+    return cache if plain and getattr(model, "_supports_attention_backend", False) else None
 
 
 def _shared(rows: Sequence[Sequence[int]], most: int) -> int:

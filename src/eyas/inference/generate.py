@@ -1,6 +1,6 @@
 """Answers to prompts, greedily, in batches of similar length."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from eyas.data.batches import by_length
@@ -20,21 +20,28 @@ def generate(model: Any, tokenizer: Any, prompts: Sequence[list[int]], max_new_t
     return [answers[index] for index in range(len(prompts))]
 
 
-def _answers(model: Any, tokenizer: Any, prompts: list[list[int]], max_new_tokens: int) -> Iterator[str]:
+def go_on(model: Any, tokenizer: Any, ids: Any, mask: Any, cache: Any, max_new_tokens: int) -> list[str]:
+    """Return what a model writes after `ids` [rows, length] of which `mask` says what counts, of each row."""
+    import torch
+
+    with torch.inference_mode():
+        written = model.generate(
+            input_ids=ids.to(model.device), attention_mask=mask.to(model.device), past_key_values=cache,
+            max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=_end_tokens(model, tokenizer),
+        )  # fmt: skip
+    found: list[str] = tokenizer.batch_decode(written[:, ids.shape[1] :], skip_special_tokens=True)
+    return found
+
+
+def _answers(model: Any, tokenizer: Any, prompts: list[list[int]], max_new_tokens: int) -> list[str]:
     import torch
 
     shared, cache = read_beginning(model, prompts, min(map(len, prompts)) - 1)
     longest = max(map(len, prompts))
-    padding = tokenizer.pad_token_id
-    ids = [p[:shared] + [padding] * (longest - len(p)) + p[shared:] for p in prompts]
+    ids = [p[:shared] + [tokenizer.pad_token_id] * (longest - len(p)) + p[shared:] for p in prompts]
     mask = [[1] * shared + [0] * (longest - len(p)) + [1] * (len(p) - shared) for p in prompts]
-    with torch.inference_mode():
-        written = model.generate(
-            input_ids=torch.tensor(ids, device=model.device), attention_mask=torch.tensor(mask, device=model.device),
-            past_key_values=cache, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=padding,
-            eos_token_id=_end_tokens(model, tokenizer),
-        )  # fmt: skip
-    yield from tokenizer.batch_decode(written[:, longest:], skip_special_tokens=True)
+    return go_on(model, tokenizer, torch.tensor(ids), torch.tensor(mask), cache, max_new_tokens)
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> list[int]:

@@ -1,8 +1,8 @@
 """A frozen output head's log-probabilities, whose gradient is made on the way forward: two products instead of three.
 
-Source: log p(t) = z_t - log Σ exp z with z = hWᵀ + b, so d log p(t)/dh = W_t - pW. That is one vector for each position,
-whatever the loss makes of the log-probabilities; and with it the entropy, log Σ exp z - p·z = log Σ exp z - h·pW - p·b,
-costs no pass over the scores. TRL 1.16's head computes all scores again on the way back.
+Source: log p(t) = z_t - log Σ exp z with z = hWᵀ + b, so d log p(t)/dh = W_t - pW. That is one vector for each
+position, whatever the loss makes of the log-probabilities; and with it the entropy, log Σ exp z - p·z, which is
+log Σ exp z - h·pW - p·b, costs no pass over the scores. TRL 1.16's head computes all scores again on the way back.
 """
 
 from typing import Any
@@ -29,9 +29,9 @@ SCORES_ARE_CHANGED_BY = (
 
 
 def token_log_probs(head: Any, hidden: Any, targets: Any) -> tuple[Any, Any, Any]:
-    """Return of each position the log-probability of its target, the entropy in nats, and whether the target is likeliest.
+    """Return each position's log-probability of its target, entropy in nats, and whether the target is likeliest.
 
-    `hidden` is [positions, width], `targets` [positions]. Only the first has a gradient, and only with regard to `hidden`.
+    `hidden` is [positions, width], `targets` [positions]. Only the first has a gradient, and only for `hidden`.
     """
     found: tuple[Any, Any, Any] = FrozenHead.apply(hidden, head.weight, head.bias, targets)
     return found
