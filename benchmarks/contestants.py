@@ -7,7 +7,10 @@ adapter's layers and the learning rate.
 """
 
 import json
+import shutil
 import sys
+import types
+from pathlib import Path
 from typing import Any
 
 Job = dict[str, Any]
@@ -87,6 +90,45 @@ def classifier(job: Job, padding: str, **switches: Any) -> None:
     train(trainer)
 
 
+def llama_factory(job: Job, **switches: Any) -> None:
+    """LLaMA-Factory, given rows that are tokenized; like TRL it recomputes activations unless told not to."""
+    import transformers  # noqa: F401  (looks for torchaudio first)
+    from datasets import Dataset, DatasetDict
+
+    sys.modules.setdefault("torchaudio", types.ModuleType("torchaudio"))  # imported for sound; has no build for CPUs
+    from llamafactory.train.tuner import run_exp
+
+    nothing = {"images": None, "videos": None, "audios": None}
+    rows = Dataset.from_list([{**row, "attention_mask": [1] * len(row["input_ids"]), **nothing} for row in job["rows"]])
+    DatasetDict(train=rows).save_to_disk(f"{job['folder']}/rows")
+    told = common(job)
+    del told["train_sampling_strategy"]
+    adapter = job["adapter"]
+    run_exp(
+        told | switches | {
+            "stage": "sft", "do_train": True, "model_name_or_path": computing_in(job["dtype"], job),
+            "template": "empty", "dataset": "of_tokenized_path", "tokenized_path": f"{job['folder']}/rows",
+            "cutoff_len": job["max_length"],
+            "finetuning_type": "lora", "lora_rank": adapter["r"], "lora_alpha": adapter["lora_alpha"],
+            "lora_target": ",".join(adapter["target_modules"]), "disable_shuffling": True,
+        },
+        callbacks=[lines()],
+    )  # fmt: skip
+
+
+def computing_in(dtype: str, job: Job) -> str:
+    """Return a folder with a job's model whose config names a dtype, for a trainer that asks nothing else."""
+    model, copy = Path(job["model"]).resolve(), Path(job["folder"], "model")
+    shutil.rmtree(copy, ignore_errors=True)
+    copy.mkdir(parents=True)
+    for file in model.iterdir():
+        (copy / file.name).symlink_to(file)
+    (copy / "config.json").unlink()
+    config = json.loads((model / "config.json").read_text(encoding="utf-8")) | {"dtype": dtype}
+    (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return str(copy)
+
+
 def common(job: Job) -> dict[str, Any]:
     """Return what every trainer is given."""
     return {
@@ -108,16 +150,23 @@ def common(job: Job) -> dict[str, Any]:
 
 def train(trainer: Any) -> None:
     """Train, and print the loss of each step as soon as it is known."""
-    from transformers import PrinterCallback, TrainerCallback
+    from transformers import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(lines())
+    trainer.train()
+
+
+def lines() -> Any:
+    """Return a callback that prints a line a step."""
+    from transformers import TrainerCallback
 
     class Lines(TrainerCallback):  # type: ignore[misc]
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **kwargs: Any) -> None:
             if "loss" in logs:
                 print(f"step {state.global_step} loss {logs['loss']}", flush=True)
 
-    trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(Lines())
-    trainer.train()
+    return Lines()
 
 
 CONTESTANTS = {
@@ -125,6 +174,8 @@ CONTESTANTS = {
     "TRL, best switches": lambda job: trl(job, gradient_checkpointing=False),
     "TRL, padding-free": lambda job: trl(job, gradient_checkpointing=False, padding_free=True),
     "HF Trainer + peft": lambda job: transformers_and_peft(job),
+    "LLaMA-Factory": lambda job: llama_factory(job),
+    "LLaMA-Factory, best switches": lambda job: llama_factory(job, disable_gradient_checkpointing=True),
     "HF Trainer, padded to 128": lambda job: classifier(job, "max_length"),
     "HF Trainer, padded to the longest": lambda job: classifier(job, "longest"),
     "HF Trainer, grouped by length": lambda job: classifier(job, "longest", train_sampling_strategy="group_by_length"),

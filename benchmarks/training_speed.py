@@ -6,6 +6,10 @@ JOB is one of sft, sft_no_prefix, two_ranks, qlora, classification; the models a
 on a machine that does nothing else. Each round runs every contestant once, the next round in the opposite order; what
 is quoted is the median over the rounds of a ratio taken within one round, and the worst of them. Every contestant gets
 the same rows in the same order, and the loss of each step is held against that of the padded reference.
+
+A trainer that needs other versions than eyas has an environment of its own, and is left out where there is none:
+  python -m venv .peers/llamafactory && .peers/llamafactory/bin/pip install llamafactory==0.9.5 torch==2.13.0
+  .peers/llamafactory/bin/pip uninstall -y torchvision torchaudio   (on a CPU: their builds are for GPUs)
 """
 
 import argparse
@@ -49,6 +53,8 @@ INSTRUCTION = (
 )
 """63 tokens of a row's 104, of which 15 are learnt: the shape of a job that labels, extracts or routes."""
 ALL_LINEAR = "[q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj]"
+ENVIRONMENTS = {"LLaMA-Factory": "llamafactory", "LLaMA-Factory, best switches": "llamafactory"}
+SFT_PEERS = ("HF Trainer + peft", "TRL", "TRL, best switches", *ENVIRONMENTS)
 SFT = ("smollm2_qlora_quickstart", f"adapter.target_modules={ALL_LINEAR}", "training.learning_rate=2e-4")
 
 
@@ -64,10 +70,8 @@ class Question:
 
 
 QUESTIONS = {
-    "sft": Question(SFT[0], (*SFT[1:], "quantization=null"), ("HF Trainer + peft", "TRL", "TRL, best switches")),
-    "sft_no_prefix": Question(
-        SFT[0], (*SFT[1:], "quantization=null"), ("HF Trainer + peft", "TRL", "TRL, best switches"), own_prefix=True
-    ),
+    "sft": Question(SFT[0], (*SFT[1:], "quantization=null"), SFT_PEERS),
+    "sft_no_prefix": Question(SFT[0], (*SFT[1:], "quantization=null"), SFT_PEERS, own_prefix=True),
     "two_ranks": Question(SFT[0], (*SFT[1:], "quantization=null"), (TWO_RANKS,), own_prefix=True),
     "qlora": Question(SFT[0], SFT[1:], ("TRL", "TRL, best switches")),
     "classification": Question(
@@ -138,7 +142,7 @@ def measure(name: str, job: dict[str, Any], words: list[str], folder: Path, envi
     else:
         file = folder / "job.json"
         file.write_text(json.dumps(job), encoding="utf-8")
-        command = [sys.executable, str(ROOT / "benchmarks" / "contestants.py"), name, str(file)]
+        command = [str(interpreter(name)), str(ROOT / "benchmarks" / "contestants.py"), name, str(file)]
     began = time.monotonic()
     process = subprocess.Popen(
         command, cwd=ROOT, env=os.environ | environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -159,6 +163,11 @@ def measure(name: str, job: dict[str, Any], words: list[str], folder: Path, envi
         logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
         losses = [line["loss"] for line in logged if "loss" in line]
     return Measured(timed * job["batch"] / seconds, tokens / seconds, usage.ru_maxrss * 1024, times[0], losses)
+
+
+def interpreter(name: str) -> Path:
+    """Return the Python that a contestant runs in."""
+    return ROOT / ".peers" / ENVIRONMENTS[name] / "bin" / "python" if name in ENVIRONMENTS else Path(sys.executable)
 
 
 def gemm_peak(dtype: str) -> float:
@@ -204,6 +213,9 @@ def compare(question: str, rounds: int, steps: int, only: list[str], environment
     """Run all contestants in turns and return what was measured, ratios within rounds included."""
     asked = QUESTIONS[question]
     names = [name for name in (OURS, *asked.peers) if not only or name in only or name in (OURS, asked.peers[0])]
+    for name in [name for name in names if not interpreter(name).exists()]:
+        print(f"{name}: left out, {interpreter(name)} is not there (--help says how to get it)")
+        names.remove(name)
     with tempfile.TemporaryDirectory() as folder:
         job, words = job_of(asked, steps, Path(folder))
         job["recipe"] = asked.recipe
