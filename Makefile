@@ -7,7 +7,7 @@ BESIDE := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 -
 
 .PHONY: help quickstart test test-fast test-all check docs clean
 help:
-	@echo "make quickstart   environment, real small models and data, two jobs: train, merge, compare (some 5 minutes)"
+	@echo "make quickstart   environment, real small models and data, two jobs: train, merge, compare (some 4 minutes)"
 	@echo "make test         environment and the tests"
 	@echo "make test-fast    the tests that take seconds"
 	@echo "make test-all     every test, long sweeps too"

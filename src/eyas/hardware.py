@@ -57,6 +57,13 @@ def free_bytes() -> int:
     return int(psutil.virtual_memory().available)
 
 
+def free_device_bytes(ranks: int) -> int:
+    """Return how much memory one of `ranks` processes can still get: on its GPU, or its share of the machine's."""
+    import torch
+
+    return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else free_bytes() // ranks
+
+
 def peak_bytes() -> int:
     """Return the most memory held so far: the GPU's allocations, or this process's resident set on a CPU."""
     import torch

@@ -12,7 +12,11 @@ PLAIN = ["speed.compact_batches=false", "speed.fused_lora=false", "speed.dequant
 
 @pytest.mark.parametrize("quantized", [True, False])
 def test_the_losses_are_those_without(quantized, trained, tmp_path):
-    more = ["model.dtype=float32", *([] if quantized else ["quantization=null"])]
+    more = [
+        "model.dtype=float32",
+        "training.activation_checkpointing=false",
+        *([] if quantized else ["quantization=null"]),
+    ]
     dense = ["speed.dequantized_gib=1"] if quantized else []
     plain = [word for word in PLAIN if quantized or "dequantized" not in word]
     curves = []

@@ -29,6 +29,7 @@ PLAIN_STEPS = [
     "training.optim=sgd", "training.max_grad_norm=0", "training.lr_scheduler_type=constant", "training.warmup_steps=0",
     "training.learning_rate=0.1", "training.max_steps=3", "training.logging_steps=1", "training.global_batch_size=8",
     "training.per_device_train_batch_size=4", "model.dtype=float32",
+    "training.activation_checkpointing=false",
 ]  # fmt: skip
 """So that the weights move by the sum of the gradients, of two micro-batches a step."""
 

@@ -33,8 +33,10 @@ class Training(LibrarySection):
     max_length: int = Field(1024, gt=0, description="Tokens per row; what is longer is cut.")
     bf16: bool | None = Field(None, description="Autocast to bfloat16; follows `model.dtype` when left out.")
     fp16: bool | None = Field(None, description="Autocast to float16; follows `model.dtype` when left out.")
-    activation_checkpointing: bool = Field(
-        False, description="Recompute activations in the backward pass: less memory."
+    activation_checkpointing: bool | None = Field(
+        None,
+        description="Recompute activations in the backward pass: less memory, and slower. Left out, it is done where a "
+        "micro-batch would not fit otherwise.",
     )
     logging_steps: int = Field(10, gt=0, description="Optimizer steps between two lines of metrics.jsonl.")
     save_steps: int = Field(200, gt=0, description="Optimizer steps between two checkpoints.")

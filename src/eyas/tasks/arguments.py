@@ -51,6 +51,7 @@ def trainer_arguments(recipe: Recipe, run: RunDirectory) -> dict[str, Any]:
         "gradient_accumulation_steps": accumulation_steps(recipe, world_size()),
         "bf16": precision == "bf16",
         "fp16": precision == "fp16",
+        "activation_checkpointing": bool(training.activation_checkpointing),  # tasks/checkpointing.py decides the rest
         "use_cpu": not has_gpu(),
         "eval_strategy": "no" if training.eval_steps is None else "steps",
         "eval_steps": training.eval_steps,

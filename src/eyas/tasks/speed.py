@@ -2,15 +2,17 @@
 
 from typing import Any
 
+from eyas.data.splits import Split
 from eyas.distributed.topology import running_topology, world_size
 from eyas.errors import PreflightError
 from eyas.hardware import free_bytes, has_gpu
 from eyas.recipe import Recipe
+from eyas.tasks.checkpointing import checkpoint_activations
 from eyas.tasks.levers import Lever, off
 from eyas.tasks.task import Task
 
 
-def speed_up(task: Task, recipe: Recipe, trainer: Any) -> list[Lever]:
+def speed_up(task: Task, recipe: Recipe, trainer: Any, split: Split) -> list[Lever]:
     """Do what the recipe's `speed` section allows, and return what was done and what was not.
 
     It is for the training alone; a finished run is evaluated with the libraries' own code. Raises PreflightError where
@@ -25,7 +27,7 @@ def speed_up(task: Task, recipe: Recipe, trainer: Any) -> list[Lever]:
     for lever in levers:
         if getattr(recipe.speed, lever.name) and not lever.on:
             raise PreflightError(f"speed.{lever.name}: asked for, and cannot be: {lever.why}")
-    return levers
+    return [*levers, *checkpoint_activations(recipe, trainer, split)]
 
 
 def _closed(trainer: Any) -> str | None:

@@ -77,7 +77,8 @@ def _explanation(recipe: Recipe, split: Split, trainer: Any, in_a_step: bool, er
     batch = largest_batch(recipe, split, trainer, step) if step else None
     rows = batch.text() if batch else ", ".join(places(trainer, split, step)) if step else None
     strategy = running_topology(trainer.accelerator).strategy
-    changes = cheapest_changes(recipe, split, strategy, batch, evaluating=not in_a_step)
+    recomputed = trainer.args.activation_checkpointing
+    changes = cheapest_changes(recipe, split, strategy, batch, recomputed, evaluating=not in_a_step)
     reason = shorten((str(error).splitlines() or [type(error).__name__])[0], LONGEST_REASON, placeholder=" …")
     memory = this_machine()
     return "\n".join(

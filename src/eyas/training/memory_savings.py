@@ -14,14 +14,20 @@ WORTH_REMOVING = 0.2
 
 
 def cheapest_changes(
-    recipe: Recipe, split: Split, strategy: str, batch: BatchShape | None, evaluating: bool = False
+    recipe: Recipe,
+    split: Split,
+    strategy: str,
+    batch: BatchShape | None,
+    recomputed: bool,
+    evaluating: bool = False,
 ) -> list[str]:
     """Return three changes that the recipe has not made yet, or what is left of them, the cheapest first.
 
-    Each is an override to add to the command, and what it costs. `batch` is the one that was too large.
+    Each is an override to add to the command, and what it costs. `batch` is the one that was too large; `recomputed`
+    says whether activations were, for the recipe may have left that open.
     """
     first = _for_evaluation(recipe) if evaluating else iter(())
-    return list(islice((*first, *_changes(recipe, split, strategy, batch)), SHOWN))
+    return list(islice((*first, *_changes(recipe, split, strategy, batch, recomputed)), SHOWN))
 
 
 def _for_evaluation(recipe: Recipe) -> Iterator[str]:
@@ -29,7 +35,7 @@ def _for_evaluation(recipe: Recipe) -> Iterator[str]:
         yield f"training.per_device_eval_batch_size={recipe.training.per_device_eval_batch_size // 2}"
 
 
-def _changes(recipe: Recipe, split: Split, strategy: str, batch: BatchShape | None) -> Iterator[str]:
+def _changes(recipe: Recipe, split: Split, strategy: str, batch: BatchShape | None, recomputed: bool) -> Iterator[str]:
     training, library = recipe.training, recipe.training.library_arguments
     flat = bool(library.get("packing") or library.get("padding_free"))
     if training.per_device_train_batch_size > 1:
@@ -37,7 +43,7 @@ def _changes(recipe: Recipe, split: Split, strategy: str, batch: BatchShape | No
         yield f"training.per_device_train_batch_size={fewer}  (more passes a step, of which the sum is the same)"
     if recipe.data.pad_to_max_length:
         yield "data.pad_to_max_length=false  (padded to the longest row of each batch)"
-    if not training.activation_checkpointing:
+    if not recomputed:
         yield "training.activation_checkpointing=true  (computed twice instead of kept: slower)"
     if recipe.task == "sft" and not flat and batch is not None and batch.padding >= WORTH_REMOVING:
         yield f"training.padding_free=true  ({batch.padding:.0%} of this batch is padding)"
