@@ -90,12 +90,14 @@ def test_a_frozen_head_gives_what_one_that_trains_gives(family, monkeypatch):
         assert sums[0] == pytest.approx(sums[1], rel=1e-5)
 
 
-@pytest.mark.parametrize("name", head.SCORES_ARE_CHANGED_BY)
-def test_a_head_whose_scores_are_changed_after_it_is_left_to_trl(name):
+@pytest.mark.parametrize(
+    ("name", "value"), [*((name, 0.5) for name in head.SCORES_ARE_CHANGED_BY), ("output_router_logits", True)]
+)
+def test_a_head_whose_scores_are_changed_after_it_is_left_to_trl(name, value):
     model = make("llama", "sdpa").requires_grad_(False)
     assert head.frozen_head(model) is not None
 
-    setattr(model.config, name, 0.5)
+    setattr(model.config, name, value)
 
     assert head.frozen_head(model) is None
 

@@ -30,22 +30,31 @@ PLAIN_STEPS = [
     "training.learning_rate=0.1", "training.max_steps=3", "training.logging_steps=1", "training.global_batch_size=8",
     "training.per_device_train_batch_size=4", "model.dtype=float32",
     "training.activation_checkpointing=false",
+    "training.eval_steps=3",
 ]  # fmt: skip
 """So that the weights move by the sum of the gradients, of two micro-batches a step."""
 
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    """Chats of which most begin with one instruction and some with another, with answers of 1 to 20 words."""
-    file = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    """Chats of which most begin with one instruction and some with another, with answers of 1 to 20 words.
+
+    The last six are held out, in a file beside the others'.
+    """
+    folder = tmp_path_factory.mktemp("rows")
+    for file, numbers in ((folder / "rows.jsonl", range(24)), (folder / "held_out.jsonl", range(24, 30))):
+        write_rows(file, numbers)
+    return folder / "rows.jsonl"
+
+
+def write_rows(file, numbers):
     with file.open("w") as stream:
-        for row in range(24):
+        for row in numbers:
             instruction = "answer in a few words of a green hill" if row % 3 else "we saw the falcon"
             turns = [("system", instruction), ("user", f"row {row} {'over the hill ' * (row % 5)}")]
             turns.append(("assistant", " ".join(stand_ins.WORDS[: 1 + row * 7 % 20])))
             messages = [{"role": role, "content": content} for role, content in turns]
             stream.write(json.dumps({"messages": messages}) + "\n")
-    return file
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +74,7 @@ def family_folder(tmp_path_factory):
 
 @pytest.fixture
 def outcome(tmp_path):
-    """Return the losses of a training, how far each weight moved, and which levers it pulled."""
+    """Return the losses of a training and its evaluation, how far each weight moved, and which levers it pulled."""
 
     def run(recipe_file, words, speed):
         moved, number = {}, len(list(tmp_path.iterdir()))
@@ -77,7 +86,7 @@ def outcome(tmp_path):
             train(load_recipe(recipe_file, [*words, *settings, *more]), directory)
             if rate == "0.1":
                 lines = map(json.loads, directory.metrics.read_text().splitlines())
-                losses = [line["loss"] for line in lines if "loss" in line]
+                losses = [line[name] for line in lines for name in ("loss", "eval_loss") if name in line]
                 levers = directory.read_manifest()["speed"]
             (weights,) = [*directory.adapter.glob("*.safetensors"), *directory.path.glob("model/*.safetensors")]
             moved[rate] = load_file(weights)
@@ -91,6 +100,7 @@ def outcome(tmp_path):
 
 
 def assert_the_same_training(one, other):
+    assert len(one[0]) == 4  # three steps and an evaluation
     assert one[0] == pytest.approx(other[0], rel=1e-5)
     assert float(torch.nn.functional.cosine_similarity(one[1].double(), other[1].double(), dim=0)) > 0.999999
     assert float(one[1].norm() / other[1].norm()) == pytest.approx(1, abs=1e-5)
@@ -98,7 +108,8 @@ def assert_the_same_training(one, other):
 
 def words_for(family, rows, family_folder, tmp_path):
     method = ["adapter=null"] if family == "gpt2" else ["adapter.target_modules=all-linear", "adapter.lora_dropout=0"]
-    still = ["model.dtype=float32", f"data.train={{path: {rows}}}", "data.evaluation=null", "evaluation.json_fields=[]"]
+    still = ["model.dtype=float32", f"data.train={{path: {rows}}}", "evaluation.json_fields=[]",
+             f"data.evaluation={{path: {rows.with_name('held_out.jsonl')}}}"]  # fmt: skip
     return [*PLAIN_STEPS, *still, *method, "quantization=null", f"model.name={family_folder(family)}",
             f"data.cache_directory={tmp_path.parent / 'prepared'}"]  # fmt: skip
 

@@ -13,19 +13,18 @@ SCORES_AT_ONCE = 2**24
 """How many scores are held at once: 64 MiB in float32."""
 
 
+SCORES_ARE_CHANGED_BY = (
+    "final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling"
+)  # fmt: skip
+"""What a config says of scores besides the weights: TRL's head is left to compute that, and the experts' balance."""
+
+
 def frozen_head(model: Any) -> Any:
     """Return a causal language model's output head, if it is a plain layer whose weights nothing changes, or None."""
     head, config = model.get_output_embeddings(), model.config.get_text_config()
-    changed = any(getattr(config, name, None) not in (None, 0, 1, False) for name in SCORES_ARE_CHANGED_BY)
+    changed = any(getattr(config, name, None) not in (None, 1) for name in SCORES_ARE_CHANGED_BY)
     plain = type(head) is torch.nn.Linear and not any(parameter.requires_grad for parameter in head.parameters())
-    return head if plain and not changed else None
-
-
-SCORES_ARE_CHANGED_BY = (
-    "final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling",
-    "output_router_logits",
-)  # fmt: skip
-"""What a config says of TRL's head besides the weights: it is left to compute that."""
+    return None if changed or not plain or getattr(config, "output_router_logits", False) else head
 
 
 def token_log_probs(head: Any, hidden: Any, targets: Any) -> tuple[Any, Any, Any]:
