@@ -14,7 +14,8 @@ def kept_bytes_per_token(model: Any) -> float:
     """
     import torch
 
-    with torch.random.fork_rng():  # so that training draws what it would have drawn
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):  # so that training draws what it would have drawn
         return (_kept_bytes(model, LONG) - _kept_bytes(model, SHORT)) / (LONG - SHORT)
 
 

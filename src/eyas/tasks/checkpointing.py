@@ -21,12 +21,14 @@ BYTES_TO_TRAIN = 12
 def checkpoint_activations(recipe: Recipe, trainer: Any, split: Split) -> list[Lever]:
     """Decide it where the recipe does not, from what one token keeps, and have the trainer do it.
 
-    All ranks do what one of them needs. Weights in shards are left to the recipe: what a rank holds of them changes.
+    All ranks do what one of them needs. What shares out weights or their optimizer's state leaves it to the recipe: how
+    much of them a rank holds changes with each layer.
     """
     if recipe.training.activation_checkpointing is not None:
         return []
-    if running_topology(trainer.accelerator).strategy not in ("single", "ddp"):
-        return [Lever(NAME, False, "the weights are shared out; training.activation_checkpointing: true does it")]
+    strategy = running_topology(trainer.accelerator).strategy
+    if strategy not in ("single", "ddp"):
+        return [Lever(NAME, False, f"left to the recipe under {strategy}; training.{NAME}: true does it")]
     if not trainer.model.supports_gradient_checkpointing:
         return [Lever(NAME, False, "the model cannot")]
     from eyas.model.activations import kept_bytes_per_token
