@@ -39,9 +39,10 @@ def compact(model: Any, way: Way, share_beginnings: bool) -> Callable[[], None]:
         if way != "scores":
             kwargs, targets = _compacted(self, way, share_beginnings, kwargs, targets)
         supervised = targets != IGNORED
+        head = frozen_head(self)
         with scores_at(self, supervised):
-            if frozen_head(self) is not None:
-                return _scored(self, targets[supervised], *args, **kwargs)
+            if head is not None:
+                return _scored(self, head, targets[supervised], *args, **kwargs)
             return original(*args, shift_labels=targets[supervised][None], fused_lm_head=True, **kwargs)
 
     def take_off() -> None:
@@ -53,12 +54,12 @@ def compact(model: Any, way: Way, share_beginnings: bool) -> Callable[[], None]:
     return take_off
 
 
-def _scored(model: Any, targets: Any, *args: Any, num_items_in_batch: Any = None, **kwargs: Any) -> Any:
+def _scored(model: Any, head: Any, targets: Any, *args: Any, num_items_in_batch: Any = None, **kwargs: Any) -> Any:
     """Return what TRL's fused head would, of a frozen one."""
     from trl.trainer.utils import FusedCausalLMOutput
 
     hidden = model.base_model(*args, **kwargs | {"use_cache": False}).last_hidden_state[0]
-    log_probs, entropy, is_top1 = (found[None] for found in token_log_probs(frozen_head(model), hidden, targets))
+    log_probs, entropy, is_top1 = (found[None] for found in token_log_probs(head, hidden, targets))
     count = max(1, len(targets)) if num_items_in_batch is None else num_items_in_batch
     return FusedCausalLMOutput(
         loss=-log_probs.sum() / count, log_probs=log_probs, entropy=entropy, is_top1=is_top1,
