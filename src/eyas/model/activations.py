@@ -2,7 +2,7 @@
 
 from typing import Any
 
-SHORT, LONG = 32, 96
+SHORT, LONG = 8, 24
 """Tokens of two rows: what the longer one holds more, it holds for its tokens, and weights are in neither."""
 
 
