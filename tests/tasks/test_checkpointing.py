@@ -40,7 +40,7 @@ def test_without_room_it_is_done_and_changes_no_number(recipe, outcome, monkeypa
     on, times, its_losses, said = outcome(recipe)
 
     assert on is True and times > 0
-    assert its_losses == pytest.approx(losses, rel=1e-6)
+    assert its_losses == losses  # to the last bit, for a resumed run may find less memory
     assert "activation_checkpointing  on" in said and "0.0 KiB are free for them" in said
 
 
@@ -59,7 +59,7 @@ def test_all_ranks_do_what_one_of_them_needs(outcome, monkeypatch):
     assert outcome("minilm_lora_sentiment")[0] is True
 
 
-def test_the_largest_batch_is_of_the_longest_row_or_of_full_ones(overrides_for):
+def test_the_largest_batch_is_of_the_longest_row_or_of_full_ones():
     split = Split(rows=None, examples=Dataset.from_list([{"input_ids": [0] * length} for length in (10, 60)]))
     full = Split(rows=None, examples=split.examples, sequences=split.examples)
     words = ["training.per_device_train_batch_size=4", "training.max_length=128"]
