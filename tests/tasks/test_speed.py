@@ -1,6 +1,7 @@
 """Each way to be faster, alone and all together: the same losses and the same updates as without it, or a refusal."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -88,6 +89,7 @@ def outcome(tmp_path):
                 lines = map(json.loads, directory.metrics.read_text().splitlines())
                 losses = [line[name] for line in lines for name in ("loss", "eval_loss") if name in line]
                 levers = directory.read_manifest()["speed"]
+                del levers["allocator"]  # of the process, not of the recipe
             (weights,) = [*directory.adapter.glob("*.safetensors"), *directory.path.glob("model/*.safetensors")]
             moved[rate] = load_file(weights)
         return (
@@ -222,6 +224,26 @@ def test_what_the_recipe_insists_on_and_cannot_be_is_refused(words, told, traine
         trained("smollm2_qlora_quickstart", "model.dtype=float32", *words)
 
 
+@pytest.mark.parametrize("quantized", [False, True], ids=["dense", "4-bit"])
+def test_a_model_in_bfloat16_is_proven_in_float32(quantized, rows, family_folder, tmp_path, capsys):
+    words = [*words_for("llama", rows, family_folder, tmp_path), "model.dtype=bfloat16"]
+    if quantized:
+        words = [
+            "quantization={load_in_4bit: true, bnb_4bit_quant_type: nf4}" if w == "quantization=null" else w
+            for w in words
+        ]
+    directory = RunDirectory(tmp_path / "run")
+
+    train(load_recipe(SFT, [*words, f"run_directory={directory.path}", "training.max_steps=1"]), directory)
+
+    levers = directory.read_manifest()["speed"]
+    assert levers["compact_batches"] and levers["shared_beginnings"] and levers["fused_lora"]
+    told = capsys.readouterr().out
+    assert f"weights {'4-bit nf4, the rest ' if quantized else ''}bfloat16; computing in bfloat16 autocast" in told
+    difference, tolerance = re.search(r"by document; differs by (\S+) of (\S+) allowed", told).groups()
+    assert float(difference) < float(tolerance) < 1e-3
+
+
 def test_a_model_that_is_not_exact_keeps_its_padding_and_says_so(rows, family_folder, tmp_path, capsys):
     words = words_for("bloom", rows, family_folder, tmp_path)
     directory = RunDirectory(tmp_path / "run")
@@ -229,6 +251,6 @@ def test_a_model_that_is_not_exact_keeps_its_padding_and_says_so(rows, family_fo
     train(load_recipe(SFT, [*words, f"run_directory={directory.path}", "training.max_steps=1"]), directory)
 
     assert directory.read_manifest()["speed"] == {
-        "fused_lora": True, "compact_batches": False, "shared_beginnings": False
+        "fused_lora": True, "compact_batches": False, "shared_beginnings": False, "allocator": False
     }  # fmt: skip
     assert "BloomForCausalLM computes otherwise without padding; only positions" in capsys.readouterr().out

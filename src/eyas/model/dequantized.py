@@ -41,6 +41,6 @@ def computes_in(layer: Any) -> Any:
 
 
 def _forward(self: Any, x: Any) -> Any:
-    weight = self.__dict__["dense_weight"]
+    weight = self.__dict__["dense_weight"].to(computes_in(self))
     bias = None if self.bias is None else self.bias.to(weight.dtype)
     return torch.nn.functional.linear(x.to(weight.dtype), weight, bias).to(x.dtype)

@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from eyas.hardware import has_gpu
+from eyas.distributed.topology import world_size
+from eyas.files import in_units
+from eyas.hardware import free_device_bytes, has_gpu
 from eyas.recipe import Recipe
 from eyas.tasks.levers import Lever, off
 
@@ -14,14 +16,17 @@ def of_language_model(recipe: Recipe, trainer: Any, closed: str | None) -> list[
     """Leave out padding, shared beginnings and scores that no loss asks for, under TRL's fused head."""
     from eyas.model.compact.forward import compact
     from eyas.model.compact.probe import probe_compact
+    from eyas.model.float32 import in_float32
 
     model = trainer.model.get_base_model() if recipe.adapter else trainer.model
+    closed = closed or _why_not_to_prove(model)
     if trainer.args.label_smoothing_factor:
         closed = closed or "label smoothing needs the score of every word at every position"
     batches = off(recipe, BATCHES, closed)
     if batches is None:
         apart = off(recipe, BEGINNINGS, _why_not_to_share(recipe, model))
-        verdict = probe_compact(model, share_beginnings=apart is None)
+        with in_float32(model):
+            verdict = probe_compact(model, share_beginnings=apart is None)
         if verdict.way is not None:
             compact(model, verdict.way, share_beginnings=apart is None)
             numbers = f"differs by {verdict.difference:.1g} of {verdict.tolerance:.1g} allowed"
@@ -39,16 +44,28 @@ def of_language_model(recipe: Recipe, trainer: Any, closed: str | None) -> list[
 def of_encoder(recipe: Recipe, trainer: Any, closed: str | None) -> list[Lever]:
     """Leave out padding in the layers of an encoder."""
     from eyas.model.compact.encoder import compact_encoder, probe_encoder
+    from eyas.model.float32 import in_float32
 
     model = trainer.model.get_base_model() if recipe.adapter else trainer.model
-    batches = off(recipe, BATCHES, closed)
+    batches = off(recipe, BATCHES, closed or _why_not_to_prove(model))
     if batches is not None:
         return [batches]
-    difference, tolerance = probe_encoder(model)
+    with in_float32(model):
+        difference, tolerance = probe_encoder(model)
     if difference > tolerance:
         return [Lever(BATCHES, False, f"{type(model).__name__} computes otherwise without padding")]
     compact_encoder(model)
     return [Lever(BATCHES, True, f"layers see no padding; differs by {difference:.1g} of {tolerance:.1g} allowed")]
+
+
+def _why_not_to_prove(model: Any) -> str | None:
+    """Return why a model cannot be asked in float32, or None."""
+    from eyas.model.float32 import float32_bytes
+
+    needed, free = float32_bytes(model), free_device_bytes(world_size())
+    if needed <= free:
+        return None
+    return f"to prove it a copy in float32 takes {in_units(needed)}, and {in_units(free)} are free"
 
 
 def _why_not_to_share(recipe: Recipe, model: Any) -> str | None:
