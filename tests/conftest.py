@@ -5,6 +5,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TQDM_DISABLE"] = "1"
+os.environ.setdefault("GLIBC_TUNABLES", "")  # a process that is forked from others must not start again
 
 from collections.abc import Callable
 from functools import cache

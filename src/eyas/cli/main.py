@@ -1,7 +1,10 @@
 """`eyas VERB`: everything around a training run. Nothing here imports torch; a verb imports its room when it runs."""
 
+import sys
+
 import typer
 
+from eyas.allocator import restart_with_huge_pages
 from eyas.cli import (
     check,
     demo,
@@ -35,5 +38,7 @@ app.add_typer(selftest.app, name="selftest")
 
 def main() -> None:
     """Run the command line, as a process of its own."""
+    if sys.argv[1:2] == ["train"]:
+        restart_with_huge_pages()
     this_process_has_one_verb()
     app()

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from eyas import allocator
 from eyas.data.splits import Split
 from eyas.distributed.topology import running_topology, world_size
 from eyas.errors import PreflightError
@@ -27,7 +28,7 @@ def speed_up(task: Task, recipe: Recipe, trainer: Any, split: Split) -> list[Lev
     for lever in levers:
         if getattr(recipe.speed, lever.name) and not lever.on:
             raise PreflightError(f"speed.{lever.name}: asked for, and cannot be: {lever.why}")
-    return [*levers, *checkpoint_activations(recipe, trainer, split)]
+    return [*levers, *checkpoint_activations(recipe, trainer, split), Lever("allocator", *allocator.says())]
 
 
 def _closed(trainer: Any) -> str | None:
