@@ -6,9 +6,10 @@ import pytest
 import torch
 from trl.trainer.utils import add_fused_lm_head
 
-from eyas.model.compact import attention, head
+from eyas.model.compact import attention, head, layout
 from eyas.model.compact.forward import compact
 from eyas.model.compact.probe import probe_compact
+from eyas.model.float32 import in_float32
 from families import FAMILIES, VOCABULARY, make
 
 BY_ATTENTION = {
@@ -168,9 +169,10 @@ def test_a_family_that_does_not_compute_the_same_is_left_as_it_is(family):
     assert torch.equal(model(**batch(), fused_lm_head=True).log_probs, before)
 
 
-def test_a_leak_is_seen(monkeypatch):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_leak_is_seen(monkeypatch, dtype):
     """Planted: a document reads the rest of the one before it, too."""
-    model = fused("llama")
+    model = fused("llama").to(dtype)
     real = attention._attend
 
     def leaking(q, k, v, group, *more):
@@ -178,9 +180,30 @@ def test_a_leak_is_seen(monkeypatch):
 
     monkeypatch.setattr(attention, "_attend", leaking)
 
-    verdict = probe_compact(model, True)
+    with in_float32(model):
+        verdict = probe_compact(model, True)
 
     assert verdict.way == "mask" and verdict.difference < verdict.tolerance < verdict.reaction
+
+
+@pytest.mark.parametrize(("family", "way"), [("llama", "attention"), ("gpt2", "attention"), ("falcon 7b", "mask")])
+@pytest.mark.parametrize("share", [True, False], ids=["shared", "not shared"])
+def test_tokens_that_fill_a_batch_up_change_nothing(family, way, share, monkeypatch):
+    """As in bfloat16, for its kernels' sake; in float32 it can be told."""
+    model = fused(family)
+    loss, gradients, _ = loss_and_gradients(model, batch())
+    sizes = []
+
+    def next_hundred(tokens, *_):
+        sizes.append(tokens)
+        return tokens + 100
+
+    monkeypatch.setattr(layout, "recurring", next_hundred)
+    compact(model, way, share)
+    found, its_gradients, _ = loss_and_gradients(model, batch())
+
+    assert sizes and found == pytest.approx(loss, rel=1e-5)
+    assert torch.nn.functional.cosine_similarity(gradients, its_gradients, dim=0) > 1 - 1e-6
 
 
 def test_flat_rows_share_beginnings_too():

@@ -3,13 +3,15 @@
 import pytest
 import torch
 
-from eyas.model.compact.attention import _reading_all
+from eyas.model.compact.attention import SHORT, _reading
 from eyas.model.compact.blocks import block_of, runs_alike
+
+CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("lengths", [(4,), (2, 5, 3), (1, 1, 1), (7, 7)])
 def test_side_by_side_and_back_is_what_it_was(lengths):
-    block, tokens = block_of(lengths, torch.device("cpu")), torch.randn(sum(lengths), 3, 8)
+    block, tokens = block_of(lengths, torch.float32, CPU), torch.randn(sum(lengths), 3, 8)
 
     documents = block.side_by_side(tokens)
 
@@ -23,10 +25,10 @@ def test_side_by_side_and_back_is_what_it_was(lengths):
 
 def test_a_block_that_was_first_asked_for_in_inference_serves_a_training():
     with torch.inference_mode():
-        block_of((2, 3), torch.device("cpu"))
+        block_of((2, 3), torch.float32, CPU)
     tokens = torch.randn(5, 2, 4, requires_grad=True)
 
-    block_of((2, 3), torch.device("cpu")).side_by_side(tokens).sum().backward()
+    block_of((2, 3), torch.float32, CPU).side_by_side(tokens).sum().backward()
 
     assert tokens.grad is not None
 
@@ -39,11 +41,52 @@ def test_neighbours_of_similar_length_stand_together():
 def test_attention_with_dropout_is_that_of_torch():
     torch.manual_seed(0)
     q, k, v = torch.randn(3, 2, 3, 6, 8).unbind(0)
-    filled = torch.arange(6) < torch.tensor([[6], [4]])
-    plain = _reading_all(q, k, v, filled, 0.0, 0.3)
+    filled = (torch.arange(6) < torch.tensor([[6], [4]]))[:, None, None]
+    plain = _reading(q, k, v, filled, 0.0, 0.3)
 
-    assert torch.allclose(_reading_all(q, k, v, filled, 1e-9, 0.3), plain, atol=1e-6)
-    drawn = torch.stack([_reading_all(q, k, v, filled, 0.5, 0.3) for _ in range(4000)])
+    assert torch.allclose(_reading(q, k, v, filled, 1e-9, 0.3), plain, atol=1e-6)
+    drawn = torch.stack([_reading(q, k, v, filled, 0.5, 0.3) for _ in range(4000)])
     assert torch.allclose(drawn.mean(0), plain, atol=0.1) and float(drawn.std(0).min()) > 0.05
     k[1, :, 4:], v[1, :, 4:] = 9.0, 9.0  # places that are no tokens
-    assert torch.allclose(_reading_all(q, k, v, filled, 1e-9, 0.3), plain, atol=1e-6)
+    assert torch.allclose(_reading(q, k, v, filled, 1e-9, 0.3), plain, atol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "allowed"), [(torch.float32, 1e-6), (torch.bfloat16, 0.005)])
+def test_short_attention_rounds_no_more_than_that_of_torch(dtype, allowed):
+    """Held against float64: the values and all gradients, where each token reads those before it."""
+    draw = torch.Generator().manual_seed(0)
+    given = [torch.randn(3, 2, 40, 16, generator=draw).to(dtype) for _ in range(4)]
+    readable = torch.ones(40, 40, dtype=torch.bool).tril()
+
+    def outcome(compute, inputs):
+        inputs = [each.detach().requires_grad_() for each in inputs]
+        y = compute(*inputs[:3])
+        return torch.cat(
+            [each.detach().double().flatten() for each in (y, *torch.autograd.grad(y, inputs[:3], inputs[3]))]
+        )
+
+    def by_torch(q, k, v):
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=readable)
+
+    exact = outcome(by_torch, [each.double() for each in given])
+    ours, stock = (
+        float((outcome(compute, given) - exact).norm() / exact.norm())
+        for compute in (lambda q, k, v: _reading(q, k, v, readable, 0.0, None), by_torch)
+    )
+
+    assert 0 < ours < allowed and ours < 1.5 * stock
+
+
+def test_long_attention_is_that_of_torch():
+    q, k, v = torch.randn(3, 1, 1, SHORT + 1, 8).unbind(0)
+    readable = torch.ones(SHORT + 1, SHORT + 1, dtype=torch.bool).tril()
+
+    found = _reading(q, k, v, readable, 0.0, None)
+
+    assert torch.equal(found, torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=readable))
+
+
+def test_on_a_cpu_a_block_in_bfloat16_has_a_length_that_comes_again():
+    lengths = {len(block_of((tokens, 1), torch.bfloat16, CPU).filled[0]) for tokens in range(100, 200)}
+
+    assert len(lengths) <= 13 and block_of((101, 1), torch.float32, CPU).filled.shape[1] == 101

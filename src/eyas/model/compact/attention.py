@@ -14,6 +14,8 @@ from eyas.model.compact.layout import Group, Layout
 
 NAME = "eyas_documents"
 """Under which transformers finds it; what a model's config then calls its attention."""
+SHORT = 256
+"""Keys up to which, on a CPU, two products and a softmax take less time than torch's kernel; in bfloat16 half."""
 
 
 def install(model: Any) -> None:
@@ -63,26 +65,33 @@ def _within_documents(q: Any, k: Any, v: Any, layout: Layout, dropout: float, sc
     """Return [tokens, heads, head size] where each token reads all of its document, as encoders do."""
     found, start = [], 0
     for lengths in runs_alike([group.tokens for group in layout.groups]):
-        block = block_of(lengths, q.device)
+        block = block_of(lengths, q.dtype, q.device)
         here = slice(start, start + block.tokens)
         asked, keys, values = (block.side_by_side(each[here]) for each in (q, k, v))
-        found.append(block.end_to_end(_reading_all(asked, keys, values, block.filled, dropout, scaling)))
+        found.append(block.end_to_end(_reading(asked, keys, values, block.filled[:, None, None], dropout, scaling)))
         start += block.tokens
     return torch.cat(found)
 
 
-def _reading_all(q: Any, k: Any, v: Any, filled: Any, dropout: float, scaling: float | None) -> Any:
-    """Return the attention [documents, heads, n, head size] of documents that are `filled` [documents, n]."""
-    if not dropout or q.device.type != "cpu":
-        return scaled_dot_product_attention(q, k, v, attn_mask=filled[:, None, None], dropout_p=dropout, scale=scaling)
-    # With dropout torch's kernel for CPUs is not used, but its definition, which is slower than these three products.
+def _reading(q: Any, k: Any, v: Any, readable: Any, dropout: float, scaling: float | None) -> Any:
+    """Return [documents, heads, n, head size] of `q` over `k` and `v` [documents, heads, keys, head size].
+
+    Scores are float32 where they are few, whatever the products with values are made in. `readable` says
+    which keys each of `q` reads; it can be broadcast to [documents, heads, n, keys].
+    """
+    if q.device.type != "cpu" or (k.shape[2] > SHORT and not dropout):
+        return scaled_dot_product_attention(q, k, v, attn_mask=readable, dropout_p=dropout, scale=scaling)
     documents, heads, n, size = q.shape
-    q, k, v = (each.reshape(documents * heads, n, size) for each in (q, k, v))
-    hidden = torch.zeros_like(filled, dtype=q.dtype).masked_fill(~filled, torch.finfo(q.dtype).min)
-    hidden = hidden.repeat_interleave(heads, dim=0)[:, None]  # [documents · heads, 1, n]
-    scores = torch.baddbmm(hidden, q, k.transpose(1, 2), alpha=size**-0.5 if scaling is None else scaling)
-    weights = torch.nn.functional.dropout(scores.softmax(dim=-1), dropout)
-    return torch.bmm(weights, v).view(documents, heads, n, size)
+    asked, keys, values = (each.reshape(-1, *each.shape[2:]) for each in (q, k, v))
+    hidden = torch.zeros(readable.shape).masked_fill_(~readable, torch.finfo(torch.float32).min)
+    if hidden.dim() > 2:
+        hidden = hidden.expand(documents, heads, -1, -1).reshape(-1, *hidden.shape[2:])
+    with torch.autocast("cpu", enabled=False):
+        scores = torch.baddbmm(
+            hidden, asked.float(), keys.float().transpose(1, 2), alpha=size**-0.5 if scaling is None else scaling
+        )
+        weights = torch.nn.functional.dropout(scores.softmax(dim=-1), dropout).to(v.dtype)
+        return torch.bmm(weights, values).view(documents, heads, n, -1)
 
 
 def _attend(q: Any, k: Any, v: Any, group: Group, dropout: float, scaling: float | None, window: int | None) -> Any:
@@ -96,7 +105,7 @@ def _attend(q: Any, k: Any, v: Any, group: Group, dropout: float, scaling: float
     if len(rests) == 1:
         rest = _causal(asked[:, :, shared:], keys, values, shared, dropout, scaling, window)
         return torch.cat([*found, rest[0].transpose(0, 1)])
-    block = block_of(rests, q.device)
+    block = block_of(rests, q.dtype, q.device)
     own = [block.side_by_side(each[shared:]) for each in (q, k, v)]  # [documents, heads, longest rest, head size]
     keys, values = (
         torch.cat([every[:, :, :shared].expand(len(rests), -1, -1, -1), rest], dim=2)
@@ -118,9 +127,7 @@ def _causal(q: Any, k: Any, v: Any, before: int, dropout: float, scaling: float 
     readable = other <= place
     if window is not None:
         readable &= other > place - window
-    found = scaled_dot_product_attention(
-        rows, k, v, attn_mask=readable.repeat(together, 1), dropout_p=dropout, scale=scaling
-    )
+    found = _reading(rows, k, v, readable.repeat(together, 1), dropout, scaling)
     return found.reshape(documents, heads, n, v.shape[-1])
 
 

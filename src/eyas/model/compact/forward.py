@@ -9,7 +9,7 @@ import torch
 
 from eyas.model.compact import attention
 from eyas.model.compact.head import frozen_head, token_log_probs
-from eyas.model.compact.layout import Layout, documents_of_positions, documents_of_rows, layout_of
+from eyas.model.compact.layout import Layout, documents_of_positions, documents_of_rows, filled_up, layout_of
 from eyas.model.compact.mask import fits, mask_of
 from eyas.model.scores import scores_at
 
@@ -76,6 +76,10 @@ def _compacted(
     layout = layout_of_batch(ids, mask, positions, targets, share_beginnings)
     if way == "mask" and not fits(layout, model.dtype):
         return given, targets
+    asked = targets.flatten()[layout.kept.to(targets.device)]
+    kind = ids.device.type
+    computing_in = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.dtype
+    layout = filled_up(layout, computing_in, ids.device)
     kept = layout.kept.to(ids.device)
     if way == "attention":
         attention.Current.layout = layout
@@ -84,7 +88,7 @@ def _compacted(
         "position_ids": layout.position_ids.to(ids.device),
         "attention_mask": mask_of(layout, model.dtype, ids.device) if way == "mask" else None,
     }
-    return given | tokens, targets.flatten()[kept][None]
+    return given | tokens, torch.nn.functional.pad(asked, (0, layout.tokens - len(asked)), value=IGNORED)[None]
 
 
 def layout_of_batch(input_ids: Any, mask: Any, position_ids: Any, targets: Any, share_beginnings: bool) -> Layout:
