@@ -108,7 +108,7 @@ def llama_factory(job: Job, **switches: Any) -> None:
         told | switches | {
             "stage": "sft", "do_train": True, "model_name_or_path": computing_in(job["dtype"], job),
             "template": "empty", "dataset": "of_tokenized_path", "tokenized_path": f"{job['folder']}/rows",
-            "cutoff_len": job["max_length"],
+            "cutoff_len": job["max_length"], "overwrite_output_dir": True,
             "finetuning_type": "lora", "lora_rank": adapter["r"], "lora_alpha": adapter["lora_alpha"],
             "lora_target": ",".join(adapter["target_modules"]), "disable_shuffling": True,
         },

@@ -55,6 +55,7 @@ INSTRUCTION = (
 ALL_LINEAR = "[q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj]"
 ENVIRONMENTS = {"LLaMA-Factory": "llamafactory", "LLaMA-Factory, best switches": "llamafactory"}
 SFT_PEERS = ("HF Trainer + peft", "TRL", "TRL, best switches", *ENVIRONMENTS)
+BF16 = "model.dtype=bfloat16"
 SFT = ("smollm2_qlora_quickstart", f"adapter.target_modules={ALL_LINEAR}", "training.learning_rate=2e-4")
 
 
@@ -71,9 +72,12 @@ class Question:
 
 QUESTIONS = {
     "sft": Question(SFT[0], (*SFT[1:], "quantization=null"), SFT_PEERS),
+    "sft_bf16": Question(SFT[0], (*SFT[1:], "quantization=null", BF16), SFT_PEERS),
     "sft_no_prefix": Question(SFT[0], (*SFT[1:], "quantization=null"), SFT_PEERS, own_prefix=True),
+    "sft_no_prefix_bf16": Question(SFT[0], (*SFT[1:], "quantization=null", BF16), SFT_PEERS, own_prefix=True),
     "two_ranks": Question(SFT[0], (*SFT[1:], "quantization=null"), (TWO_RANKS,), own_prefix=True),
     "qlora": Question(SFT[0], SFT[1:], ("TRL", "TRL, best switches")),
+    "qlora_bf16": Question(SFT[0], (*SFT[1:], BF16), ("TRL", "TRL, best switches")),
     "classification": Question(
         "minilm_lora_sentiment",
         ("training.learning_rate=2e-4",),
