@@ -2,7 +2,8 @@
 
 python benchmarks/training_speed.py JOB [--rounds 3] [--steps 10] [--only NAME …] [--allocator] [--write]
 
-JOB is one of sft, sft_no_prefix, two_ranks, qlora, classification; the models and rows are those of `eyas demo`. Run it
+JOB is one of those in QUESTIONS, in float32 or, with _bf16, in bfloat16 (eyas's classifier against others in float32, as
+they come); two_ranks holds two processes against one. The models and rows are those of `eyas demo`. Run it
 on a machine that does nothing else. Each round runs every contestant once, the next round in the opposite order; what
 is quoted is the median over the rounds of a ratio taken within one round, and the worst of them. Every contestant gets
 the same rows in the same order, and the loss of each step is held against that of the padded reference.
@@ -56,6 +57,7 @@ ALL_LINEAR = "[q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj]"
 ENVIRONMENTS = {"LLaMA-Factory": "llamafactory", "LLaMA-Factory, best switches": "llamafactory"}
 SFT_PEERS = ("HF Trainer + peft", "TRL", "TRL, best switches", *ENVIRONMENTS)
 BF16 = "model.dtype=bfloat16"
+CLASSIFIERS = ("HF Trainer, padded to the longest", "HF Trainer, padded to 128", "HF Trainer, grouped by length")
 SFT = ("smollm2_qlora_quickstart", f"adapter.target_modules={ALL_LINEAR}", "training.learning_rate=2e-4")
 
 
@@ -68,6 +70,8 @@ class Question:
     peers: tuple[str, ...]
     own_prefix: bool = False
     """Whether each row gets an instruction of its own, so that no two rows begin alike."""
+    dtype_of_peers: str | None = None
+    """What the others compute in, if not what eyas does."""
 
 
 QUESTIONS = {
@@ -81,7 +85,10 @@ QUESTIONS = {
     "classification": Question(
         "minilm_lora_sentiment",
         ("training.learning_rate=2e-4",),
-        ("HF Trainer, padded to the longest", "HF Trainer, padded to 128", "HF Trainer, grouped by length"),
+        CLASSIFIERS,
+    ),
+    "classification_bf16": Question(
+        "minilm_lora_sentiment", ("training.learning_rate=2e-4", BF16), CLASSIFIERS, dtype_of_peers="float32"
     ),
 }
 
@@ -117,7 +124,7 @@ def job_of(question: Question, steps: int, folder: Path) -> tuple[dict[str, Any]
     recipe = load_recipe(ROOT / "recipes" / f"{question.recipe}.yaml", words)
     adapter = recipe.adapter.model_dump(include={"r", "lora_alpha", "target_modules", "modules_to_save"})
     told = {
-        "model": recipe.model.name, "dtype": recipe.model.dtype, "device": "cpu", "seed": recipe.training.seed,
+        "model": recipe.model.name, "dtype": question.dtype_of_peers or recipe.model.dtype, "device": "cpu", "seed": recipe.training.seed,
         "batch": batch, "steps": steps, "learning_rate": recipe.training.learning_rate, "adapter": adapter,
         "max_length": recipe.training.max_length, "labels": len(recipe.data.labels or []),
         "quantization": recipe.quantization and recipe.quantization.model_dump(exclude_unset=True),
@@ -224,9 +231,9 @@ def compare(question: str, rounds: int, steps: int, only: list[str], environment
         job, words = job_of(asked, steps, Path(folder))
         job["recipe"] = asked.recipe
         found: dict[str, list[Measured]] = {name: [] for name in names}
-        peaks = []
+        peaks, dtype = [], "bfloat16" if BF16 in asked.words else "float32"
         for turn in range(rounds):
-            peaks.append(gemm_peak(job["dtype"]))
+            peaks.append(gemm_peak(dtype))
             for name in names if turn % 2 == 0 else names[::-1]:
                 found[name].append(measure(name, job, words, Path(folder), environment))
                 told = found[name][-1]

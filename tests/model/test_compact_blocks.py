@@ -11,7 +11,7 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("lengths", [(4,), (2, 5, 3), (1, 1, 1), (7, 7)])
 def test_side_by_side_and_back_is_what_it_was(lengths):
-    block, tokens = block_of(lengths, torch.float32, CPU), torch.randn(sum(lengths), 3, 8)
+    block, tokens = block_of(lengths, CPU), torch.randn(sum(lengths), 3, 8)
 
     documents = block.side_by_side(tokens)
 
@@ -25,10 +25,10 @@ def test_side_by_side_and_back_is_what_it_was(lengths):
 
 def test_a_block_that_was_first_asked_for_in_inference_serves_a_training():
     with torch.inference_mode():
-        block_of((2, 3), torch.float32, CPU)
+        block_of((2, 3), CPU)
     tokens = torch.randn(5, 2, 4, requires_grad=True)
 
-    block_of((2, 3), torch.float32, CPU).side_by_side(tokens).sum().backward()
+    block_of((2, 3), CPU).side_by_side(tokens).sum().backward()
 
     assert tokens.grad is not None
 
@@ -84,9 +84,3 @@ def test_long_attention_is_that_of_torch():
     found = _reading(q, k, v, readable, 0.0, None)
 
     assert torch.equal(found, torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=readable))
-
-
-def test_on_a_cpu_a_block_in_bfloat16_has_a_length_that_comes_again():
-    lengths = {len(block_of((tokens, 1), torch.bfloat16, CPU).filled[0]) for tokens in range(100, 200)}
-
-    assert len(lengths) <= 13 and block_of((101, 1), torch.float32, CPU).filled.shape[1] == 101

@@ -4,7 +4,7 @@ import pytest
 import torch
 import transformers
 
-from eyas.model.compact import attention
+from eyas.model.compact import attention, encoder
 from eyas.model.compact.encoder import compact_encoder, probe_encoder
 
 TINY = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64,
@@ -67,6 +67,23 @@ def test_scores_loss_and_gradients_are_those_of_padded_rows(family, checkpointin
     assert float(torch.nn.functional.cosine_similarity(gradients, its_gradients, dim=0)) > 0.999999
     take_off()
     assert torch.equal(model.eval()(**batch()).logits, plain.logits)
+
+
+@pytest.mark.parametrize("more", [1, 6, 40])
+def test_tokens_that_fill_a_batch_up_change_nothing(more, monkeypatch):
+    """As in bfloat16, for its kernels' sake; in float32 it can be told."""
+    model = make("Bert")
+    plain, its_gradients = loss_and_gradients(model)
+    monkeypatch.setattr(encoder, "recurring", lambda tokens, *_: tokens + more)
+    seen = []
+
+    compact_encoder(model)
+    model.base_model.register_forward_hook(lambda *_: seen.append(attention.Current.layout))
+    outputs, gradients = loss_and_gradients(model)
+
+    assert len(seen[0].kept) == 31 + more
+    assert torch.allclose(outputs.logits, plain.logits, atol=1e-5)
+    assert float(torch.nn.functional.cosine_similarity(gradients, its_gradients, dim=0)) > 0.999999
 
 
 @pytest.mark.parametrize("family", NOT)

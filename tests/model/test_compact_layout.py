@@ -6,7 +6,7 @@ from itertools import combinations
 import pytest
 import torch
 
-from eyas.model.compact.layout import Group, documents_of_positions, documents_of_rows, layout_of
+from eyas.model.compact.layout import Group, documents_of_positions, documents_of_rows, layout_of, recurring
 
 
 def of_texts(texts, shareable=None):
@@ -111,3 +111,13 @@ def test_documents_are_found_in_padded_rows_and_in_flat_ones():
 
     assert documents_of_rows(left_and_right) == [[0, 1], [4, 5], [6, 7, 8]]
     assert documents_of_positions(torch.tensor([[0, 1, 2, 0, 0, 1]])) == [[0, 1, 2], [3], [4, 5]]
+
+
+def test_in_bfloat16_on_a_cpu_numbers_of_tokens_come_again():
+    cpu = torch.device("cpu")
+
+    assert [recurring(tokens, torch.bfloat16, cpu) for tokens in (1, 8, 46, 355, 3000)] == [8, 8, 48, 384, 3072]
+    for tokens in range(1, 5000, 7):
+        assert tokens <= recurring(tokens, torch.bfloat16, cpu) <= max(8, 1.125 * tokens)
+        assert recurring(tokens, torch.float32, cpu) == tokens
+        assert recurring(tokens, torch.bfloat16, torch.device("meta")) == tokens

@@ -169,6 +169,19 @@ def test_a_lever_changes_no_number_on_4_bit_weights(lever, rows, models, outcome
     assert_the_same_training(found, plain)
 
 
+@pytest.mark.parametrize("name", ["minilm_lora_sentiment", "distilbert_lora_yelp"])
+def test_a_classifier_in_bfloat16_trains_with_every_lever(name, overrides_for, tmp_path):
+    """Its head is in float32, for it trains in full."""
+    recipe, directory = ROOT / "recipes" / f"{name}.yaml", RunDirectory(tmp_path / "run")
+    words = [*overrides_for(recipe), *PLAIN_STEPS, "model.dtype=bfloat16", "training.max_steps=1"]
+
+    train(load_recipe(recipe, [*words, f"run_directory={directory.path}"]), directory)
+
+    assert directory.read_manifest()["speed"] == {
+        "fused_lora": True, "compact_batches": True, "allocator": False
+    }  # fmt: skip
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("lever", ["fused LoRA", "compact batches", "all"])
 @pytest.mark.parametrize("name", ["minilm_lora_sentiment", "distilbert_lora_yelp"])

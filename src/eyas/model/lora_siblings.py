@@ -17,7 +17,8 @@ def join_siblings(model: Any) -> None:
     layers = fused_layers(model)
     hooks = [layer.register_forward_pre_hook(lambda layer, given: asked.append((layer, given[0]))) for layer in layers]
     try:
-        with torch.no_grad(), without_dropout(model):
+        few_bits = model.dtype != torch.float32  # beside them stand layers that train in full, in float32
+        with torch.no_grad(), without_dropout(model), torch.autocast(model.device.type, model.dtype, enabled=few_bits):
             model(**{name: value.to(model.device) for name, value in model.dummy_inputs.items()})
     finally:
         for hook in hooks:

@@ -65,7 +65,7 @@ def _within_documents(q: Any, k: Any, v: Any, layout: Layout, dropout: float, sc
     """Return [tokens, heads, head size] where each token reads all of its document, as encoders do."""
     found, start = [], 0
     for lengths in runs_alike([group.tokens for group in layout.groups]):
-        block = block_of(lengths, q.dtype, q.device)
+        block = block_of(lengths, q.device)
         here = slice(start, start + block.tokens)
         asked, keys, values = (block.side_by_side(each[here]) for each in (q, k, v))
         found.append(block.end_to_end(_reading(asked, keys, values, block.filled[:, None, None], dropout, scaling)))
@@ -76,22 +76,20 @@ def _within_documents(q: Any, k: Any, v: Any, layout: Layout, dropout: float, sc
 def _reading(q: Any, k: Any, v: Any, readable: Any, dropout: float, scaling: float | None) -> Any:
     """Return [documents, heads, n, head size] of `q` over `k` and `v` [documents, heads, keys, head size].
 
-    Scores are float32 where they are few, whatever the products with values are made in. `readable` says
-    which keys each of `q` reads; it can be broadcast to [documents, heads, n, keys].
+    Where keys are few, all of it is in float32. `readable` says which keys each of `q` reads; it can be broadcast to
+    [documents, heads, n, keys].
     """
     if q.device.type != "cpu" or (k.shape[2] > SHORT and not dropout):
         return scaled_dot_product_attention(q, k, v, attn_mask=readable, dropout_p=dropout, scale=scaling)
     documents, heads, n, size = q.shape
-    asked, keys, values = (each.reshape(-1, *each.shape[2:]) for each in (q, k, v))
+    asked, keys, values = (each.reshape(-1, *each.shape[2:]).float() for each in (q, k, v))
     hidden = torch.zeros(readable.shape).masked_fill_(~readable, torch.finfo(torch.float32).min)
     if hidden.dim() > 2:
         hidden = hidden.expand(documents, heads, -1, -1).reshape(-1, *hidden.shape[2:])
     with torch.autocast("cpu", enabled=False):
-        scores = torch.baddbmm(
-            hidden, asked.float(), keys.float().transpose(1, 2), alpha=size**-0.5 if scaling is None else scaling
-        )
-        weights = torch.nn.functional.dropout(scores.softmax(dim=-1), dropout).to(v.dtype)
-        return torch.bmm(weights, values).view(documents, heads, n, -1)
+        scores = torch.baddbmm(hidden, asked, keys.transpose(1, 2), alpha=size**-0.5 if scaling is None else scaling)
+        weights = torch.nn.functional.dropout(scores.softmax(dim=-1), dropout)
+        return torch.bmm(weights, values).view(documents, heads, n, -1).to(q.dtype)
 
 
 def _attend(q: Any, k: Any, v: Any, group: Group, dropout: float, scaling: float | None, window: int | None) -> Any:
@@ -105,7 +103,7 @@ def _attend(q: Any, k: Any, v: Any, group: Group, dropout: float, scaling: float
     if len(rests) == 1:
         rest = _causal(asked[:, :, shared:], keys, values, shared, dropout, scaling, window)
         return torch.cat([*found, rest[0].transpose(0, 1)])
-    block = block_of(rests, q.dtype, q.device)
+    block = block_of(rests, q.device)
     own = [block.side_by_side(each[shared:]) for each in (q, k, v)]  # [documents, heads, longest rest, head size]
     keys, values = (
         torch.cat([every[:, :, :shared].expand(len(rests), -1, -1, -1), rest], dim=2)

@@ -7,8 +7,6 @@ from typing import Any
 
 import torch
 
-from eyas.model.compact.layout import recurring
-
 SHORTEST_OF_LONGEST = 0.5
 """Of a block's documents; measured on a CPU: fewer blocks fill up more, more blocks are more and smaller products."""
 
@@ -39,11 +37,11 @@ class Block:
 
 
 @lru_cache(maxsize=64)  # each layer asks for that of the batch at hand
-def block_of(lengths: tuple[int, ...], dtype: Any, device: Any) -> Block:
-    """Return the block of documents of these lengths, in their order, to compute with in a dtype."""
+def block_of(lengths: tuple[int, ...], device: Any) -> Block:
+    """Return the block of documents of these lengths, in their order."""
     with torch.inference_mode(False):  # what is kept has to do for a training as well
         own = torch.tensor(lengths, device=device)
-        column = torch.arange(recurring(max(lengths), dtype, device), device=device)
+        column = torch.arange(max(lengths), device=device)
         filled = column < own[:, None]
         places = torch.where(filled, (own.cumsum(0) - own)[:, None] + column, 0).flatten()
         return Block(filled, places, filled.flatten().nonzero()[:, 0])

@@ -7,7 +7,7 @@ import torch
 
 from eyas.errors import PreflightError
 from eyas.model.compact import attention
-from eyas.model.compact.layout import Group, Layout, documents_of_rows
+from eyas.model.compact.layout import Group, Layout, computes_in, documents_of_rows, recurring
 from eyas.model.packing_probe import ALLOWED_DIFFERENCE, PADDINGS, without_dropout
 
 LENGTHS = (9, 4, 13)
@@ -24,14 +24,15 @@ def compact_encoder(model: Any) -> Callable[[], None]:
     attention.install(model)
 
     def note_layout(_module: Any, _arguments: Any, keywords: dict[str, Any]) -> None:
-        attention.Current.layout = _layout(keywords.get("attention_mask"))
+        attention.Current.layout = _layout(keywords.get("attention_mask"), computes_in(model))
 
     def leave_out_padding(_module: Any, arguments: tuple[Any, ...]) -> Any:
         layout = attention.Current.layout
         if layout is None:
             return None
         hidden = arguments[0]  # [rows, length, hidden]
-        return (hidden.flatten(0, 1)[layout.kept.to(hidden.device)][None], *arguments[1:])
+        every = hidden.flatten(0, 1)
+        return (every[layout.kept.to(hidden.device).clamp(max=len(every) - 1)][None], *arguments[1:])
 
     def put_padding_back(_module: Any, _arguments: Any, output: Any) -> Any:
         layout = attention.Current.layout
@@ -39,8 +40,9 @@ def compact_encoder(model: Any) -> Callable[[], None]:
             return None
         hidden = output[0] if isinstance(output, tuple) else output  # [1, tokens, hidden]
         assert layout.padded is not None
-        rows = hidden.new_zeros(layout.padded[0] * layout.padded[1], hidden.shape[-1])
-        rows = rows.index_copy(0, layout.kept.to(hidden.device), hidden[0]).view(*layout.padded, -1)
+        places = layout.padded[0] * layout.padded[1]
+        rows = hidden.new_zeros(places + 1, hidden.shape[-1])  # what is nobody's comes last, and is cut off
+        rows = rows.index_copy(0, layout.kept.to(hidden.device), hidden[0])[:places].view(*layout.padded, -1)
         return (rows, *output[1:]) if isinstance(output, tuple) else rows
 
     hooks = [
@@ -96,10 +98,14 @@ def _layers(encoder: Any) -> Any:
     raise PreflightError(f"{type(encoder).__name__} has no row of layers")
 
 
-def _layout(mask: Any) -> Layout | None:
+def _layout(mask: Any, dtype: Any) -> Layout | None:
+    """Return the layout of a padded batch; tokens that fill it up stand behind its last place."""
     if mask is None or mask.dim() != 2 or bool(mask.all()):
         return None
-    documents = sorted(filter(None, documents_of_rows(mask)), key=len)  # similar ones together, for attention
+    tokens = int(mask.sum())
+    filling = [mask.numel()] * (recurring(tokens, dtype, mask.device) - tokens)
+    # similar ones together, for attention
+    documents = sorted(filter(None, [*documents_of_rows(mask), filling]), key=len)
     kept = torch.tensor([place for document in documents for place in document])
     positions = torch.tensor([[place for document in documents for place in range(len(document))]])
     return Layout(tuple(Group(0, (len(each),)) for each in documents), kept, positions, tuple(mask.shape))

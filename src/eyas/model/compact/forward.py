@@ -9,7 +9,14 @@ import torch
 
 from eyas.model.compact import attention
 from eyas.model.compact.head import frozen_head, token_log_probs
-from eyas.model.compact.layout import Layout, documents_of_positions, documents_of_rows, filled_up, layout_of
+from eyas.model.compact.layout import (
+    Layout,
+    computes_in,
+    documents_of_positions,
+    documents_of_rows,
+    filled_up,
+    layout_of,
+)
 from eyas.model.compact.mask import fits, mask_of
 from eyas.model.scores import scores_at
 
@@ -77,9 +84,7 @@ def _compacted(
     if way == "mask" and not fits(layout, model.dtype):
         return given, targets
     asked = targets.flatten()[layout.kept.to(targets.device)]
-    kind = ids.device.type
-    computing_in = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.dtype
-    layout = filled_up(layout, computing_in, ids.device)
+    layout = filled_up(layout, computes_in(model), ids.device)
     kept = layout.kept.to(ids.device)
     if way == "attention":
         attention.Current.layout = layout

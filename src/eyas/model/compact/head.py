@@ -11,7 +11,8 @@ import torch
 
 SCORES_AT_ONCE = 2**24
 """How many scores are held at once: 64 MiB in float32."""
-
+SCORES_IN_CACHE = 2**20
+"""How many are made exponents at once: 4 MiB in float32."""
 
 SCORES_ARE_CHANGED_BY = (
     "final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling"
@@ -63,16 +64,23 @@ class FrozenHead(torch.autograd.Function):  # type: ignore[misc]
 
 def _part(hidden: Any, weight: Any, bias: Any, targets: Any) -> tuple[Any, Any, Any, Any]:
     """Return log-probabilities, entropies, hits and d log p/dh, in float32, whatever the products are made in."""
-    scores = torch.nn.functional.linear(hidden, weight, bias).float()
-    highest, likeliest = scores.max(dim=1, keepdim=True)
-    wanted = scores.gather(1, targets[:, None])
-    scores.sub_(highest).exp_()
-    total = scores.sum(dim=1, keepdim=True)
-    log_total = highest + total.log()
-    weights = scores.to(weight.dtype)
-    mean_row = (weights @ weight).float() / total  # pW
+    scores = torch.nn.functional.linear(hidden, weight, bias)
+    in_cache = max(1, SCORES_IN_CACHE // len(weight))
+    parts = [_exponents(*each) for each in zip(scores.split(in_cache), targets.split(in_cache), strict=True)]
+    log_total, wanted, total, is_top1 = map(torch.cat, zip(*parts, strict=True))
+    mean_row = (scores @ weight).float() / total[:, None]  # pW
     mean_score = (hidden.float() * mean_row).sum(dim=1)
     if bias is not None:
-        mean_score += (weights @ bias).float() / total[:, 0]
-    log_probs, entropy = (wanted - log_total)[:, 0], log_total[:, 0] - mean_score
-    return log_probs, entropy, likeliest[:, 0] == targets, weight[targets].float() - mean_row
+        mean_score += (scores @ bias).float() / total
+    return wanted - log_total, log_total - mean_score, is_top1, weight[targets].float() - mean_row
+
+
+def _exponents(scores: Any, targets: Any) -> tuple[Any, Any, Any, Any]:
+    """Write exp(z - max z) over scores z; return of each row log Σ exp z, the target's z, their sum, and the hits."""
+    exact = scores.float()
+    highest, likeliest = exact.max(dim=1)
+    wanted = exact.gather(1, targets[:, None])[:, 0]
+    exact.sub_(highest[:, None]).exp_()
+    total = exact.sum(dim=1)
+    scores.copy_(exact)
+    return highest + total.log(), wanted, total, likeliest == targets

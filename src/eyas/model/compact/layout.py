@@ -67,6 +67,12 @@ def layout_of(documents: Sequence[Sequence[int]], ids: Sequence[int], shareable:
     return Layout(tuple(groups), torch.tensor(kept), torch.tensor([positions]))
 
 
+def computes_in(model: Any) -> Any:
+    """Return the dtype of a model's products."""
+    kind = model.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.dtype
+
+
 def recurring(tokens: int, dtype: Any, device: Any) -> int:
     """Return a number of tokens, up to an eighth more, that comes again in other batches.
 
@@ -75,7 +81,7 @@ def recurring(tokens: int, dtype: Any, device: Any) -> int:
     """
     if device.type != "cpu" or dtype == torch.float32:
         return tokens
-    step = max(8, 1 << (tokens.bit_length() - 4))
+    step = 1 << max(3, tokens.bit_length() - 4)
     return -(-tokens // step) * step
 
 
