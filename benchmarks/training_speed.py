@@ -2,11 +2,11 @@
 
 python benchmarks/training_speed.py JOB [--rounds 3] [--steps 10] [--only NAME …] [--allocator] [--write]
 
-JOB is one of those in QUESTIONS, in float32 or, with _bf16, in bfloat16 (eyas's classifier against others in float32, as
-they come); two_ranks holds two processes against one. The models and rows are those of `eyas demo`. Run it
-on a machine that does nothing else. Each round runs every contestant once, the next round in the opposite order; what
-is quoted is the median over the rounds of a ratio taken within one round, and the worst of them. Every contestant gets
-the same rows in the same order, and the loss of each step is held against that of the padded reference.
+JOB is sft, sft_no_prefix, qlora or classification, in float32 or, with _bf16 behind it, in bfloat16 (the classifier
+against others in float32), or two_ranks: two processes against one. The models and rows are those of `eyas demo`. Run
+it on a machine that does nothing else. Each round runs every contestant once, the next round in the opposite order;
+what is quoted is the median over the rounds of a ratio taken within one round, and the worst of them. Every contestant
+gets the same rows in the same order, and the loss of each step is held against that of the padded reference.
 
 A trainer that needs other versions than eyas has an environment of its own, and is left out where there is none:
   python -m venv .peers/llamafactory && .peers/llamafactory/bin/pip install llamafactory==0.9.5 torch==2.13.0
@@ -124,7 +124,8 @@ def job_of(question: Question, steps: int, folder: Path) -> tuple[dict[str, Any]
     recipe = load_recipe(ROOT / "recipes" / f"{question.recipe}.yaml", words)
     adapter = recipe.adapter.model_dump(include={"r", "lora_alpha", "target_modules", "modules_to_save"})
     told = {
-        "model": recipe.model.name, "dtype": question.dtype_of_peers or recipe.model.dtype, "device": "cpu", "seed": recipe.training.seed,
+        "model": recipe.model.name, "dtype": question.dtype_of_peers or recipe.model.dtype, "device": "cpu",
+        "seed": recipe.training.seed,
         "batch": batch, "steps": steps, "learning_rate": recipe.training.learning_rate, "adapter": adapter,
         "max_length": recipe.training.max_length, "labels": len(recipe.data.labels or []),
         "quantization": recipe.quantization and recipe.quantization.model_dump(exclude_unset=True),
