@@ -20,19 +20,30 @@ def test_it_computes_in_float32_and_gets_every_tensor_back():
     with torch.no_grad(), in_float32(model):
         assert torch.equal(model(ids).logits, exact(ids).logits)
 
-    assert float32_bytes(model) == 4 * sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
+    others = [[*layer.parameters()] for layer in model.model.layers][1:]
+    assert others and float32_bytes(model) == 4 * (
+        sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
+        - sum(tensor.numel() for its in others for tensor in its)
+    )
     assert float32_bytes(exact) == 0
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert {name: parameter.data_ptr() for name, parameter in model.named_parameters()} == places
 
 
-def test_it_gets_them_back_from_an_error():
-    model = torch.nn.Linear(3, 3, dtype=torch.float16)
+def test_it_gets_them_back_from_an_error_within_a_layer():
+    model = make("llama", "sdpa").to(torch.float16)
+    model.model.layers[1].mlp.forward = None
+    seen = []
+    model.model.layers[1].self_attn.register_forward_pre_hook(
+        lambda *_: seen.append({parameter.dtype for parameter in model.model.layers[1].parameters()})
+    )
 
-    with pytest.raises(ValueError, match="a question that fails"), in_float32(model):
-        raise ValueError("a question that fails")
+    with pytest.raises(TypeError), torch.no_grad(), in_float32(model):
+        model(torch.arange(3, 9)[None])
 
-    assert model.weight.dtype == torch.float16
+    assert seen == [{torch.float32}]
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float16}
+    assert not any(module._forward_pre_hooks for module in model.model.layers)
 
 
 def test_a_product_with_4_bit_weights_is_made_in_float32():

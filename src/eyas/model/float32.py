@@ -12,33 +12,63 @@ ROUNDED = (torch.bfloat16, torch.float16)
 
 
 def float32_bytes(model: Any) -> int:
-    """Return what `in_float32` takes while it lasts: a float32 copy of all that is in fewer bits."""
-    return sum(4 * tensor.numel() for tensor in _rounded(model))
+    """Return what `in_float32` takes while it lasts: a copy of what is in fewer bits, of the layers one at a time."""
+    layers, rest = _parts(model)
+    return 4 * (_values(rest) + max(map(_values, layers.values()), default=0))
 
 
 @contextmanager
 def in_float32(model: Any) -> Iterator[None]:
-    """Let a model compute in float32, then put each tensor back, to the bit.
+    """Let a model's forward passes compute in float32, then put each tensor back, to the bit.
 
     Whether two ways to compute are one is not to be told in bfloat16: over thirty layers its rounding comes to a tenth
-    of what scores move by when the text before them changes. 4-bit weights stay, their products are float32's.
+    of what scores move by when the text before them changes. A layer is copied when it is called, so that no more than
+    one is held twice. 4-bit weights stay, their products are float32's.
     """
-    kept = [(tensor, tensor.data) for tensor in _rounded(model)]
+    layers, rest = _parts(model)
+    kept = [(tensor, tensor.data) for tensor in (*rest, *(each for its in layers.values() for each in its))]
+    own = {id(tensor): data for tensor, data in kept}
     four_bit = [
         (layer, layer.compute_dtype, layer.compute_type_is_set) for layer in filter(is_four_bit, model.modules())
     ]
+
+    def copy(layer: Any, *_: Any) -> None:
+        for tensor in layers[layer]:
+            tensor.data = own[id(tensor)].float()
+
+    def put_back(layer: Any, *_: Any) -> None:
+        for tensor in layers[layer]:
+            tensor.data = own[id(tensor)]
+
+    hooks = [layer.register_forward_pre_hook(copy) for layer in layers]
+    hooks += [layer.register_forward_hook(put_back) for layer in layers]
     try:
-        for tensor, data in kept:
-            tensor.data = data.float()
+        for tensor in rest:
+            tensor.data = tensor.data.float()
         for layer, *_ in four_bit:
             layer.compute_dtype, layer.compute_type_is_set = torch.float32, True
         yield
     finally:
+        for hook in hooks:
+            hook.remove()
         for tensor, data in kept:
             tensor.data = data
         for layer, dtype, is_set in four_bit:
             layer.compute_dtype, layer.compute_type_is_set = dtype, is_set
 
 
-def _rounded(model: Any) -> list[Any]:
-    return [tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.dtype in ROUNDED]
+def _parts(model: Any) -> tuple[dict[Any, list[Any]], list[Any]]:
+    """Return the tensors in fewer bits of each layer that transformers repeats, and those that are in none of them."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    layers = {module: _rounded(module) for module in model.modules() if isinstance(module, GradientCheckpointingLayer)}
+    within = {id(tensor) for its in layers.values() for tensor in its}
+    return layers, [tensor for tensor in _rounded(model) if id(tensor) not in within]
+
+
+def _rounded(module: Any) -> list[Any]:
+    return [tensor for tensor in (*module.parameters(), *module.buffers()) if tensor.dtype in ROUNDED]
+
+
+def _values(tensors: list[Any]) -> int:
+    return sum(tensor.numel() for tensor in tensors)
