@@ -169,6 +169,21 @@ def test_a_lever_changes_no_number_on_4_bit_weights(lever, rows, models, outcome
     assert_the_same_training(found, plain)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_dense_copies_of_4_bit_weights_change_no_bit(dtype, rows, models, outcome, tmp_path):
+    """How many there are follows the memory that is free, which a resumed run finds otherwise."""
+    words = words_for("llama", rows, lambda _: models["smollm2"], tmp_path)
+    words = [word for word in words if word != "quantization=null"]
+    words += [f"model.dtype={dtype}", "adapter.target_modules=[q_proj, v_proj]"]
+
+    with_them, without = (outcome(SFT, words, ALL | {"dequantized_gib": gib}) for gib in (1, 0))
+
+    assert with_them[2]["dequantized_gib"] and not without[2]["dequantized_gib"]
+    assert with_them[0][:3] == without[0][:3] and torch.equal(with_them[1], without[1])
+    assert with_them[0][3:] == pytest.approx(without[0][3:], rel=1e-4)  # bitsandbytes has a kernel for evaluation alone
+
+
 @pytest.mark.parametrize("name", ["minilm_lora_sentiment", "distilbert_lora_yelp"])
 def test_a_classifier_in_bfloat16_trains_with_every_lever(name, overrides_for, tmp_path):
     """Its head is in float32, for it trains in full."""
