@@ -6,7 +6,8 @@ JOB is sft, sft_no_prefix, qlora or classification, in float32 or, with _bf16 be
 against others in float32), or two_ranks: two processes against one. The models and rows are those of `eyas demo`. Run
 it on a machine that does nothing else. Each round runs every contestant once, the next round in the opposite order;
 what is quoted is the median over the rounds of a ratio taken within one round, and the worst of them. Every contestant
-gets the same rows in the same order, and the loss of each step is held against that of the padded reference.
+gets the same rows in the same order, and the loss of each step is held against that of the padded reference. eyas gives
+itself glibc's huge pages (`src/eyas/allocator.py`); with --allocator all have them.
 
 A trainer that needs other versions than eyas has an environment of its own, and is left out where there is none:
   python -m venv .peers/llamafactory && .peers/llamafactory/bin/pip install llamafactory==0.9.5 torch==2.13.0
@@ -28,6 +29,7 @@ from typing import Any
 
 from transformers import AutoConfig
 
+from eyas import allocator
 from eyas.data.prepare import prepare
 from eyas.data.writing import Reach
 from eyas.hardware import this_machine
@@ -43,10 +45,6 @@ OURS, TWO_RANKS = "eyas", "eyas, two ranks"
 WARM_UP = 2
 """Steps that are not timed: allocators, caches and compilers settle in them."""
 STEP = re.compile(r"^step (\d+)(?:/\d+)?\s+loss (\S+)")
-ALLOCATOR = {
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296"
-    ":glibc.malloc.trim_threshold=4294967296"
-}
 INSTRUCTION = (
     "You label sentences for a newsroom. Read the sentence, decide where it was written and which feeling its author "
     'shows, and answer with one line of JSON and nothing else: {"source": "movie|tweet|product|news", "sentiment": '
@@ -302,10 +300,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--only", action="append", default=[], help="only these contestants, beside eyas")
-    parser.add_argument("--allocator", action="store_true", help="with malloc's huge pages and thresholds for all")
+    parser.add_argument("--allocator", action="store_true", help="glibc's settings of eyas for all, not for it alone")
     parser.add_argument("--write", action="store_true", help="keep the figures in benchmarks/results")
     asked = parser.parse_args()
-    found = compare(asked.job, asked.rounds, asked.steps, asked.only, ALLOCATOR if asked.allocator else {})
+    found = compare(
+        asked.job,
+        asked.rounds,
+        asked.steps,
+        asked.only,
+        {allocator.NAME: allocator.SETTINGS} if asked.allocator else {},
+    )
     print(table(found))
     if asked.write:
         RESULTS.mkdir(exist_ok=True)

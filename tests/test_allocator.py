@@ -43,7 +43,7 @@ def test_settings_of_somebody_else_are_left(value):
 @pytest.mark.slow
 @pytest.mark.parametrize("start", [["-m", "eyas", "train"], ["launch/train.py"]], ids=["eyas train", "launch/train.py"])
 def test_a_training_has_them(start, tmp_path):
-    """It stops at its recipe, after it has started again: each start reads /proc/self/environ anew."""
+    """It stops at its recipe, after it has started again: so the module is imported twice."""
     own = {name: value for name, value in os.environ.items() if name != NAME}
     trace = [sys.executable, "-X", "importtime", *start, str(tmp_path / "none.yaml")]
     told = subprocess.run(trace, capture_output=True, text=True, cwd=ROOT, env=own).stderr

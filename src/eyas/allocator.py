@@ -1,7 +1,7 @@
 """How glibc hands out memory to a training: in huge pages, and keeping what a step frees for the next one.
 
 By its own defaults each step gives its activations back to the system and is given them again page by page, which was a
-tenth of a step's time on two CPU cores. glibc reads its settings once, when a process starts.
+tenth of a step's time in bfloat16 on two CPU cores with AMX. glibc reads its settings once, when a process starts.
 """
 
 import os

@@ -51,8 +51,8 @@ def test_attention_with_dropout_is_that_of_torch():
     assert torch.allclose(_reading(q, k, v, filled, 1e-9, 0.3), plain, atol=1e-6)
 
 
-@pytest.mark.parametrize(("dtype", "allowed"), [(torch.float32, 1e-6), (torch.bfloat16, 0.005)])
-def test_short_attention_rounds_no_more_than_that_of_torch(dtype, allowed):
+@pytest.mark.parametrize(("dtype", "allowed", "of_stock"), [(torch.float32, 1e-6, 1.5), (torch.bfloat16, 0.005, 1.0)])
+def test_short_attention_rounds_as_that_of_torch_and_less_in_bfloat16(dtype, allowed, of_stock):
     """Held against float64: the values and all gradients, where each token reads those before it."""
     draw = torch.Generator().manual_seed(0)
     given = [torch.randn(3, 2, 40, 16, generator=draw).to(dtype) for _ in range(4)]
@@ -74,7 +74,7 @@ def test_short_attention_rounds_no_more_than_that_of_torch(dtype, allowed):
         for compute in (lambda q, k, v: _reading(q, k, v, readable, 0.0, None), by_torch)
     )
 
-    assert 0 < ours < allowed and ours < 1.5 * stock
+    assert 0 < ours < allowed and ours < of_stock * stock
 
 
 def test_long_attention_is_that_of_torch():

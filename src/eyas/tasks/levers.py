@@ -8,7 +8,7 @@ from eyas.recipe import Recipe
 
 @dataclass(frozen=True)
 class Lever:
-    """A setting of the recipe's `speed` section, whether it is done, and how or why not."""
+    """One way, most by the name of its setting in the recipe's `speed` section; whether it is done, how or why not."""
 
     name: str
     on: bool

@@ -15,7 +15,7 @@ from eyas.model.compact.layout import Group, Layout
 NAME = "eyas_documents"
 """Under which transformers finds it; what a model's config then calls its attention."""
 SHORT = 256
-"""Keys up to which, on a CPU, two products and a softmax take less time than torch's kernel; in bfloat16 half."""
+"""Keys up to which, on a CPU, two products and a softmax take less time than torch's kernel."""
 
 
 def install(model: Any) -> None:
