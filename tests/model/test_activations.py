@@ -7,9 +7,14 @@ import sys
 
 import pytest
 import torch
+from trl.trainer.utils import add_fused_lm_head
 
 from eyas.model.activations import kept_bytes_per_token
+from eyas.model.compact.forward import compact
+from eyas.model.compact.layout import recurring
 from families import FAMILIES, make
+
+HEADS_OF_A_KEY = 2  # at most, in the families' tiny models
 
 IN_A_PROCESS = """
 import json, psutil, torch
@@ -66,3 +71,32 @@ def test_every_family_can_be_asked_and_draws_what_it_would_have_drawn(family):
 
     assert torch.equal(torch.rand(3), expected)
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2 windowed", "gpt2"])
+@pytest.mark.parametrize("beginning", [0, 60])
+def test_short_documents_keep_no_more_than_it_says(family, beginning):
+    """In bfloat16, where attention computes in float32, and where keys that are shared stand beside each row's own."""
+    model = make(family, dtype=torch.bfloat16, max_position_embeddings=256).train()
+    add_fused_lm_head(model, outputs=("log_probs",))
+    rows, length = 6, 100
+    said = kept_bytes_per_token(model) * recurring(rows * length, torch.bfloat16, model.device)
+    shared_by_layers = 4 * HEADS_OF_A_KEY * length**2  # who reads whom
+    compact(model, "attention", True)
+    ids = torch.randint(3, 90, (rows, length), generator=torch.Generator().manual_seed(0))
+    ids[:, :beginning] = ids[0, :beginning]
+    labels = torch.full_like(ids, -100)
+    labels[:, -4:] = ids[:, -4:]
+    kept = {}
+
+    def note(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        model(input_ids=ids, labels=labels, fused_lm_head=True)
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+
+    found = sum(size for place, size in kept.items() if place not in weights)
+
+    assert said / 3 < found < 1.02 * said + shared_by_layers

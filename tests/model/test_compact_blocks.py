@@ -5,6 +5,7 @@ import torch
 
 from eyas.model.compact.attention import SHORT, _reading
 from eyas.model.compact.blocks import block_of, runs_alike
+from eyas.model.compact.short_attention import short_attention
 
 CPU = torch.device("cpu")
 
@@ -75,6 +76,23 @@ def test_short_attention_rounds_as_that_of_torch_and_less_in_bfloat16(dtype, all
     )
 
     assert 0 < ours < allowed and ours < of_stock * stock
+
+
+def test_gradients_with_dropout_are_those_of_autograd():
+    draw = torch.Generator().manual_seed(0)
+    q, k, v, gradient = (torch.randn(4, 9, 8, generator=draw).requires_grad_() for _ in range(4))
+    hidden = torch.zeros(9, 9).masked_fill_(~torch.ones(9, 9, dtype=torch.bool).tril(), -1e9)
+    torch.manual_seed(3)
+    found = short_attention(q, k, v, hidden, 0.4, 0.3)
+    torch.manual_seed(3)
+    kept = torch.empty(4, 9, 9, dtype=torch.bool).bernoulli_(0.6)
+
+    expected = ((0.3 * q @ k.transpose(1, 2) + hidden).softmax(-1) * kept / 0.6) @ v
+
+    assert 0 < int(kept.sum()) < kept.numel()
+    assert torch.allclose(found, expected, atol=1e-6)
+    for ours, right in zip(*(torch.autograd.grad(y, (q, k, v), gradient) for y in (found, expected)), strict=True):
+        assert torch.allclose(ours, right, atol=1e-6)
 
 
 def test_long_attention_is_that_of_torch():

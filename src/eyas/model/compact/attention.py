@@ -4,6 +4,7 @@ For the families whose attention is transformers' own interface: there is no mas
 would grow with their square, and no product with what a mask would then hide.
 """
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from eyas.model.compact.blocks import block_of, runs_alike
 from eyas.model.compact.layout import Group, Layout
+from eyas.model.compact.short_attention import short_attention
 
 NAME = "eyas_documents"
 """Under which transformers finds it; what a model's config then calls its attention."""
@@ -76,20 +78,29 @@ def _within_documents(q: Any, k: Any, v: Any, layout: Layout, dropout: float, sc
 def _reading(q: Any, k: Any, v: Any, readable: Any, dropout: float, scaling: float | None) -> Any:
     """Return [documents, heads, n, head size] of `q` over `k` and `v` [documents, heads, keys, head size].
 
-    Where keys are few, all of it is in float32. `readable` says which keys each of `q` reads; it can be broadcast to
-    [documents, heads, n, keys].
+    `readable` says which keys each of `q` reads; it can be broadcast to [documents, heads, n, keys].
     """
-    if q.device.type != "cpu" or (k.shape[2] > SHORT and not dropout):
+    if not _is_short(k, dropout):
         return scaled_dot_product_attention(q, k, v, attn_mask=readable, dropout_p=dropout, scale=scaling)
-    documents, heads, n, size = q.shape
-    asked, keys, values = (each.reshape(-1, *each.shape[2:]).float() for each in (q, k, v))
-    hidden = torch.zeros(readable.shape).masked_fill_(~readable, torch.finfo(torch.float32).min)
+    hidden = _hiding(readable)
     if hidden.dim() > 2:
-        hidden = hidden.expand(documents, heads, -1, -1).reshape(-1, *hidden.shape[2:])
-    with torch.autocast("cpu", enabled=False):
-        scores = torch.baddbmm(hidden, asked, keys.transpose(1, 2), alpha=size**-0.5 if scaling is None else scaling)
-        weights = torch.nn.functional.dropout(scores.softmax(dim=-1), dropout)
-        return torch.bmm(weights, values).view(documents, heads, n, -1).to(q.dtype)
+        hidden = hidden.expand(*q.shape[:2], -1, -1).reshape(-1, *hidden.shape[2:])
+    return _short(q, k, v, hidden, dropout, scaling)
+
+
+def _is_short(k: Any, dropout: float) -> bool:
+    return k.device.type == "cpu" and (k.shape[2] <= SHORT or dropout > 0)
+
+
+def _hiding(readable: Any) -> Any:
+    """Return what is added to scores, so that nobody reads what is not readable."""
+    return torch.zeros(readable.shape).masked_fill_(~readable, torch.finfo(torch.float32).min)
+
+
+def _short(q: Any, k: Any, v: Any, hidden: Any, dropout: float, scaling: float | None) -> Any:
+    asked, keys, values = (each.reshape(-1, *each.shape[2:]) for each in (q, k, v))
+    scale = q.shape[-1] ** -0.5 if scaling is None else scaling
+    return short_attention(asked, keys, values, hidden, dropout, scale).view(*q.shape[:-1], v.shape[-1])
 
 
 def _attend(q: Any, k: Any, v: Any, group: Group, dropout: float, scaling: float | None, window: int | None) -> Any:
@@ -120,13 +131,29 @@ def _causal(q: Any, k: Any, v: Any, before: int, dropout: float, scaling: float 
     documents, heads, n, size = q.shape
     together = heads // k.shape[1]
     rows = q.reshape(documents, k.shape[1], together * n, size)
-    place = torch.arange(n, device=q.device)[:, None] + before
-    other = torch.arange(before + n, device=q.device)
+    if _is_short(k, dropout):
+        hidden_of = _hidden if k.shape[2] <= SHORT else _hidden.__wrapped__  # long ones are not to be held
+        found = _short(rows, k, v, hidden_of(n, before, together, window), dropout, scaling)
+    else:
+        readable = _readable(n, before, together, window, q.device)
+        found = scaled_dot_product_attention(rows, k, v, attn_mask=readable, dropout_p=dropout, scale=scaling)
+    return found.reshape(documents, heads, n, v.shape[-1])
+
+
+@lru_cache(maxsize=32)  # each layer asks for that of the batch at hand, and holds on to it
+def _hidden(n: int, before: int, together: int, window: int | None) -> Any:
+    with torch.inference_mode(False):
+        return _hiding(_readable(n, before, together, window, torch.device("cpu")))
+
+
+def _readable(n: int, before: int, together: int, window: int | None, device: Any) -> Any:
+    """Return [together · n, before + n]: which keys each of `n` tokens reads that stand behind `before` others."""
+    place = torch.arange(n, device=device)[:, None] + before
+    other = torch.arange(before + n, device=device)
     readable = other <= place
     if window is not None:
         readable &= other > place - window
-    found = _reading(rows, k, v, readable.repeat(together, 1), dropout, scaling)
-    return found.reshape(documents, heads, n, v.shape[-1])
+    return readable.repeat(together, 1)
 
 
 def _mask(*args: Any, **kwargs: Any) -> Any:
