@@ -7,7 +7,8 @@ against others in float32), or two_ranks: two processes against one. The models 
 it on a machine that does nothing else. Each round runs every contestant once, the next round in the opposite order;
 what is quoted is the median over the rounds of a ratio taken within one round, and the worst of them. Every contestant
 gets the same rows in the same order, and the loss of each step is held against that of the padded reference. eyas gives
-itself glibc's huge pages (`src/eyas/allocator.py`); with --allocator all have them.
+itself jemalloc, or where that is not installed glibc's huge pages (`src/eyas/allocator.py`); with --allocator all have
+that.
 
 A trainer that needs other versions than eyas has an environment of its own, and is left out where there is none:
   python -m venv .peers/llamafactory && .peers/llamafactory/bin/pip install llamafactory==0.9.5 torch==2.13.0
@@ -244,7 +245,8 @@ def compare(question: str, rounds: int, steps: int, only: list[str], environment
     reference = found[asked.peers[0]][0].losses
     peak, task = statistics.median(peaks), load_recipe(ROOT / "recipes" / f"{asked.recipe}.yaml").task
     return {
-        "rounds": rounds, "steps": steps, "environment": environment, "machine": this_machine().as_dict(),
+        "rounds": rounds, "steps": steps, "environment": environment,
+        "allocator": allocator.settings(), "machine": this_machine().as_dict(),
         "versions": installed_versions(), "gemm_flops": peak,
         "floor_samples_per_second": peak / flops_per_row(job, task),
         "contestants": {name: summary(found[name], found[OURS], reference) for name in names},
@@ -300,7 +302,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--only", action="append", default=[], help="only these contestants, beside eyas")
-    parser.add_argument("--allocator", action="store_true", help="glibc's settings of eyas for all, not for it alone")
+    parser.add_argument("--allocator", action="store_true", help="the allocator of eyas for all, not for it alone")
     parser.add_argument("--write", action="store_true", help="keep the figures in benchmarks/results")
     asked = parser.parse_args()
     found = compare(
@@ -308,7 +310,7 @@ def main() -> None:
         asked.rounds,
         asked.steps,
         asked.only,
-        {allocator.NAME: allocator.SETTINGS} if asked.allocator else {},
+        allocator.settings() if asked.allocator else {},
     )
     print(table(found))
     if asked.write:

@@ -6,7 +6,7 @@ accelerate launch [--config_file accelerate_configs/ddp.yaml] launch/train.py RE
 import argparse
 from pathlib import Path
 
-from eyas.allocator import restart_with_huge_pages
+from eyas.allocator import restart_with_allocator
 from eyas.cli.imports import only_what_is_used
 from eyas.cli.mistakes import mistakes_as_text
 from eyas.distributed.topology import restarts
@@ -35,5 +35,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    restart_with_huge_pages()
+    restart_with_allocator()
     main()

@@ -1,50 +1,83 @@
-"""A training's process has glibc's settings from its start, unless someone has set others."""
+"""A training's process has its allocator and its settings from its start, unless someone has set others."""
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from conftest import ROOT
-from eyas.allocator import NAME, SETTINGS
+from eyas import allocator
+from eyas.allocator import FOLDERS, JEMALLOC, LEAVE, LIBRARY, WITH_GLIBC
 
+NAMES = (LEAVE, "LD_PRELOAD", "MALLOC_CONF")
 PROGRAM = """
 import os, sys
-print("PROCESS", os.getpid(), sys.argv[1:], os.environ.get("GLIBC_TUNABLES"), flush=True)
-from eyas.allocator import restart_with_huge_pages, says
-restart_with_huge_pages()
-print("SAYS", *says())
+NAMES = ("GLIBC_TUNABLES", "LD_PRELOAD", "MALLOC_CONF")
+print("PROCESS", os.getpid(), sys.argv[2:], *(os.environ.get(name) for name in NAMES), flush=True)
+from eyas import allocator
+allocator.FOLDERS = (sys.argv[1],)
+allocator.restart_with_allocator()
+print("SAYS", *allocator.says())
 """
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux's")
 
 
-def lines(environment):
-    own = {name: value for name, value in os.environ.items() if name != NAME} | environment
-    command = [sys.executable, "-c", PROGRAM, "a word", "x=y"]
+def lines(folder, environment):
+    own = {name: value for name, value in os.environ.items() if name not in NAMES} | environment
+    command = [sys.executable, "-c", PROGRAM, str(folder), "a word", "x=y"]
     return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=own).stdout.splitlines()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux's")
-def test_a_process_starts_again_once_with_its_number_and_words():
-    first, second, says = lines({})
+@on_linux
+def test_a_process_starts_again_once_with_its_number_and_words(tmp_path):
+    first, second, says = lines(tmp_path, {})
 
-    assert first.split()[1] == second.split()[1] and "['a word', 'x=y'] None" in first
-    assert second.endswith(f"['a word', 'x=y'] {SETTINGS}")
+    assert first.split()[1] == second.split()[1] and first.endswith("['a word', 'x=y'] None None None")
+    assert second.endswith(f"['a word', 'x=y'] {WITH_GLIBC[LEAVE]} None None")
     assert says.startswith("SAYS True glibc keeps what a step frees, in huge pages")
 
 
-@pytest.mark.parametrize("value", ["", "glibc.malloc.check=0"])
-def test_settings_of_somebody_else_are_left(value):
-    _, says = lines({NAME: value})
+@pytest.mark.parametrize(
+    ("name", "value"), [(LEAVE, ""), (LEAVE, "glibc.malloc.check=0"), ("MALLOC_CONF", "narenas:1")]
+)
+def test_settings_of_somebody_else_are_left(name, value, tmp_path):
+    _, says = lines(tmp_path, {name: value})
 
-    assert says == f"SAYS False {NAME} is {value!r}"
+    assert says == f"SAYS False {name} is {value!r}"
+
+
+@on_linux
+def test_jemalloc_is_taken_where_it_is_installed():
+    library = next((path for folder in FOLDERS if (path := Path(folder, LIBRARY)).exists()), None)
+    if library is None or allocator.platform.machine() != "x86_64":
+        pytest.skip("it is not installed here")
+
+    first, second, says = lines(library.parent, {})
+
+    assert first.split()[1] == second.split()[1]
+    assert second.endswith(f"None {library} {JEMALLOC}")
+    assert says.startswith("SAYS True jemalloc keeps what a step frees")
+
+
+@on_linux
+@pytest.mark.skipif(allocator.platform.machine() != "x86_64", reason="elsewhere it is not looked for")
+def test_what_only_has_its_name_is_not_taken_for_it(tmp_path):
+    (tmp_path / LIBRARY).write_bytes(b"\x7fELF\x01")  # of 32 bits
+    assert lines(tmp_path, {})[-1].startswith("SAYS True glibc")
+
+    other = next(Path(sys.base_prefix).rglob("*.cpython-*-linux-gnu.so"))
+    shutil.copy(other, tmp_path / LIBRARY)
+    assert lines(tmp_path, {})[-1] == f"SAYS False {tmp_path / LIBRARY} is not jemalloc"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("start", [["-m", "eyas", "train"], ["launch/train.py"]], ids=["eyas train", "launch/train.py"])
 def test_a_training_has_them(start, tmp_path):
     """It stops at its recipe, after it has started again: so the module is imported twice."""
-    own = {name: value for name, value in os.environ.items() if name != NAME}
+    own = {name: value for name, value in os.environ.items() if name not in NAMES}
     trace = [sys.executable, "-X", "importtime", *start, str(tmp_path / "none.yaml")]
     told = subprocess.run(trace, capture_output=True, text=True, cwd=ROOT, env=own).stderr
 

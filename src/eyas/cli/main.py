@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from eyas.allocator import restart_with_huge_pages
+from eyas.allocator import restart_with_allocator
 from eyas.cli import (
     check,
     demo,
@@ -39,6 +39,6 @@ app.add_typer(selftest.app, name="selftest")
 def main() -> None:
     """Run the command line, as a process of its own."""
     if sys.argv[1:2] == ["train"]:
-        restart_with_huge_pages()
+        restart_with_allocator()
     this_process_has_one_verb()
     app()
