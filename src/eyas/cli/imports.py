@@ -9,7 +9,8 @@ from eyas.extras import hidden
 if TYPE_CHECKING:
     from eyas.recipe import Recipe
 
-SELDOM_USED = ("bitsandbytes", "wandb", "deepspeed")
+SELDOM_USED = ("bitsandbytes", "wandb", "deepspeed", "scipy", "sklearn")
+"""scipy and sklearn serve losses of object detectors, and how candidates of speculative decoding are drawn."""
 
 
 class _Process:
@@ -42,4 +43,4 @@ def _unused(recipe: "Recipe") -> list[str]:
         "wandb": recipe.tracking.report_to == "wandb",
         "deepspeed": started_topology().strategy.startswith("zero"),
     }
-    return [name for name in SELDOM_USED if not used[name]]
+    return [name for name in SELDOM_USED if not used.get(name)]
