@@ -17,8 +17,8 @@ LIBRARY = "libjemalloc.so.2"
 FOLDERS = (f"{sys.prefix}/lib", "/usr/local/lib", "/usr/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib")
 WITH_GLIBC = {LEAVE: f"glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold={2**32}:glibc.malloc.trim_threshold={2**32}"}
 """Transparent huge pages; no allocation below 4 GiB is a mapping of its own, nor is less than that given back."""
-JEMALLOC = "thp:always,metadata_thp:auto,dirty_decay_ms:-1,muzzy_decay_ms:-1,oversize_threshold:0"
-"""The same, and large tensors come from where all others do."""
+JEMALLOC = "thp:always,metadata_thp:auto,dirty_decay_ms:-1,muzzy_decay_ms:-1,oversize_threshold:0,narenas:1"
+"""The same, and all threads and large tensors have one arena: what one of them frees is hot for the next."""
 
 
 def settings() -> dict[str, str]:
