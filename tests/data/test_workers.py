@@ -1,6 +1,7 @@
 """Rows that several processes encode come back as if one had."""
 
 import os
+import time
 
 import pytest
 
@@ -18,7 +19,11 @@ def three_processes(monkeypatch):
 def test_batches_come_back_in_order_from_several_processes(three_processes):
     tokenizer = {"not": lambda: "to be sent to a process"}  # what a function holds is there after a fork
 
-    found = list(encoded(lambda rows: (os.getpid(), [row * len(tokenizer) for row in rows]), range(10, 5010), ""))
+    def encode(rows):
+        time.sleep(0.2)  # so that on a busy machine the first process does not take all before there is another
+        return os.getpid(), [row * len(tokenizer) for row in rows]
+
+    found = list(encoded(encode, range(10, 5010), ""))
 
     assert [row for rows, _ in found for row in rows] == list(range(10, 5010))
     assert all(list(rows) == made for rows, (_, made) in found)
