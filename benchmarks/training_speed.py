@@ -305,13 +305,8 @@ def main() -> None:
     parser.add_argument("--allocator", action="store_true", help="the allocator of eyas for all, not for it alone")
     parser.add_argument("--write", action="store_true", help="keep the figures in benchmarks/results")
     asked = parser.parse_args()
-    found = compare(
-        asked.job,
-        asked.rounds,
-        asked.steps,
-        asked.only,
-        allocator.settings() if asked.allocator else {},
-    )
+    environment = allocator.settings() if asked.allocator else {}
+    found = compare(asked.job, asked.rounds, asked.steps, asked.only, environment)
     print(table(found))
     if asked.write:
         RESULTS.mkdir(exist_ok=True)

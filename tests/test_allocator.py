@@ -1,5 +1,6 @@
 """A training's process has its allocator and its settings from its start, unless someone has set others."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,14 +11,12 @@ import pytest
 
 from conftest import ROOT
 from eyas import allocator
-from eyas.allocator import FOLDERS, JEMALLOC, LEAVE, LIBRARY, WITH_GLIBC
+from eyas.allocator import FOLDERS, JEMALLOC, LEAVE, LIBRARY, NAMES, WITH_GLIBC
 
-NAMES = (LEAVE, "LD_PRELOAD", "MALLOC_CONF")
 PROGRAM = """
 import os, sys
-NAMES = ("GLIBC_TUNABLES", "LD_PRELOAD", "MALLOC_CONF")
-print("PROCESS", os.getpid(), sys.argv[2:], *(os.environ.get(name) for name in NAMES), flush=True)
 from eyas import allocator
+print("PROCESS", os.getpid(), sys.argv[2:], *(os.environ.get(name) for name in allocator.NAMES), flush=True)
 allocator.FOLDERS = (sys.argv[1],)
 allocator.restart_with_allocator()
 print("SAYS", *allocator.says())
@@ -68,7 +67,9 @@ def test_what_only_has_its_name_is_not_taken_for_it(tmp_path):
     (tmp_path / LIBRARY).write_bytes(b"\x7fELF\x01")  # of 32 bits
     assert lines(tmp_path, {})[-1].startswith("SAYS True glibc")
 
-    other = next(Path(sys.base_prefix).rglob("*.cpython-*-linux-gnu.so"))
+    other = next(
+        line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith("/libm.so.6")
+    )
     shutil.copy(other, tmp_path / LIBRARY)
     assert lines(tmp_path, {})[-1] == f"SAYS False {tmp_path / LIBRARY} is not jemalloc"
 
@@ -83,3 +84,20 @@ def test_a_training_has_them(start, tmp_path):
 
     assert "none.yaml" in told
     assert told.count("eyas.allocator") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.real
+@on_linux
+def test_batches_of_many_sizes_take_no_more_memory_for_it(tmp_path):
+    """Places of one size are no use for the next; by jemalloc's own limit on what it splits, this grew by a third."""
+    own = {name: value for name, value in os.environ.items() if name not in NAMES}
+    peaks = []
+    for allocator_of in ({LEAVE: ""}, {}):
+        run = tmp_path / f"run{len(peaks)}"
+        words = ["recipes/smollm2_qlora_quickstart.yaml", "training.max_steps=12", f"run_directory={run}"]
+        command = [sys.executable, "-m", "eyas", "train", *words]
+        subprocess.run(command, check=True, capture_output=True, cwd=ROOT, env=own | allocator_of)
+        peaks.append(json.loads((run / "manifest.json").read_text())["peak_bytes"])
+
+    assert peaks[1] < 1.15 * peaks[0]

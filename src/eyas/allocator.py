@@ -13,20 +13,28 @@ from pathlib import Path
 
 LEAVE = "GLIBC_TUNABLES"
 """Set, if to nothing, it leaves a process as it is."""
+NAMES = (LEAVE, "LD_PRELOAD", "MALLOC_CONF")
+"""Whoever has set one of them has all as they are."""
 LIBRARY = "libjemalloc.so.2"
 FOLDERS = (f"{sys.prefix}/lib", "/usr/local/lib", "/usr/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib")
 WITH_GLIBC = {LEAVE: f"glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold={2**32}:glibc.malloc.trim_threshold={2**32}"}
 """Transparent huge pages; no allocation below 4 GiB is a mapping of its own, nor is less than that given back."""
-JEMALLOC = "thp:always,metadata_thp:auto,dirty_decay_ms:-1,muzzy_decay_ms:-1,oversize_threshold:0,narenas:1"
-"""The same, and all threads and large tensors have one arena: what one of them frees is hot for the next."""
+JEMALLOC = (
+    "thp:always,metadata_thp:auto,dirty_decay_ms:-1,muzzy_decay_ms:-1,oversize_threshold:0,narenas:1,"
+    "lg_extent_max_active_fit:8"
+)
+"""The same, and all threads and large tensors have one arena: what one of them frees is hot for the next.
+
+A tensor may be given part of a place of 256 times its size, not 64, or a process grows with every new size of a batch.
+"""
 
 
 def settings() -> dict[str, str]:
-    """Return the environment that a training's process has on this system; empty without glibc.
+    """Return what a training's process has besides this one's environment; empty where `NAMES` are set, or no glibc.
 
     jemalloc only on x86-64: elsewhere it may have been built for pages of another size, and ends the process.
     """
-    if platform.libc_ver()[0] != "glibc" or sys.maxsize < 2**32:
+    if any(name in os.environ for name in NAMES) or platform.libc_ver()[0] != "glibc" or sys.maxsize < 2**32:
         return {}
     library = _jemalloc() if platform.machine() == "x86_64" else None
     return WITH_GLIBC if library is None else {"LD_PRELOAD": library, "MALLOC_CONF": JEMALLOC}
@@ -35,9 +43,9 @@ def settings() -> dict[str, str]:
 def restart_with_allocator() -> None:
     """Start this process again, under its own number, with `settings`; call it before anything is imported or done.
 
-    Processes that it starts inherit them. Whoever has set one of their variables has all as they are.
+    Processes that it starts inherit them.
     """
-    if not any(name in os.environ for name in (LEAVE, "LD_PRELOAD", "MALLOC_CONF")) and (given := settings()):
+    if given := settings():
         os.environ.update(given)
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
@@ -54,7 +62,7 @@ def says() -> tuple[bool, str]:
         return there, kept if there else f"{os.environ.get('LD_PRELOAD')} is not jemalloc"
     if os.environ.get(LEAVE) == WITH_GLIBC[LEAVE]:
         return True, f"glibc keeps what a step frees, in huge pages ({LIBRARY} does better); {LEAVE}= leaves it out"
-    found = {name: os.environ[name] for name in (LEAVE, "LD_PRELOAD", "MALLOC_CONF") if name in os.environ}
+    found = {name: os.environ[name] for name in NAMES if name in os.environ}
     return False, ", ".join(f"{name} is {value!r}" for name, value in found.items()) or "this system has no glibc"
 
 

@@ -15,7 +15,7 @@ from eyas.recipe import load_recipe
 
 with only_what_is_used(load_recipe({RECIPE!r}, sys.argv[1:])):
     from trl import SFTTrainer
-print("IMPORTED", *sorted({{"bitsandbytes", "deepspeed", "wandb"}} & sys.modules.keys()))
+print("IMPORTED", *sorted({{"bitsandbytes", "deepspeed", "scipy", "sklearn", "wandb"}} & sys.modules.keys()))
 """
 
 

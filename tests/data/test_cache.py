@@ -126,12 +126,21 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
 def test_each_kind_of_change_misses_and_is_named_as_the_cause(change, start, caplog):
     start()
-    assert said(caplog) == "preparing rows: none are kept yet"
+    assert said(caplog) == "preparing rows: none like these are kept yet"
 
     change(start)
     start()
 
     assert said(caplog) == f"preparing rows: changed since the last time: {CHANGES[change]}"
+
+
+def test_another_job_is_no_change(start, caplog):
+    start()
+    for change in (pack, change_the_length, change_the_seed, learn_the_prompts_too, draw_a_subset, add_a_token):
+        change(start)
+    start()
+
+    assert said(caplog) == "preparing rows: none like these are kept yet"
 
 
 @pytest.mark.parametrize("what", ["eyas", "transformers"])

@@ -16,8 +16,8 @@ logger = logging.getLogger(__name__)
 Key = Mapping[str, Any]
 """Each thing that decides prepared rows, by the name under which a change of it is said."""
 
-SHOWN = 5
-"""Changes that one line names."""
+ALIKE = 5
+"""Changes up to which two keys are of one job."""
 
 
 def prepared(folder: Path, key: Key, build: Callable[[Path], None]) -> Path:
@@ -55,12 +55,10 @@ def prepared(folder: Path, key: Key, build: Callable[[Path], None]) -> Path:
 def why_missed(folder: Path, key: Key) -> str:
     """Return what differs between this key and the entry most like it."""
     known = [json.loads(file.read_text(encoding="utf-8"))["key"] for file in folder.glob(f"*/{SEAL}")]
-    if not known:
-        return "none are kept yet"
-    nearest = min(known, key=lambda other: len(changes(other, key)))
-    names = changes(nearest, key)
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"changed since the last time: {', '.join(names[:SHOWN])}{more}"
+    names = min((changes(other, key) for other in known), key=len, default=[])
+    if not 0 < len(names) <= ALIKE:
+        return "none like these are kept yet"
+    return f"changed since the last time: {', '.join(names)}"
 
 
 def changes(before: Key, after: Key) -> list[str]:
