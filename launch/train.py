@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from eyas.allocator import restart_with_allocator
-from eyas.cli.imports import only_what_is_used
+from eyas.cli.imports import only_what_is_used, this_process_has_one_verb
 from eyas.cli.mistakes import mistakes_as_text
 from eyas.distributed.topology import restarts
 from eyas.recipe import load_recipe
@@ -36,4 +36,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     restart_with_allocator()
+    this_process_has_one_verb()
     main()
