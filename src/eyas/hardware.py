@@ -5,6 +5,9 @@ import platform
 from dataclasses import asdict, dataclass
 from typing import Any
 
+OF_ARITHMETIC = ("ATEN_", "ONEDNN_", "DNNL_", "MKL_", "CUBLAS_", "NVIDIA_TF32_")
+"""What names of environment variables begin with that choose how a library computes."""
+
 
 @dataclass(frozen=True)
 class Hardware:
@@ -36,6 +39,20 @@ def this_machine() -> Hardware:
         memory_bytes=psutil.virtual_memory().total,
         system=platform.platform(),
     )
+
+
+def arithmetic() -> dict[str, Any]:
+    """Return what decides the last digits of a product here: devices, instructions, threads, settings of libraries."""
+    import torch
+
+    return {
+        "device": this_machine().device,
+        "instructions": dict(torch.cpu.get_capabilities()),
+        "used_instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "float32_products": torch.get_float32_matmul_precision(),
+        "environment": {name: value for name, value in os.environ.items() if name.startswith(OF_ARITHMETIC)},
+    }
 
 
 def usable_cores() -> int:

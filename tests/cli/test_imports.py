@@ -40,7 +40,9 @@ def test_what_the_recipe_does_not_use_is_not_imported(overrides, imported):
 def test_a_process_of_one_verb_does_not_go_through_what_it_imports_again_and_again():
     counts = []
     for first in ("", "from eyas.cli.imports import this_process_has_one_verb; this_process_has_one_verb()"):
-        program = f"import gc\n{first}\nimport transformers.trainer\nprint(*(of['collections'] for of in gc.get_stats()))"
+        program = (
+            f"import gc\n{first}\nimport transformers.trainer\nprint(*(of['collections'] for of in gc.get_stats()))"
+        )
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
         counts.append([int(count) for count in done.stdout.split()])
     usual, ours = counts

@@ -145,7 +145,9 @@ class Data(Section):
         False, description="Read training rows while training, in bounded memory, in the order of the files."
     )
     shuffle_buffer: int = Field(0, ge=0, description="Rows that a stream is shuffled within; 0 keeps its order.")
-    cache_directory: str = Field(".eyas/prepared", description="Where prepared rows are kept for the next start.")
+    cache_directory: str = Field(
+        ".eyas/prepared", description="Where prepared rows, and proofs of `speed`, are kept for the next start."
+    )
     labels: list[str] | None = Field(
         None, description="Names of the classes, in order; left out, the dataset's own or those of the training rows."
     )

@@ -1,5 +1,7 @@
 """What of a task's batches need not be computed: proven on the model that trains, and left out."""
 
+from collections.abc import Callable
+from dataclasses import astuple
 from typing import Any
 
 from eyas.distributed.topology import world_size
@@ -7,16 +9,16 @@ from eyas.files import in_units
 from eyas.hardware import free_device_bytes, has_gpu
 from eyas.recipe import Recipe
 from eyas.tasks.levers import Lever, off
+from eyas.tasks.verdicts import Verdicts
 
 BATCHES, BEGINNINGS = "compact_batches", "shared_beginnings"
 HOW = {"attention": "no padding, attention by document", "mask": "no padding in batches whose mask fits 256 MiB"}
 
 
-def of_language_model(recipe: Recipe, trainer: Any, closed: str | None) -> list[Lever]:
+def of_language_model(recipe: Recipe, trainer: Any, closed: str | None, verdicts: Verdicts) -> list[Lever]:
     """Leave out padding, shared beginnings and scores that no loss asks for, under TRL's fused head."""
     from eyas.model.compact.forward import compact
-    from eyas.model.compact.probe import probe_compact
-    from eyas.model.float32 import in_float32
+    from eyas.model.compact.probe import CompactVerdict, probe_compact
 
     model = trainer.model.get_base_model() if recipe.adapter else trainer.model
     closed = closed or _why_not_to_prove(model)
@@ -25,8 +27,7 @@ def of_language_model(recipe: Recipe, trainer: Any, closed: str | None) -> list[
     batches = off(recipe, BATCHES, closed)
     if batches is None:
         apart = off(recipe, BEGINNINGS, _why_not_to_share(recipe, model))
-        with in_float32(model):
-            verdict = probe_compact(model, share_beginnings=apart is None)
+        verdict = CompactVerdict(*verdicts.of(BATCHES, lambda: astuple(_probed(probe_compact, model, apart is None))))
         if verdict.way is not None:
             compact(model, verdict.way, share_beginnings=apart is None)
             numbers = f"differs by {verdict.difference:.1g} of {verdict.tolerance:.1g} allowed"
@@ -41,21 +42,26 @@ def of_language_model(recipe: Recipe, trainer: Any, closed: str | None) -> list[
     return [batches, Lever(BEGINNINGS, False, "compact_batches is off")]
 
 
-def of_encoder(recipe: Recipe, trainer: Any, closed: str | None) -> list[Lever]:
+def of_encoder(recipe: Recipe, trainer: Any, closed: str | None, verdicts: Verdicts) -> list[Lever]:
     """Leave out padding in the layers of an encoder."""
     from eyas.model.compact.encoder import compact_encoder, probe_encoder
-    from eyas.model.float32 import in_float32
 
     model = trainer.model.get_base_model() if recipe.adapter else trainer.model
     batches = off(recipe, BATCHES, closed or _why_not_to_prove(model))
     if batches is not None:
         return [batches]
-    with in_float32(model):
-        difference, tolerance = probe_encoder(model)
+    difference, tolerance = verdicts.of(BATCHES, lambda: _probed(probe_encoder, model))
     if difference > tolerance:
         return [Lever(BATCHES, False, f"{type(model).__name__} computes otherwise without padding")]
     compact_encoder(model)
     return [Lever(BATCHES, True, f"layers see no padding; differs by {difference:.1g} of {tolerance:.1g} allowed")]
+
+
+def _probed(probe: Callable[..., Any], model: Any, *given: Any) -> Any:
+    from eyas.model.float32 import in_float32
+
+    with in_float32(model):
+        return probe(model, *given)
 
 
 def _why_not_to_prove(model: Any) -> str | None:

@@ -11,24 +11,27 @@ from eyas.recipe import Recipe
 from eyas.tasks.checkpointing import checkpoint_activations
 from eyas.tasks.levers import Lever, off
 from eyas.tasks.task import Task
+from eyas.tasks.verdicts import Verdicts, verdicts_on
 
 
-def speed_up(task: Task, recipe: Recipe, trainer: Any, split: Split) -> list[Lever]:
+def speed_up(task: Task, recipe: Recipe, trainer: Any, split: Split, base: str) -> list[Lever]:
     """Do what the recipe's `speed` section allows, and return what was done and what was not.
 
-    It is for the training alone; a finished run is evaluated with the libraries' own code. Raises PreflightError where
-    the recipe insists on what cannot be done.
+    `base` pins the weights that training begins with: what was shown of them is kept for the next start. All of it is
+    for the training alone; a finished run is evaluated with the libraries' own code. Raises PreflightError where the
+    recipe insists on what cannot be done.
     """
     closed = _closed(trainer)
-    levers = [
-        *_dequantized(recipe, trainer, closed),
-        *_fused_lora(recipe, trainer, closed),
-        *task.compact_batches(recipe, trainer, closed),
-    ]
+    levers = _dequantized(recipe, trainer, closed)
+    verdicts = verdicts_on(recipe, trainer, base)
+    levers += _fused_lora(recipe, trainer, closed, verdicts)
+    levers += task.compact_batches(recipe, trainer, closed, verdicts)
     for lever in levers:
         if getattr(recipe.speed, lever.name) and not lever.on:
             raise PreflightError(f"speed.{lever.name}: asked for, and cannot be: {lever.why}")
-    return [*levers, *checkpoint_activations(recipe, trainer, split), Lever("allocator", *allocator.says())]
+    levers += checkpoint_activations(recipe, trainer, split, verdicts)
+    verdicts.keep()
+    return [*levers, Lever("allocator", *allocator.says())]
 
 
 def _closed(trainer: Any) -> str | None:
@@ -54,7 +57,7 @@ def _dequantized(recipe: Recipe, trainer: Any, closed: str | None) -> list[Lever
     return [Lever(name, kept > 0, f"{kept} of {layers} 4-bit layers are kept in full precision too: {sizes}")]
 
 
-def _fused_lora(recipe: Recipe, trainer: Any, closed: str | None) -> list[Lever]:
+def _fused_lora(recipe: Recipe, trainer: Any, closed: str | None, verdicts: Verdicts) -> list[Lever]:
     from eyas.model.lora_linear import fuse_lora, take_apart
     from eyas.model.lora_probe import probe_lora
     from eyas.model.lora_siblings import join_siblings
@@ -71,7 +74,7 @@ def _fused_lora(recipe: Recipe, trainer: Any, closed: str | None) -> list[Lever]
     alone = trainer.is_deepspeed_enabled  # 0.19 falls over where one of several that compute together has no gradient
     if not alone:
         join_siblings(trainer.model)
-    difference, tolerance = probe_lora(trainer.model)
+    difference, tolerance = verdicts.of(name, lambda: probe_lora(trainer.model))
     if difference > tolerance:
         take_apart(trainer.model)
     numbers = f"differs by {difference:.1g} of {tolerance:.1g} allowed"

@@ -9,6 +9,7 @@ from eyas.data.splits import Splits
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 from eyas.tasks.levers import Lever
+from eyas.tasks.verdicts import Verdicts
 
 
 @dataclass(frozen=True)
@@ -25,5 +26,5 @@ class Task:
     """→ the library's training arguments"""
     build_trainer: Callable[[Recipe, Any, Any, Any, Splits], Any]
     """(recipe, arguments, model, tokenizer, splits) → the library's trainer"""
-    compact_batches: Callable[[Recipe, Any, str | None], list[Lever]]
-    """(recipe, trainer, why a model's computing may not be touched) → what of a batch need not be computed"""
+    compact_batches: Callable[[Recipe, Any, str | None, Verdicts], list[Lever]]
+    """(recipe, trainer, why a model's computing may not be touched, what it was shown to do) → what is left out"""
