@@ -13,6 +13,7 @@ from between_markers import put
 RESULTS = Path(__file__).parent / "results"
 JOBS = {
     "sft_bf16": "LoRA, 63 of 104 tokens an instruction",
+    "sft_bf16_allocator": "the same, and the others have jemalloc too",
     "sft_no_prefix_bf16": "LoRA, no row begins as another",
     "qlora_bf16": "QLoRA NF4, that instruction",
     "classification_bf16": "LoRA classifier; the others in float32",

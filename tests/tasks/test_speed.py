@@ -11,6 +11,7 @@ import families
 import stand_ins
 from conftest import ROOT
 from eyas.errors import PreflightError
+from eyas.model import dropout
 from eyas.recipe import load_recipe
 from eyas.run_directory import RunDirectory
 from eyas.training.run import train
@@ -193,7 +194,7 @@ def test_a_classifier_in_bfloat16_trains_with_every_lever(name, overrides_for, t
     train(load_recipe(recipe, [*words, f"run_directory={directory.path}"]), directory)
 
     assert directory.read_manifest()["speed"] == {
-        "fused_lora": True, "compact_batches": True, "allocator": False
+        "quick_dropout": True, "fused_lora": True, "compact_batches": True, "allocator": False
     }  # fmt: skip
 
 
@@ -220,6 +221,16 @@ def test_a_lever_changes_no_number_of_a_classifier(name, lever, overrides_for, m
 
     assert not any(plain[2].values()) and found[2] == speed
     assert_the_same_training(found, plain)
+
+
+@pytest.mark.parametrize(("asked", "on"), [("null", True), ("true", True), ("false", False)])
+def test_dropout_draws_as_the_recipe_says(asked, on, trained, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(dropout, "kept", lambda shape, p: drawn.append(p) or torch.ones(shape, dtype=torch.bool))
+
+    directory, _ = trained("minilm_lora_sentiment", f"speed.quick_dropout={asked}", "training.max_steps=1")
+
+    assert directory.read_manifest()["speed"]["quick_dropout"] is on and bool(drawn) is on
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""What is done to be fast. Each of these changes the time and the memory of a run, and no number of it."""
+"""What is done to be fast. Each of these changes the time and the memory of a run, and no number that is not drawn."""
 
 from pydantic import Field
 
@@ -17,6 +17,9 @@ class Speed(Section):
         None, description="Compute once what several rows of a batch begin with, such as an instruction (sft)."
     )
     fused_lora: bool | None = Field(None, description="Compute a layer and its LoRA in one step of autograd.")
+    quick_dropout: bool | None = Field(
+        None, description="On a CPU, draw what dropout hides many values at a time: the same share, other draws."
+    )
     dequantized_gib: float | None = Field(
         None,
         ge=0,

@@ -23,6 +23,7 @@ def speed_up(task: Task, recipe: Recipe, trainer: Any, split: Split, base: str) 
     """
     closed = _closed(trainer)
     levers = _dequantized(recipe, trainer, closed)
+    levers += _quick_dropout(recipe, trainer, closed)
     verdicts = verdicts_on(recipe, trainer, base)
     levers += _fused_lora(recipe, trainer, closed, verdicts)
     levers += task.compact_batches(recipe, trainer, closed, verdicts)
@@ -55,6 +56,19 @@ def _dequantized(recipe: Recipe, trainer: Any, closed: str | None) -> list[Lever
     kept, layers, taken = keep_dequantized(trainer.model, budget)
     sizes = f"{taken / 2**30:.2f} of {budget / 2**30:.2f} GiB"
     return [Lever(name, kept > 0, f"{kept} of {layers} 4-bit layers are kept in full precision too: {sizes}")]
+
+
+def _quick_dropout(recipe: Recipe, trainer: Any, closed: str | None) -> list[Lever]:
+    from eyas.model.dropout import quicken_dropout
+
+    name = "quick_dropout"
+    if trainer.model.device.type != "cpu":
+        closed = closed or "torch draws on a CPU alone value by value"
+    lever = off(recipe, name, closed)
+    if lever is not None:
+        return [lever]
+    layers = quicken_dropout(trainer.model)
+    return [Lever(name, True, f"{layers} layers draw many values at a time")] if layers else []
 
 
 def _fused_lora(recipe: Recipe, trainer: Any, closed: str | None, verdicts: Verdicts) -> list[Lever]:
