@@ -181,8 +181,7 @@ def test_dense_copies_of_4_bit_weights_change_no_bit(dtype, rows, models, outcom
     with_them, without = (outcome(SFT, words, ALL | {"dequantized_gib": gib}) for gib in (1, 0))
 
     assert with_them[2]["dequantized_gib"] and not without[2]["dequantized_gib"]
-    assert with_them[0][:3] == without[0][:3] and torch.equal(with_them[1], without[1])
-    assert with_them[0][3:] == pytest.approx(without[0][3:], rel=1e-4)  # bitsandbytes has a kernel for evaluation alone
+    assert with_them[0] == without[0] and torch.equal(with_them[1], without[1])
 
 
 @pytest.mark.parametrize("name", ["minilm_lora_sentiment", "distilbert_lora_yelp"])

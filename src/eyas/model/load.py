@@ -7,7 +7,12 @@ from typing import Any
 from eyas.errors import PreflightError
 from eyas.files import digest_of_files
 from eyas.model.precision import torch_dtype
-from eyas.model.quantization import bits_and_bytes_config, falcon_can_be_quantized, left_unquantized
+from eyas.model.quantization import (
+    bits_and_bytes_config,
+    falcon_can_be_quantized,
+    left_unquantized,
+    stay_as_quantized,
+)
 from eyas.recipe.model import Model, Quantization
 
 
@@ -67,6 +72,7 @@ def load_model(
             )
     except OSError as error:
         raise PreflightError(f"model.name {model.name}: its weights cannot be loaded: {error}") from error
+    stay_as_quantized(loaded)
     passed_over = left_unquantized(loaded, in_full) if quantization is not None else []
     if passed_over:
         raise PreflightError(

@@ -43,6 +43,16 @@ def falcon_can_be_quantized() -> Iterator[None]:
         yield
 
 
+def stay_as_quantized(model: Any) -> None:
+    """Keep 4-bit weights in the form that they were quantized to, in which they train, are evaluated and merged.
+
+    On a CPU with AVX512-BF16, bitsandbytes 0.50 packs them anew when an evaluation's forward pass first reads them: for
+    good, with scales of fewer digits, and into a form that passes no gradient on to the training that follows.
+    """
+    for layer in filter(is_four_bit, model.modules()):
+        layer.support_avx512bf16_for_cpu = False
+
+
 def left_unquantized(model: Any, in_full: Sequence[str]) -> list[str]:
     """Return linear layers that stayed in full precision though nobody asked for it."""
     import torch
@@ -77,11 +87,7 @@ def _kinds(*names: str) -> tuple[type, ...]:
 
 
 def dequantize(model: Any, dtype: Any) -> Any:
-    """Return the model with every quantized weight replaced by the value that training multiplied by.
-
-    Call it before any forward pass: on a CPU an evaluation forward repacks 4-bit weights in place, after which they
-    dequantize to noise (bitsandbytes 0.50).
-    """
+    """Return the model with every quantized weight replaced by the value that training multiplied by."""
     if not quantized_names(model):
         return model.to(dtype)
     dequantized = model.dequantize(dtype=dtype)
