@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 
+from eyas.sealing import SEAL
 from eyas.tasks import verdicts
 from eyas.training import run as line
 
@@ -39,9 +40,9 @@ def start(trained, tmp_path, monkeypatch, capsys):
     return again
 
 
-def kept_file(tmp_path):
-    (file,) = (tmp_path / "kept" / "verdicts").iterdir()
-    return file
+def kept_folder(tmp_path):
+    (folder,) = (tmp_path / "kept" / "verdicts").iterdir()
+    return folder
 
 
 def test_the_next_start_asks_nothing_and_does_the_same(start, tmp_path, caplog):
@@ -53,7 +54,7 @@ def test_the_next_start_asks_nothing_and_does_the_same(start, tmp_path, caplog):
 
     assert second[0] == []
     assert second[1:] == first[1:]
-    assert f"what the model was shown to do: read again from {kept_file(tmp_path)}" in caplog.text
+    assert f"what the model was shown to do: read again from {kept_folder(tmp_path)}" in caplog.text
 
 
 def test_a_classifier_is_not_asked_again_either(start):
@@ -110,15 +111,24 @@ def test_other_code_or_another_machine_is_asked_anew(change, start, monkeypatch)
     assert len(start()[0]) == 3
 
 
-@pytest.mark.parametrize("damage", [lambda text: text[:-40], lambda text: text.replace('"seed": 42', '"seed": 43')])
+DAMAGES = {
+    "cut": lambda text: text[:-40],
+    "another key": lambda text: text.replace('"seed": 42', '"seed": 43'),
+    "another answer": lambda text: text.replace('"attention"', '"mask"'),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_what_is_not_what_was_written_is_asked_anew(damage, start, tmp_path, caplog):
     start()
-    file = kept_file(tmp_path)
+    folder = kept_folder(tmp_path)
+    file = folder / SEAL
     whole = file.read_text()
+    assert damage(whole) != whole
     file.write_text(damage(whole))
 
     assert len(start()[0]) == 3
-    assert f"{file} is not what was written; asking the model again" in caplog.text
+    assert f"{folder} is not what was written; asking the model again" in caplog.text
     assert file.read_text() == whole
 
 
@@ -134,7 +144,7 @@ def test_a_full_disk_does_not_stop_the_training(start, monkeypatch, caplog):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(verdicts, "write_json", full)
+    monkeypatch.setattr(verdicts, "seal", full)
     start()
 
     assert "cannot be written: No space left on device; the next start asks the model again" in caplog.text

@@ -1,4 +1,4 @@
-"""What makes a training faster and changes no number of it: done where that is proven, and said either way."""
+"""What makes a training faster and changes no number that is not drawn: done where it is proven, said either way."""
 
 from typing import Any
 

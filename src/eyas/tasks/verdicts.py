@@ -3,30 +3,33 @@
 import hashlib
 import json
 import logging
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from eyas.distributed.topology import rank, running_topology
-from eyas.files import digest_of_files, write_json
+from eyas.errors import CheckpointError
+from eyas.files import digest_of_files
 from eyas.hardware import arithmetic
 from eyas.preflight.versions import installed_versions
 from eyas.recipe import Recipe
+from eyas.sealing import read_seal, seal
 
 logger = logging.getLogger(__name__)
 
-SECTIONS = {"task": True, "model": True, "quantization": True, "adapter": True, "speed": True}
+SECTIONS = {"task", "model", "quantization", "adapter", "training", "speed"}
 PINNED = re.compile(r"sha256:[0-9a-f]{64}|commit:[0-9a-f]{40}")
 
 
 class Verdicts:
     """Answers to questions about one model on one machine: those that were kept, and those that are asked now."""
 
-    def __init__(self, file: Path | None, key: Mapping[str, Any]) -> None:
-        """Read what `file` holds for this key; without a file nothing is read or kept."""
-        self._file, self._key = file, key
-        self._kept = {} if file is None or not file.exists() else _read(file, key)
+    def __init__(self, folder: Path | None, key: Mapping[str, Any]) -> None:
+        """Read what a sealed folder holds for this key; without a folder nothing is read or kept."""
+        self._folder, self._key = folder, key
+        self._kept = {} if folder is None or not folder.exists() else _read(folder, key)
         self._asked: dict[str, Any] = {}
 
     def of(self, question: str, ask: Callable[[], Any]) -> Any:
@@ -38,12 +41,16 @@ class Verdicts:
 
     def keep(self) -> None:
         """Keep what was asked now for the next start."""
-        if self._file is None or not self._asked or rank() != 0:
+        if self._folder is None or not self._asked or rank() != 0:
             return
+        staging = self._folder.with_name(f".{self._folder.name}.{os.getpid()}")
         try:
-            write_json(self._file, {"key": self._key, "answers": self._kept | self._asked})
+            staging.mkdir(parents=True)
+            seal(staging, self._folder, {"key": self._key, "answers": self._kept | self._asked})
         except OSError as error:
-            logger.warning("%s cannot be written: %s; the next start asks the model again", self._file, error.strerror)
+            logger.warning(
+                "%s cannot be written: %s; the next start asks the model again", self._folder, error.strerror
+            )
 
 
 def verdicts_on(recipe: Recipe, trainer: Any, base: str) -> Verdicts:
@@ -54,11 +61,11 @@ def verdicts_on(recipe: Recipe, trainer: Any, base: str) -> Verdicts:
     key = _key(recipe, trainer, base)
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     pinned = PINNED.fullmatch(base) and not recipe.model.trust_remote_code
-    return Verdicts(Path(recipe.data.cache_directory, "verdicts", f"{digest[:16]}.json") if pinned else None, key)
+    return Verdicts(Path(recipe.data.cache_directory, "verdicts", digest[:16]) if pinned else None, key)
 
 
 def _key(recipe: Recipe, trainer: Any, base: str) -> dict[str, Any]:
-    model, training = trainer.model, recipe.training
+    model = trainer.model
     built = [repr(model), model.config.to_json_string(), str(model.config._attn_implementation)]
     built += [f"{name} {each.dtype} {each.requires_grad}" for name, each in model.named_parameters()]
     built += [name for name, module in model.named_modules() if "dense_weight" in vars(module)]
@@ -66,8 +73,6 @@ def _key(recipe: Recipe, trainer: Any, base: str) -> dict[str, Any]:
         "base": base,
         "built": hashlib.sha256("\n".join(built).encode()).hexdigest(),
         "recipe": recipe.model_dump(mode="json", include=SECTIONS),
-        "seed": training.seed,
-        "library_arguments": training.model_dump(mode="json", include=set(training.library_arguments)),
         "precision": str(trainer.accelerator.mixed_precision),
         "strategy": running_topology(trainer.accelerator).strategy,
         "arithmetic": arithmetic(),
@@ -76,13 +81,13 @@ def _key(recipe: Recipe, trainer: Any, base: str) -> dict[str, Any]:
     }
 
 
-def _read(file: Path, key: Mapping[str, Any]) -> dict[str, Any]:
+def _read(folder: Path, key: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        if found["key"] == key:
-            logger.info("what the model was shown to do: read again from %s", file)
-            return dict(found["answers"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    logger.warning("%s is not what was written; asking the model again", file)
-    return {}
+        found = read_seal(folder)
+    except CheckpointError:
+        found = {}
+    if found.get("key") != key:
+        logger.warning("%s is not what was written; asking the model again", folder)
+        return {}
+    logger.info("what the model was shown to do: read again from %s", folder)
+    return dict(found["answers"])
