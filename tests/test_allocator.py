@@ -92,12 +92,19 @@ def test_a_training_has_them(start, tmp_path):
 def test_batches_of_many_sizes_take_no_more_memory_for_it(tmp_path):
     """Places of one size are no use for the next; by jemalloc's own limit on what it splits, this grew by a third."""
     own = {name: value for name, value in os.environ.items() if name not in NAMES}
+
+    def eyas(*words, environment=own):
+        done = subprocess.run(
+            [sys.executable, "-m", "eyas", *words], capture_output=True, text=True, cwd=tmp_path, env=environment
+        )
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+    eyas("demo")
     peaks = []
     for allocator_of in ({LEAVE: ""}, {}):
         run = tmp_path / f"run{len(peaks)}"
-        words = ["recipes/smollm2_qlora_quickstart.yaml", "training.max_steps=12", f"run_directory={run}"]
-        command = [sys.executable, "-m", "eyas", "train", *words]
-        subprocess.run(command, check=True, capture_output=True, cwd=ROOT, env=own | allocator_of)
+        recipe = ROOT / "recipes" / "smollm2_qlora_quickstart.yaml"
+        eyas("train", str(recipe), "training.max_steps=12", f"run_directory={run}", environment=own | allocator_of)
         peaks.append(json.loads((run / "manifest.json").read_text())["peak_bytes"])
 
     assert peaks[1] < 1.15 * peaks[0]
