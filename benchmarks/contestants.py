@@ -23,20 +23,42 @@ def trl(job: Job, **switches: Any) -> None:
     from transformers import BitsAndBytesConfig, set_seed
     from trl import SFTConfig, SFTTrainer
 
+    from eyas.model.quantization import falcon_can_be_quantized
+
     set_seed(job["seed"])
     quantization = {"quantization_config": BitsAndBytesConfig(**job["quantization"])} if job["quantization"] else {}
-    trainer = SFTTrainer(
-        model=job["model"],
-        args=SFTConfig(
-            **common(job),
-            max_length=job["max_length"],
-            model_init_kwargs={"dtype": job["dtype"], **quantization},
-            **switches,
-        ),
-        train_dataset=Dataset.from_list(job["rows"]),
-        peft_config=LoraConfig(task_type="CAUSAL_LM", **job["adapter"]),
-    )
+    with falcon_can_be_quantized():  # without that, TRL would train Falcon in full precision and not say so
+        trainer = SFTTrainer(
+            model=job["model"],
+            args=SFTConfig(
+                **common(job),
+                max_length=job["max_length"],
+                model_init_kwargs={"dtype": job["dtype"], **quantization},
+                **switches,
+            ),
+            train_dataset=Dataset.from_list(job["rows"]),
+            peft_config=LoraConfig(task_type="CAUSAL_LM", **job["adapter"]) if job["adapter"] else None,
+        )
     train(trainer)
+
+
+def unsloth(job: Job) -> None:
+    """unsloth, which changes TRL when it is imported, as its notebooks show it. Not yet run: it needs a GPU."""
+    from unsloth import FastModel  # isort: skip
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    model, tokenizer = FastModel.from_pretrained(
+        job["model"], max_seq_length=job["max_length"], dtype=job["dtype"], load_in_4bit=bool(job["quantization"]),
+        full_finetuning=job["adapter"] is None,
+    )  # fmt: skip
+    if job["adapter"]:
+        model = FastModel.get_peft_model(
+            model, **job["adapter"], use_gradient_checkpointing="unsloth", random_state=job["seed"]
+        )
+    args = SFTConfig(**common(job), max_length=job["max_length"])
+    rows = Dataset.from_list(job["rows"])
+    train(SFTTrainer(model=model, processing_class=tokenizer, args=args, train_dataset=rows))
 
 
 def transformers_and_peft(job: Job, **switches: Any) -> None:
@@ -145,6 +167,7 @@ def common(job: Job) -> dict[str, Any]:
         "use_cpu": job["device"] == "cpu",
         "bf16": job["dtype"] == "bfloat16",
         "seed": job["seed"],
+        **({"optim": job["optim"]} if job["optim"] else {}),
     }
 
 
@@ -158,7 +181,8 @@ def train(trainer: Any) -> None:
 
 
 def lines() -> Any:
-    """Return a callback that prints a line a step."""
+    """Return a callback that prints a line a step, and at the end what a GPU held at most."""
+    import torch
     from transformers import TrainerCallback
 
     class Lines(TrainerCallback):  # type: ignore[misc]
@@ -166,12 +190,18 @@ def lines() -> Any:
             if "loss" in logs:
                 print(f"step {state.global_step} loss {logs['loss']}", flush=True)
 
+        def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+            if torch.cuda.is_available():
+                print(f"device peak {torch.cuda.max_memory_allocated()}", flush=True)
+
     return Lines()
 
 
 CONTESTANTS = {
     "TRL": lambda job: trl(job),
     "TRL, best switches": lambda job: trl(job, gradient_checkpointing=False),
+    "TRL, Liger": lambda job: trl(job, gradient_checkpointing=False, use_liger_kernel=True),
+    "unsloth": lambda job: unsloth(job),
     "TRL, padding-free": lambda job: trl(job, gradient_checkpointing=False, padding_free=True),
     "HF Trainer + peft": lambda job: transformers_and_peft(job),
     "LLaMA-Factory": lambda job: llama_factory(job),

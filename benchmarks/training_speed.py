@@ -1,10 +1,13 @@
 """How fast are eyas and the trainers that people use on the same job? One after another, in turns, on this machine.
 
-python benchmarks/training_speed.py JOB [--rounds 3] [--steps 10] [--only NAME …] [--allocator] [--write]
+python benchmarks/training_speed.py JOB [--rounds 3] [--steps 10] [--only NAME …] [--allocator] [--tiny] [--write]
 
 JOB is sft, sft_no_prefix, qlora or classification, in float32 or, with _bf16 behind it, in bfloat16 (the classifier
-against others in float32), or two_ranks: two processes against one. The models and rows are those of `eyas demo`. Run
-it on a machine that does nothing else. Each round runs every contestant once, the next round in the opposite order;
+against others in float32), or two_ranks: two processes against one. The models and rows are those of `eyas demo`.
+For a GPU there are falcon7b and llama7b with _qlora, _lora or _full behind them, in bfloat16: random weights and texts
+of 256 to 1,024 tokens, 4 a step. Not yet run on a GPU; --tiny rehearses them anywhere, with a model of some kilobytes.
+
+Run it on a machine that does nothing else. Each round runs every contestant once, the next round in the opposite order;
 what is quoted is the median over the rounds of a ratio taken within one round, and the worst of them. Every contestant
 gets the same rows in the same order, and the loss of each step is held against that of the padded reference. eyas gives
 itself jemalloc, or where that is not installed glibc's huge pages (`src/eyas/allocator.py`); with --allocator all have
@@ -13,6 +16,8 @@ that. From the second round on it finds what it proved of the model in the first
 A trainer that needs other versions than eyas has an environment of its own, and is left out where there is none:
   python -m venv .peers/llamafactory && .peers/llamafactory/bin/pip install llamafactory==0.9.5 torch==2.13.0
   .peers/llamafactory/bin/pip uninstall -y torchvision torchaudio   (on a CPU: their builds are for GPUs)
+  python -m venv .peers/unsloth && .peers/unsloth/bin/pip install unsloth   (GPUs only)
+  python -m venv .peers/liger && .peers/liger/bin/pip install -c constraints.txt trl peft bitsandbytes liger-kernel
 """
 
 import argparse
@@ -28,12 +33,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shapes import SHAPES, write_model, write_rows
 from transformers import AutoConfig
 
 from eyas import allocator
 from eyas.data.prepare import prepare
 from eyas.data.writing import Reach
-from eyas.hardware import this_machine
+from eyas.hardware import has_gpu, this_machine
 from eyas.model.load import empty_model, load_config, reach_of
 from eyas.model.tokenizer import load_tokenizer
 from eyas.preflight.versions import installed_versions
@@ -42,10 +48,18 @@ from eyas.tasks import TASKS
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-OURS, TWO_RANKS = "eyas", "eyas, two ranks"
+OURS, TWO_RANKS, LEVERS, KEPT = "eyas", "eyas, two ranks", "eyas, all levers", "eyas, nothing recomputed"
+WAYS = {
+    OURS: [],
+    TWO_RANKS: ["--config_file", "accelerate_configs/ddp.yaml"],
+    LEVERS: ["speed.compact_batches=true", "speed.fused_lora=true"],
+    KEPT: ["training.activation_checkpointing=false"],
+}
+"""What eyas is told beside the job. On a GPU its levers are off until they are asked for."""
 WARM_UP = 2
 """Steps that are not timed: allocators, caches and compilers settle in them."""
 STEP = re.compile(r"^step (\d+)(?:/\d+)?\s+loss (\S+)")
+DEVICE_PEAK = re.compile(r"^device peak (\d+)")
 INSTRUCTION = (
     "You label sentences for a newsroom. Read the sentence, decide where it was written and which feeling its author "
     'shows, and answer with one line of JSON and nothing else: {"source": "movie|tweet|product|news", "sentiment": '
@@ -53,8 +67,10 @@ INSTRUCTION = (
 )
 """63 tokens of a row's 104, of which 15 are learnt: the shape of a job that labels, extracts or routes."""
 ALL_LINEAR = "[q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj]"
-ENVIRONMENTS = {"LLaMA-Factory": "llamafactory", "LLaMA-Factory, best switches": "llamafactory"}
-SFT_PEERS = ("HF Trainer + peft", "TRL", "TRL, best switches", *ENVIRONMENTS)
+LLAMA_FACTORY = ("LLaMA-Factory", "LLaMA-Factory, best switches")
+ENVIRONMENTS = {**dict.fromkeys(LLAMA_FACTORY, "llamafactory"), "unsloth": "unsloth", "TRL, Liger": "liger"}
+SFT_PEERS = ("HF Trainer + peft", "TRL", "TRL, best switches", *LLAMA_FACTORY)
+GPU_PEERS = ("TRL", "TRL, best switches", LEVERS, KEPT, "unsloth")
 BF16 = "model.dtype=bfloat16"
 CLASSIFIERS = ("HF Trainer, padded to the longest", "HF Trainer, padded to 128", "HF Trainer, grouped by length")
 SFT = ("smollm2_qlora_quickstart", f"adapter.target_modules={ALL_LINEAR}", "training.learning_rate=2e-4")
@@ -71,6 +87,23 @@ class Question:
     """Whether each row gets an instruction of its own, so that no two rows begin alike."""
     dtype_of_peers: str | None = None
     """What the others compute in, if not what eyas does."""
+    shape: str | None = None
+    """The model of `shapes.py` that takes the place of the recipe's."""
+
+
+def of_shape(shape: str, how: str) -> Question:
+    """Return the job of a model of 7B: a LoRA on each linear layer, over 4 bits or bfloat16, or the whole model."""
+    words = ["training.global_batch_size=4", "training.packing=false", "training.activation_checkpointing=null"]
+    peers = GPU_PEERS
+    if how != "qlora":
+        words += ["quantization=null"]
+    if shape == "llama7b":
+        words += [f"adapter.target_modules={ALL_LINEAR}"]
+        peers = (*peers, "TRL, padding-free", "TRL, Liger")
+    if how == "full":
+        words += ["adapter=null", "training.optim=paged_adamw_8bit" if has_gpu() else "training.optim=adamw_torch"]
+        peers = tuple(name for name in peers if name != LEVERS)  # one of them is of LoRA
+    return Question("falcon7b_qlora", (*words, BF16), peers, shape=shape)
 
 
 QUESTIONS = {
@@ -89,6 +122,7 @@ QUESTIONS = {
     "classification_bf16": Question(
         "minilm_lora_sentiment", ("training.learning_rate=2e-4", BF16), CLASSIFIERS, dtype_of_peers="float32"
     ),
+    **{f"{shape}_{how}": of_shape(shape, how) for shape in SHAPES for how in ("qlora", "lora", "full")},
 }
 
 
@@ -104,28 +138,34 @@ class Measured:
     losses: list[float]
 
 
-def job_of(question: Question, steps: int, folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """Write the rows of a job; return what peers are told and the words for eyas."""
+def job_of(question: Question, steps: int, folder: Path, tiny: bool = False) -> tuple[dict[str, Any], list[str]]:
+    """Write the rows of a job, and its model if that is a shape; return what peers are told and the words for eyas."""
     bare = load_recipe(ROOT / "recipes" / f"{question.recipe}.yaml")
     batch = bare.training.per_device_train_batch_size
-    lines = (ROOT / bare.data.train.path).read_text(encoding="utf-8").splitlines()[: steps * batch]
-    rows = [json.loads(line) for line in lines]
-    for number, row in enumerate(rows):
-        if "messages" in row:
-            row["messages"][0]["content"] = f"{number}. {INSTRUCTION}" if question.own_prefix else INSTRUCTION
-    file = folder / "rows.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    words = [
-        *question.words, f"data.train={{path: {file}}}", "data.evaluation=null", f"training.max_steps={steps}",
+    file, words = folder / "rows.jsonl", [*question.words]
+    if question.shape:
+        write_model(question.shape, folder / "model", tiny)
+        write_rows(file, steps * batch, bare.training.max_length // (16 if tiny else 1))
+        words += [f"model.name={folder / 'model'}"]
+    else:
+        lines = (ROOT / bare.data.train.path).read_text(encoding="utf-8").splitlines()[: steps * batch]
+        rows = [json.loads(line) for line in lines]
+        for number, row in enumerate(rows):
+            if "messages" in row:
+                row["messages"][0]["content"] = f"{number}. {INSTRUCTION}" if question.own_prefix else INSTRUCTION
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    words += [
+        f"data.train={{path: {file}}}", "data.evaluation=null", f"training.max_steps={steps}",
         "training.lr_scheduler_type=constant", "training.warmup_steps=0", "training.logging_steps=1",
         "training.train_sampling_strategy=sequential", f"data.cache_directory={folder / 'prepared'}",
     ]  # fmt: skip
     recipe = load_recipe(ROOT / "recipes" / f"{question.recipe}.yaml", words)
-    adapter = recipe.adapter.model_dump(include={"r", "lora_alpha", "target_modules", "modules_to_save"})
+    parts = {"r", "lora_alpha", "target_modules", "modules_to_save"}
     told = {
-        "model": recipe.model.name, "dtype": question.dtype_of_peers or recipe.model.dtype, "device": "cpu",
-        "seed": recipe.training.seed,
-        "batch": batch, "steps": steps, "learning_rate": recipe.training.learning_rate, "adapter": adapter,
+        "model": recipe.model.name, "dtype": question.dtype_of_peers or recipe.model.dtype,
+        "device": "cuda" if has_gpu() else "cpu", "seed": recipe.training.seed, "batch": batch, "steps": steps,
+        "learning_rate": recipe.training.learning_rate, "optim": recipe.training.library_arguments.get("optim"),
+        "adapter": recipe.adapter and recipe.adapter.model_dump(include=parts),
         "max_length": recipe.training.max_length, "labels": len(recipe.data.labels or []),
         "quantization": recipe.quantization and recipe.quantization.model_dump(exclude_unset=True),
         "rows": tokens_of(recipe), "folder": str(folder / "peer"),
@@ -144,12 +184,11 @@ def tokens_of(recipe: Recipe) -> list[dict[str, Any]]:
 def measure(name: str, job: dict[str, Any], words: list[str], folder: Path, environment: dict[str, str]) -> Measured:
     """Run one contestant in a process of its own, and note when it prints each step."""
     run = Path(tempfile.mkdtemp(dir=folder)) / "run"
-    if name in (OURS, TWO_RANKS):
+    if name in WAYS:
         recipe = str(ROOT / "recipes" / f"{job['recipe']}.yaml")
         command = [str(Path(sys.executable).with_name("eyas")), "train", recipe, *words, f"run_directory={run}"]
-        if name == TWO_RANKS:
-            command += [f"training.per_device_train_batch_size={job['batch'] // 2}"]
-            command += ["--config_file", "accelerate_configs/ddp.yaml"]
+        command += [f"training.per_device_train_batch_size={job['batch'] // (2 if name == TWO_RANKS else 1)}"]
+        command += WAYS[name]
     else:
         file = folder / "job.json"
         file.write_text(json.dumps(job), encoding="utf-8")
@@ -159,21 +198,25 @@ def measure(name: str, job: dict[str, Any], words: list[str], folder: Path, envi
         command, cwd=ROOT, env=os.environ | environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     assert process.stdout is not None
-    told, times, losses = [], [], []
+    told, times, losses, peak = [], [], [], None
     for line in process.stdout:
         told.append(line)
         if found := STEP.match(line):
             times.append(time.monotonic() - began)
             losses.append(float(found[2]))
+        elif found := DEVICE_PEAK.match(line):
+            peak = int(found[1])
     _, status, usage = os.wait4(process.pid, 0)
     if status or len(times) != job["steps"]:
         sys.exit(f"{name} ended with {status} after {len(times)} steps:\n{''.join(told[-30:])}")
     seconds, timed = times[-1] - times[WARM_UP - 1], job["steps"] - WARM_UP
     tokens = sum(len(row["input_ids"]) for row in job["rows"][WARM_UP * job["batch"] :])
-    if name in (OURS, TWO_RANKS):
+    if name in WAYS:
         logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
         losses = [line["loss"] for line in logged if "loss" in line]
-    return Measured(timed * job["batch"] / seconds, tokens / seconds, usage.ru_maxrss * 1024, times[0], losses)
+        peak = logged[-1]["peak_bytes"] if has_gpu() else None
+    held = usage.ru_maxrss * 1024 if peak is None else peak
+    return Measured(timed * job["batch"] / seconds, tokens / seconds, held, times[0], losses)
 
 
 def interpreter(name: str) -> Path:
@@ -183,14 +226,19 @@ def interpreter(name: str) -> Path:
 
 def gemm_peak(dtype: str) -> float:
     """Return the FLOP/s of the best of some products of this size of model, in a process of its own."""
+    device = "cuda" if has_gpu() else "cpu"
+    sizes = ((8192, 8192, 8192),) if has_gpu() else ((880, 576, 1536), (880, 1536, 576), (2048, 2048, 2048))
     code = (
         "import time, torch\n"
-        "best = 0\n"
-        "for rows, inner, columns in ((880, 576, 1536), (880, 1536, 576), (2048, 2048, 2048)):\n"
-        f"    a, b = torch.randn(rows, inner, dtype=torch.{dtype}), torch.randn(inner, columns, dtype=torch.{dtype})\n"
+        "best, wait = 0, torch.cuda.synchronize if torch.cuda.is_available() else lambda: None\n"
+        f"for rows, inner, columns in {sizes}:\n"
+        f"    a, b = (torch.randn(shape, dtype=torch.{dtype}, device='{device}')\n"
+        "            for shape in ((rows, inner), (inner, columns)))\n"
         "    for _ in range(20):\n"
+        "        wait()\n"
         "        began = time.perf_counter()\n"
         "        a @ b\n"
+        "        wait()\n"
         "        best = max(best, 2 * rows * inner * columns / (time.perf_counter() - began))\n"
         "print(best)\n"
     )
@@ -200,7 +248,7 @@ def gemm_peak(dtype: str) -> float:
 def flops_per_row(job: dict[str, Any], task: str) -> float:
     """Return the operations of products that one row of a job cannot do without, no beginning shared.
 
-    Of each weight that is frozen the product and the gradient of its input, of an adapter's that of its weight as well;
+    Of each weight that is frozen the product and the gradient of its input, of one that trains that of itself as well;
     of the output head only where something is learnt. Attention's own products are left out.
     """
     import torch
@@ -212,15 +260,18 @@ def flops_per_row(job: dict[str, Any], task: str) -> float:
         for name, module in empty.base_model.named_modules()
         if isinstance(module, torch.nn.Linear) and module is not head
     }
-    adapted = [m for name, m in layers.items() if name.rpartition(".")[2] in job["adapter"]["target_modules"]]
-    frozen = 4 * sum(module.weight.numel() for module in layers.values())
-    adapters = 6 * sum(job["adapter"]["r"] * (module.in_features + module.out_features) for module in adapted)
+    adapter = job["adapter"] or {"r": 0, "target_modules": ()}
+    adapted = [m for name, m in layers.items() if name.rpartition(".")[2] in adapter["target_modules"]]
+    own = (4 if job["adapter"] else 6) * sum(module.weight.numel() for module in layers.values())
+    adapters = 6 * sum(adapter["r"] * (module.in_features + module.out_features) for module in adapted)
     tokens = statistics.mean(len(row["input_ids"]) for row in job["rows"])
     learnt = statistics.mean(sum(each != -100 for each in row["labels"]) for row in job["rows"]) if head else 0
-    return tokens * (frozen + adapters) + learnt * 4 * (head.weight.numel() if head else 0)
+    return tokens * (own + adapters) + learnt * (4 if job["adapter"] else 6) * (head.weight.numel() if head else 0)
 
 
-def compare(question: str, rounds: int, steps: int, only: list[str], environment: dict[str, str]) -> dict[str, Any]:
+def compare(
+    question: str, rounds: int, steps: int, only: list[str], environment: dict[str, str], tiny: bool
+) -> dict[str, Any]:
     """Run all contestants in turns and return what was measured, ratios within rounds included."""
     asked = QUESTIONS[question]
     names = [name for name in (OURS, *asked.peers) if not only or name in only or name in (OURS, asked.peers[0])]
@@ -228,7 +279,7 @@ def compare(question: str, rounds: int, steps: int, only: list[str], environment
         print(f"{name}: left out, {interpreter(name)} is not there (--help says how to get it)")
         names.remove(name)
     with tempfile.TemporaryDirectory() as folder:
-        job, words = job_of(asked, steps, Path(folder))
+        job, words = job_of(asked, steps, Path(folder), tiny)
         job["recipe"] = asked.recipe
         found: dict[str, list[Measured]] = {name: [] for name in names}
         peaks, dtype = [], "bfloat16" if BF16 in asked.words else "float32"
@@ -242,13 +293,14 @@ def compare(question: str, rounds: int, steps: int, only: list[str], environment
                     f"{told.peak_bytes / 2**30:5.2f} GiB  first step after {told.first_step_seconds:5.1f} s",
                     flush=True,
                 )
+        task = load_recipe(ROOT / "recipes" / f"{asked.recipe}.yaml").task
+        floor = flops_per_row(job, task) / statistics.median(peaks)
     reference = found[asked.peers[0]][0].losses
-    peak, task = statistics.median(peaks), load_recipe(ROOT / "recipes" / f"{asked.recipe}.yaml").task
     return {
         "rounds": rounds, "steps": steps, "environment": environment,
         "allocator": allocator.settings(), "machine": this_machine().as_dict(),
-        "versions": installed_versions(), "gemm_flops": peak,
-        "floor_samples_per_second": peak / flops_per_row(job, task),
+        "versions": installed_versions(), "gemm_flops": statistics.median(peaks),
+        "floor_samples_per_second": 1 / floor,
         "contestants": {name: summary(found[name], found[OURS], reference) for name in names},
     }  # fmt: skip
 
@@ -303,14 +355,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--only", action="append", default=[], help="only these contestants, beside eyas")
     parser.add_argument("--allocator", action="store_true", help="the allocator of eyas for all, not for it alone")
+    parser.add_argument("--tiny", action="store_true", help="rehearse a job of 7B with a model of some kilobytes")
     parser.add_argument("--write", action="store_true", help="keep the figures in benchmarks/results")
     asked = parser.parse_args()
+    if asked.tiny and (asked.write or not QUESTIONS[asked.job].shape):
+        parser.error("--tiny is for the jobs of 7B, and its figures are not kept")
     environment = allocator.settings() if asked.allocator else {}
-    found = compare(asked.job, asked.rounds, asked.steps, asked.only, environment)
+    found = compare(asked.job, asked.rounds, asked.steps, asked.only, environment, asked.tiny)
     print(table(found))
     if asked.write:
         RESULTS.mkdir(exist_ok=True)
-        file = RESULTS / "cpu.json"
+        device = this_machine().device.lower().replace(" ", "-") if has_gpu() else "cpu"
+        file = RESULTS / f"{device}.json"
         kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         kept[asked.job + ("_allocator" if asked.allocator else "")] = found
         file.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
