@@ -106,8 +106,9 @@ def test_each_command_of_the_readme_runs_in_order(checkout):
 @pytest.mark.slow
 @pytest.mark.alone
 def test_the_real_4bit_adapter_is_refused_on_the_published_base_and_merges_in_float16_on_its_own(checkout):
-    """Needs the quickstart's run, so it comes after the commands of the README."""
     folder = checkout / "runs" / "smollm2_qlora_quickstart"
+    if not folder.exists():  # when this test runs without the one above
+        assert run("make quickstart", checkout).returncode == 0
     shutil.rmtree(folder / "merged")
 
     done = run("eyas merge runs/smollm2_qlora_quickstart --onto-published", checkout)
