@@ -61,6 +61,20 @@ def test_a_run_draws_the_same_first_weights_whatever_was_drawn_before(trained, t
     assert first_difference(other, moved) is None
 
 
+@pytest.mark.slow
+def test_a_run_that_was_killed_after_its_last_step_logs_the_same_summary(trained, tmp_path):
+    steps = ["training.max_steps=3", "training.save_steps=3", "training.logging_steps=2"]
+    words = ["quantization=null", "adapter=null", *steps]
+    run, _ = trained("smollm2_qlora_quickstart", *words)
+    whole = RunDirectory(Path(shutil.copytree(run.path, tmp_path / "whole")))
+    shutil.rmtree(run.model)
+
+    again, _ = trained("smollm2_qlora_quickstart", *words, resume=True)
+
+    assert "entropy" in whole.metric_lines()[-1]
+    assert first_difference(again, whole) is None
+
+
 def test_a_finished_run_is_not_trained_again(trained, capsys):
     run, _ = trained("minilm_lora_sentiment")
     before = run.manifest.read_bytes()

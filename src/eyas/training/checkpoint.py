@@ -164,6 +164,7 @@ def _train_no_further(trainer: Any, control: Any) -> None:
     """End a run that was stopped after its last step: transformers 5.23 would train one more before it looks."""
     control.should_training_stop = True
     trainer.get_batch_samples = lambda *_: ([], None)
+    trainer.model.train()  # TRL 1.16 files what it logs under the mode, which only a step would set
 
 
 def _clear_unfinished(run: RunDirectory) -> None:
