@@ -223,7 +223,7 @@ def hurt(words, run, tmp_path, fork_server, never_hurt):
         draw = random.Random(seed)
         victim = draw.randrange(2)
         job = fork_server.start(words, tmp_path / "log", ranks=2)
-        pid = pid_of(run, victim, after_step=0)
+        pid = pid_of(run, victim, after_step)  # it says so once a second; until then the others take it to set up
         wait_for_line(run, draw.randint(after_step, STEPS - 15))
         time.sleep(draw.uniform(0, 5) * seconds_of(never_hurt) / STEPS)
         os.kill(pid, number)
