@@ -112,6 +112,7 @@ QUESTIONS = {
     "sft_no_prefix": Question(SFT[0], (*SFT[1:], "quantization=null"), SFT_PEERS, own_prefix=True),
     "sft_no_prefix_bf16": Question(SFT[0], (*SFT[1:], "quantization=null", BF16), SFT_PEERS, own_prefix=True),
     "two_ranks": Question(SFT[0], (*SFT[1:], "quantization=null"), (TWO_RANKS,), own_prefix=True),
+    "two_ranks_bf16": Question(SFT[0], (*SFT[1:], "quantization=null", BF16), (TWO_RANKS,), own_prefix=True),
     "qlora": Question(SFT[0], SFT[1:], ("TRL", "TRL, best switches")),
     "qlora_bf16": Question(SFT[0], (*SFT[1:], BF16), ("TRL", "TRL, best switches")),
     "classification": Question(
