@@ -1,10 +1,8 @@
-"""What torch.compile would gain where eyas does not use it (docs/decisions/0012): half a layer of SmolLM2, with LoRA.
+"""What compiling half a layer gains (docs/decisions/0012): thirty of SmolLM2's, with LoRA, in bfloat16, and back.
 
 python benchmarks/compiled_layer.py [--tokens 384] [--rounds 12]
 
-The half from attention's output on: projection, residual sum, norm, gated MLP, residual sum; thirty of them, bfloat16,
-forward and back, as eyas computes them and as torch.compile does with shapes that may change. The other half, norm and
-q, k and v, is half as much work; attention itself takes another course for each batch and would stay as it is.
+The half from attention's output on, as eyas computes it without and with `speed.compiled_layers`.
 """
 
 import argparse
@@ -16,6 +14,7 @@ from typing import Any
 import torch
 from torch.nn.functional import rms_norm, silu
 
+from eyas.model.compiled_layers import Linear, behind_attention
 from eyas.model.lora_product import Part, lora_products
 
 HIDDEN, INNER, LAYERS, RANK, SCALING = 576, 1536, 30, 16, 2.0
@@ -33,8 +32,8 @@ def layer() -> dict[str, Any]:
     return found
 
 
-def as_eyas(hidden: Any, attended: Any, own: dict[str, Any]) -> Any:
-    """Return what a layer gives, its LoRA products as eyas computes them."""
+def step_by_step(hidden: Any, attended: Any, own: dict[str, Any]) -> Any:
+    """Return what a layer gives, one step after the other."""
 
     def linear(x: Any, *names: str) -> tuple[Any, ...]:
         parts = [Part(lambda w=own[name][0]: w, None, own[name][1], own[name][2], SCALING) for name in names]
@@ -43,20 +42,6 @@ def as_eyas(hidden: Any, attended: Any, own: dict[str, Any]) -> Any:
     hidden = hidden + linear(attended, "o")[0]
     gate, up = linear(rms_norm(hidden, (HIDDEN,), own["norm"], 1e-5), "gate", "up")
     return hidden + linear(silu(gate) * up, "down")[0]
-
-
-def plain(hidden: Any, attended: Any, own: dict[str, Any]) -> Any:
-    """Return the same in torch's own words, for a compiler to join."""
-
-    def linear(x: Any, name: str) -> Any:
-        weight, down, up = own[name]
-        rows = x.reshape(-1, x.shape[-1])
-        low = rows @ down.to(x.dtype).T
-        return torch.addmm(rows @ weight.T, low, (SCALING * up).to(x.dtype).T).view(*x.shape[:-1], -1)
-
-    hidden = hidden + linear(attended, "o")
-    normal = rms_norm(hidden, (HIDDEN,), own["norm"], 1e-5)
-    return hidden + linear(silu(linear(normal, "gate")) * linear(normal, "up"), "down")
 
 
 def seconds(half: Half, layers: list[dict[str, Any]], tokens: int) -> float:
@@ -82,7 +67,13 @@ def main() -> None:
     asked = parser.parse_args()
     torch.manual_seed(0)
     layers = [layer() for _ in range(LAYERS)]
-    ways: dict[str, Half] = {"as eyas computes it": as_eyas, "compiled": torch.compile(plain, dynamic=True)}
+    compiled = torch.compile(behind_attention, dynamic=True)
+
+    def as_a_piece(hidden: Any, attended: Any, own: dict[str, Any]) -> Any:
+        linears = [Linear(*own[name], SCALING) for name in WEIGHTS]
+        return compiled(hidden[0], attended[0], own["norm"], 1e-5, *linears)[None]
+
+    ways: dict[str, Half] = {"step by step": step_by_step, "compiled": as_a_piece}
     first = {name: seconds(half, layers, asked.tokens) for name, half in ways.items()}
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(asked.rounds):

@@ -49,7 +49,7 @@ class Siblings:
         """Return what a layer gives for `x` [..., in]."""
         given = (x, 0 if x.is_inference() else x._version)
         if self._given is None or self._given[0] is not x or self._given[1] != given[1] or layer not in self._ready:
-            together = self.layers if all(map(_is_simple, self.layers)) else [layer]
+            together = self.layers if all(map(has_one_plain_adapter, self.layers)) else [layer]
             self._given, self._ready = given, dict(zip(together, _outputs(together, x), strict=True))
         y = self._ready.pop(layer)
         if not self._ready:
@@ -87,7 +87,7 @@ def _adapters(layer: Any) -> list[str]:
     return [name for name in layer.active_adapters if name in layer.lora_A]
 
 
-def _is_simple(layer: Any) -> bool:
+def has_one_plain_adapter(layer: Any) -> bool:
     """Return whether a layer's adapter reads its input as it is, so that it can do so with others."""
     adapters = _adapters(layer)
     if layer.disable_adapters or layer.merged or len(adapters) != 1:

@@ -1,7 +1,7 @@
 """Whether fused LoRA layers compute what peft's do: asked of the layers that train, before they do."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,14 +23,23 @@ def probe_lora(model: Any) -> tuple[float, float]:
     difference, tolerance = 0.0, ALLOWED_DIFFERENCE
     with without_dropout(model), torch.enable_grad():
         for layers in kinds.values():
-            with ExitStack() as updated:
-                for layer in layers:
-                    updated.enter_context(_random_update(layer))
+            with random_update(layers):
                 ours = _outcome(layers, [layer.forward for layer in layers])
                 pefts = _outcome(layers, [_of_peft(layer) for layer in layers])
-            for one, other in zip(ours, pefts, strict=True):
-                difference = max(difference, float((one - other).abs().max() / other.abs().max()))
-                tolerance = max(tolerance, LAST_DIGITS * torch.finfo(other.dtype).eps)
+            differs, allowed = largest_difference(ours, pefts)
+            difference, tolerance = max(difference, differs), max(tolerance, allowed)
+    return difference, tolerance
+
+
+def largest_difference(ours: list[Any], theirs: list[Any]) -> tuple[float, float]:
+    """Return the largest difference between tensors of two ways to compute, relative to each one's largest value.
+
+    With it comes what may be, by the last digits of what they are computed in.
+    """
+    difference, tolerance = 0.0, ALLOWED_DIFFERENCE
+    for one, other in zip(ours, theirs, strict=True):
+        difference = max(difference, float((one - other).abs().max() / other.abs().max()))
+        tolerance = max(tolerance, LAST_DIGITS * torch.finfo(other.dtype).eps)
     return difference, tolerance
 
 
@@ -55,13 +64,15 @@ def _outcome(layers: list[Any], forwards: list[Any]) -> list[Any]:
 
 
 @contextmanager
-def _random_update(layer: Any) -> Iterator[None]:
+def random_update(layers: list[Any]) -> Iterator[None]:
+    """Put random numbers in the place of each B, which is zero before the first step, and take them out again."""
     generator = torch.Generator().manual_seed(1)
-    kept = {name: up.weight.data for name, up in layer.lora_B.items()}
-    for up in layer.lora_B.values():
+    ups = [up for layer in layers for up in layer.lora_B.values()]
+    kept = [up.weight.data for up in ups]
+    for up in ups:
         up.weight.data = torch.randn(up.weight.shape, generator=generator).to(up.weight) / up.weight.shape[1]
     try:
         yield
     finally:
-        for name, up in layer.lora_B.items():
-            up.weight.data = kept[name]
+        for up, data in zip(ups, kept, strict=True):
+            up.weight.data = data
