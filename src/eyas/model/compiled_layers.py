@@ -19,9 +19,11 @@ from eyas.model.packing_probe import without_dropout
 PARTS = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 """What such a layer consists of, by transformers' names, and its MLP:"""
 PARTS_OF_MLP = {"gate_proj", "up_proj", "down_proj", "act_fn"}
-ROWS = 24
-MOST_KINDS = 2
-"""Of layers: each is compiled once with and once without a gradient of its input, and torch's limit is eight times."""
+ROWS = 512
+"""Of the probe. The compiler takes it for the usual number, and makes loops over a few rows for one thread alone."""
+MOST_KINDS = 1
+"""Of layers. Each is compiled with and without a gradient of its input, for one row, for another dtype; torch's limit
+is eight times, and a run must not end by it."""
 
 
 class Linear(NamedTuple):
@@ -59,7 +61,7 @@ def compile_layers(model: Any, folder: Path) -> list[Any]:
     """
     # Nothing is unpickled, and no library is loaded out of /tmp, where others could have put it.
     torch._functorch.config.enable_autograd_cache = False
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
     options = {"fx_graph_cache": False, "compile_threads": 1}
     compiled = torch.compile(behind_attention, options=options, fullgraph=True)
     layers = [module for module in model.modules() if _fits(module)]
