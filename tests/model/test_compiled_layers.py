@@ -78,6 +78,10 @@ def test_layers_of_another_kind_are_left(family, tmp_path):
     assert compile_layers(model_of(family, "all-linear"), tmp_path) == []
 
 
+def test_layers_that_are_not_alike_are_left(tmp_path):
+    assert compile_layers(model_of("llama", layers_to_transform=[0]), tmp_path) == []
+
+
 def test_dropout_and_evaluation_go_the_way_of_the_library(monkeypatch, tmp_path):
     monkeypatch.setattr(torch, "compile", lambda piece, **_: pytest.fail)
     model = model_of("llama")
@@ -126,7 +130,7 @@ def test_it_is_said_why_it_is_not_done(words, told, trained, capsys):
 
 
 @pytest.mark.slow
-def test_without_a_compiler_a_long_run_goes_on_and_one_that_insists_is_refused(trained, monkeypatch, capsys):
+def test_without_a_compiler_a_long_run_goes_on_and_one_that_insists_is_refused(trained, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "/nowhere/g++"))
     monkeypatch.setattr("eyas.tasks.speed.REPAID_AFTER", 2)
     dense = ["quantization=null", "model.dtype=bfloat16"]
@@ -137,4 +141,4 @@ def test_without_a_compiler_a_long_run_goes_on_and_one_that_insists_is_refused(t
         "compiled_layers" in line and "off  torch.compile: " in line for line in capsys.readouterr().out.split("\n")
     )
     with pytest.raises(PreflightError, match=r"compiled_layers: asked for, and cannot be: torch\.compile: "):
-        trained("smollm2_qlora_quickstart", *dense, "speed.compiled_layers=true", "run_directory=other")
+        trained("smollm2_qlora_quickstart", *dense, "speed.compiled_layers=true", f"run_directory={tmp_path / 'other'}")

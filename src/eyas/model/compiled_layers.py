@@ -21,9 +21,6 @@ PARTS = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 PARTS_OF_MLP = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 ROWS = 512
 """Of the probe. The compiler takes it for the usual number, and makes loops over a few rows for one thread alone."""
-MOST_KINDS = 1
-"""Of layers. Each is compiled with and without a gradient of its input, for one row, for another dtype; torch's limit
-is eight times, and a run must not end by it."""
 
 
 class Linear(NamedTuple):
@@ -54,10 +51,11 @@ def _product(x: Any, linear: Linear) -> Any:
 
 
 def compile_layers(model: Any, folder: Path) -> list[Any]:
-    """Let each layer that fits compute as one piece what is behind its attention. Returns these layers.
+    """Let each layer that fits compute as one piece what is behind its attention. Returns these layers, if all alike.
 
     Those fit whose linear layers are dense, frozen and without bias, and have LoRA that is fused, or none. The compiler
-    comes when the first of them computes, and keeps its libraries in `folder`.
+    comes when the first of them computes, and keeps its libraries in `folder`. It comes again for an input without a
+    gradient, of one row, or of another dtype; torch's limit is eight times, at which a run would end.
     """
     # Nothing is unpickled, and no library is loaded out of /tmp, where others could have put it.
     torch._functorch.config.enable_autograd_cache = False
@@ -65,7 +63,7 @@ def compile_layers(model: Any, folder: Path) -> list[Any]:
     options = {"fx_graph_cache": False, "compile_threads": 1}
     compiled = torch.compile(behind_attention, options=options, fullgraph=True)
     layers = [module for module in model.modules() if _fits(module)]
-    if len({_kind(layer) for layer in layers}) > MOST_KINDS:
+    if len({_kind(layer) for layer in layers}) > 1:
         return []
     for layer in layers:
         layer.__dict__["piece"] = Piece(layer, compiled)
@@ -83,11 +81,30 @@ def take_compiled_apart(layers: list[Any]) -> None:
 def probe_compiled(layers: list[Any]) -> tuple[float, float]:
     """Return by how much compiled layers differ from the library's, and by how much they may, relative to the largest.
 
-    One layer of each kind is asked, as `probe_lora` asks LoRA layers. Call it as training will compute, under its
-    autocast, for this is where the compiler comes.
+    The first layer is asked, as `probe_lora` asks LoRA layers. Call it as training will compute, under its autocast,
+    for this is where the compiler comes.
     """
-    found = [_differs(layer) for layer in {_kind(layer): layer for layer in layers}.values()]
-    return max(each for each, _ in found), max(allowed for _, allowed in found)
+    layer, generator = layers[0], torch.Generator().manual_seed(0)
+    linears = layer.piece.linears
+    weight = dense_weight(_base(linears[0]))
+    given = [
+        torch.randn(ROWS, width, generator=generator).to(weight.device, weight.dtype).requires_grad_()
+        for width in weight.shape
+    ]
+    adapted = [linear for linear in linears if linear is not _base(linear)]
+    trained = [each for linear in adapted for each in linear.parameters() if each.requires_grad]
+
+    def outcome(compute: Any) -> list[Any]:
+        y = compute(*given)
+        return [y.detach(), *torch.autograd.grad(y.float().square().sum(), [*given, *trained])]
+
+    def as_written(hidden: Any, attended: Any) -> Any:
+        hidden = hidden + layer.self_attn.o_proj(attended)
+        return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+
+    with without_dropout(layer), torch.enable_grad(), random_update(adapted):
+        layer.piece.output(given[0].detach(), given[1])  # as the model's first, for which the compiler comes once more
+        return largest_difference(outcome(layer.piece.output), outcome(as_written))
 
 
 class Piece:
@@ -177,26 +194,3 @@ def _is_frozen(linear: Any) -> bool:
         return False
     dense = "dense_weight" in base.__dict__ or type(base) is torch.nn.Linear
     return dense and base.bias is None and not base.weight.requires_grad
-
-
-def _differs(layer: Any) -> tuple[float, float]:
-    linears, generator = layer.piece.linears, torch.Generator().manual_seed(0)
-    weight = dense_weight(_base(linears[0]))
-    given = [
-        torch.randn(ROWS, width, generator=generator).to(weight.device, weight.dtype).requires_grad_()
-        for width in weight.shape
-    ]
-    adapted = [linear for linear in linears if linear is not _base(linear)]
-    trained = [each for linear in adapted for each in linear.parameters() if each.requires_grad]
-
-    def outcome(compute: Any) -> list[Any]:
-        y = compute(*given)
-        return [y.detach(), *torch.autograd.grad(y.float().square().sum(), [*given, *trained])]
-
-    def as_written(hidden: Any, attended: Any) -> Any:
-        hidden = hidden + layer.self_attn.o_proj(attended)
-        return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
-
-    with without_dropout(layer), torch.enable_grad(), random_update(adapted):
-        layer.piece.output(given[0].detach(), given[1])  # as a first layer, for which the compiler comes once more
-        return largest_difference(outcome(layer.piece.output), outcome(as_written))

@@ -124,7 +124,7 @@ def _compiled_layers(recipe: Recipe, trainer: Any, split: Split, closed: str | N
     folder = Path(recipe.data.cache_directory, "compiled").absolute()
     layers, began = compile_layers(trainer.model, folder), time.monotonic()
     if not layers:
-        return [Lever(name, False, "no layer is Llama-like, with dense weights and fused LoRA")]
+        return [Lever(name, False, "its layers are not Llama-like, with dense weights and fused LoRA, and all alike")]
     try:
         with torch.autocast("cpu", torch.bfloat16, enabled=few_bits):
             difference, tolerance = probe_compiled(layers)
