@@ -131,14 +131,16 @@ def test_it_is_said_why_it_is_not_done(words, told, trained, capsys):
 
 @pytest.mark.slow
 def test_without_a_compiler_a_long_run_goes_on_and_one_that_insists_is_refused(trained, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "/nowhere/g++"))
     monkeypatch.setattr("eyas.tasks.speed.REPAID_AFTER", 2)
     dense = ["quantization=null", "model.dtype=bfloat16"]
 
-    trained("smollm2_qlora_quickstart", *dense)
+    with torch._inductor.config.patch({"cpp.cxx": (None, "/nowhere/g++")}):
+        trained("smollm2_qlora_quickstart", *dense)
 
-    assert any(
-        "compiled_layers" in line and "off  torch.compile: " in line for line in capsys.readouterr().out.split("\n")
-    )
-    with pytest.raises(PreflightError, match=r"compiled_layers: asked for, and cannot be: torch\.compile: "):
-        trained("smollm2_qlora_quickstart", *dense, "speed.compiled_layers=true", f"run_directory={tmp_path / 'other'}")
+        assert any(
+            "compiled_layers" in line and "off  torch.compile: " in line for line in capsys.readouterr().out.split("\n")
+        )
+        with pytest.raises(PreflightError, match=r"compiled_layers: asked for, and cannot be: torch\.compile: "):
+            trained(
+                "smollm2_qlora_quickstart", *dense, "speed.compiled_layers=true", f"run_directory={tmp_path / 'other'}"
+            )

@@ -219,7 +219,7 @@ def test_a_lever_changes_no_number_of_a_classifier(name, lever, overrides_for, m
 
     found = outcome(recipe, words, speed)
 
-    assert not any(plain[2].values()) and found[2] == speed
+    assert not any(plain[2].values()) and found[2] == speed | {"compiled_layers": False}
     assert_the_same_training(found, plain)
 
 

@@ -19,6 +19,7 @@ from eyas.model.packing_probe import without_dropout
 PARTS = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 """What such a layer consists of, by transformers' names, and its MLP:"""
 PARTS_OF_MLP = {"gate_proj", "up_proj", "down_proj", "act_fn"}
+CACHE = "TORCHINDUCTOR_CACHE_DIR"
 ROWS = 512
 """Of the probe. The compiler takes it for the usual number, and makes loops over a few rows for one thread alone."""
 
@@ -57,10 +58,13 @@ def compile_layers(model: Any, folder: Path) -> list[Any]:
     comes when the first of them computes, and keeps its libraries in `folder`. It comes again for an input without a
     gradient, of one row, or of another dtype; torch's limit is eight times, at which a run would end.
     """
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
     # Nothing is unpickled, and no library is loaded out of /tmp, where others could have put it.
     torch._functorch.config.enable_autograd_cache = False
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
-    options = {"fx_graph_cache": False, "compile_threads": 1}
+    if os.environ.get(CACHE, default_cache_dir()) == default_cache_dir():  # torch sets it when it is imported
+        os.environ[CACHE] = str(folder)
+    options = {"fx_graph_cache": False, "cpp_cache_precompile_headers": False, "compile_threads": 1}
     compiled = torch.compile(behind_attention, options=options, fullgraph=True)
     layers = [module for module in model.modules() if _fits(module)]
     if len({_kind(layer) for layer in layers}) > 1:

@@ -20,7 +20,7 @@ class Speed(Section):
     compiled_layers: bool | None = Field(
         None,
         description="Compile what is behind the attention of a Llama-like layer (LoRA, one process on a CPU). Left "
-        "out, in bfloat16 and from 500 steps on.",
+        "out, in bfloat16 and from 1,000 steps on.",
     )
     quick_dropout: bool | None = Field(
         None, description="On a CPU, draw what dropout hides many values at a time: the same share, other draws."

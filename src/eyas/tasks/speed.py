@@ -16,8 +16,8 @@ from eyas.tasks.levers import Lever, off
 from eyas.tasks.task import Task
 from eyas.tasks.verdicts import Verdicts, verdicts_on
 
-REPAID_AFTER = 500
-"""Steps: a compiler takes some 10 s, and of SmolLM2's steps with 400 tokens it saves 0.04 s each."""
+REPAID_AFTER = 1000
+"""Steps: a compiler takes some 40 s the first time, and of SmolLM2's steps with 400 tokens it saves 0.04 s each."""
 
 
 def speed_up(task: Task, recipe: Recipe, trainer: Any, split: Split, base: str) -> list[Lever]:
