@@ -12,8 +12,8 @@ Run it on a machine that does nothing else. Each round runs every contestant onc
 what is quoted is the median over the rounds of a ratio taken within one round, and the worst of them. Every contestant
 gets the same rows in the same order, and the loss of each step is held against that of the padded reference. eyas gives
 itself jemalloc, or where that is not installed glibc's huge pages (`src/eyas/allocator.py`); with --allocator all have
-that; with --compiled eyas compiles layers, as it does by itself in runs of 1,000 steps and more. From the second round on
-it finds what it proved of the model in the first, as a second start does.
+that; with --compiled eyas compiles layers, as it does by itself in runs of 1,000 steps and more. From the second round
+on it finds what it proved of the model in the first, as a second start does.
 
 A trainer that needs other versions than eyas has an environment of its own, and is left out where there is none:
   python -m venv .peers/llamafactory && .peers/llamafactory/bin/pip install llamafactory==0.9.5 torch==2.13.0
