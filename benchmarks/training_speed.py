@@ -167,7 +167,7 @@ def job_of(question: Question, steps: int, folder: Path, tiny: bool = False) -> 
     told = {
         "model": recipe.model.name, "dtype": question.dtype_of_peers or recipe.model.dtype,
         "device": "cuda" if has_gpu() else "cpu", "seed": recipe.training.seed, "batch": batch, "steps": steps,
-        "learning_rate": recipe.training.learning_rate, "optim": recipe.training.library_arguments.get("optim"),
+        "learning_rate": recipe.training.learning_rate, "optim": recipe.training.model_dump().get("optim"),
         "adapter": recipe.adapter and recipe.adapter.model_dump(include=parts),
         "max_length": recipe.training.max_length, "labels": len(recipe.data.labels or []),
         "quantization": recipe.quantization and recipe.quantization.model_dump(exclude_unset=True),
