@@ -78,8 +78,12 @@ def test_layers_of_another_kind_are_left(family, tmp_path):
     assert compile_layers(model_of(family, "all-linear"), tmp_path) == []
 
 
-def test_layers_that_are_not_alike_are_left(tmp_path):
-    assert compile_layers(model_of("llama", layers_to_transform=[0]), tmp_path) == []
+@pytest.mark.parametrize(
+    "apart", [{"layers_to_transform": [0]}, {"rank_pattern": {"layers.0.mlp.up_proj": 2}, "alpha_pattern": {
+        "layers.0.mlp.up_proj": 4}}], ids=["some adapted", "ranks"]
+)  # fmt: skip
+def test_layers_that_are_not_alike_are_left(apart, tmp_path):
+    assert compile_layers(model_of("llama", **apart), tmp_path) == []
 
 
 def test_dropout_and_evaluation_go_the_way_of_the_library(monkeypatch, tmp_path):
@@ -120,6 +124,7 @@ def test_a_resumed_run_ends_as_one_never_stopped(trained, tmp_path, capsys):
     [
         (["model.dtype=float32"], "pays in bfloat16 alone"),
         (["model.dtype=bfloat16"], "2 steps would not repay the compiler"),
+        (["model.dtype=bfloat16", "training.max_steps=-1", "training.num_train_epochs=1"], "off  3 steps would not"),
         (["speed.compiled_layers=false"], "the recipe says so"),
     ],
 )

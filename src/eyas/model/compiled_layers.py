@@ -187,8 +187,10 @@ def _kind(layer: Any) -> Any:
     """Return what a compiler makes another piece for."""
     found: list[Any] = [layer.post_attention_layernorm.variance_epsilon]
     for linear in _linears(layer):
-        scaling = None if linear is _base(linear) else tuple(linear.scaling.values())
-        found.append((tuple(_base(linear).weight.shape), scaling))
+        adapted = linear is not _base(linear)
+        ranks = {name: down.weight.shape for name, down in linear.lora_A.items()} if adapted else {}
+        scaling = linear.scaling if adapted else {}
+        found.append((_base(linear).weight.shape, tuple(ranks.items()), tuple(scaling.items())))
     return tuple(found)
 
 

@@ -1,5 +1,6 @@
 """What a recipe means to a library's trainer."""
 
+import math
 from typing import Any
 
 from eyas.distributed.topology import world_size
@@ -32,6 +33,13 @@ def mixed_precision(recipe: Recipe) -> str:
     if recipe.training.fp16 or (recipe.training.fp16 is None and recipe.model.dtype == "float16"):
         return "fp16"
     return "no"
+
+
+def optimizer_steps(arguments: Any, rows: int | None, global_batch: int) -> int | None:
+    """Return how many optimizer steps a run makes, or None where neither the recipe nor a number of rows says so."""
+    if arguments.max_steps > 0:
+        return int(arguments.max_steps)
+    return None if rows is None else math.ceil(arguments.num_train_epochs * math.ceil(rows / global_batch))
 
 
 def trainer_arguments(recipe: Recipe, run: RunDirectory) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """What makes a training faster and changes no number that is not drawn: done where it is proven, said either way."""
 
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from eyas.distributed.topology import running_topology, world_size
 from eyas.errors import PreflightError
 from eyas.hardware import free_bytes, has_gpu
 from eyas.recipe import Recipe
+from eyas.tasks.arguments import optimizer_steps
 from eyas.tasks.checkpointing import checkpoint_activations
 from eyas.tasks.levers import Lever, off
 from eyas.tasks.task import Task
@@ -109,10 +109,12 @@ def _compiled_layers(recipe: Recipe, trainer: Any, split: Split, closed: str | N
 
     from eyas.model.compiled_layers import compile_layers, probe_compiled, take_compiled_apart
 
-    name, steps = "compiled_layers", _steps(trainer.args, split)
+    name = "compiled_layers"
     if recipe.adapter is None:
         return []
-    if trainer.model.device.type != "cpu" or trainer.args.world_size > 1:
+    rows = None if split.stream is not None else len(split.for_trainer)
+    steps = optimizer_steps(trainer.args, rows, recipe.training.global_batch_size) or 0  # a stream's are always given
+    if trainer.model.device.type != "cpu" or world_size() > 1:
         closed = closed or "done by one process on a CPU alone"
     few_bits = trainer.accelerator.mixed_precision == "bf16"
     if recipe.speed.compiled_layers is None:
@@ -136,11 +138,3 @@ def _compiled_layers(recipe: Recipe, trainer: Any, split: Split, closed: str | N
     numbers = f"differs by {difference:.1g} of {tolerance:.1g} allowed"
     seconds = f"{len(layers)} layers, compiled in {time.monotonic() - began:.0f} s"
     return [Lever(name, difference <= tolerance, f"{seconds}; {numbers}")]
-
-
-def _steps(arguments: Any, split: Split) -> float:
-    """Return the optimizer steps of a run; of a stream they must be given."""
-    if arguments.max_steps > 0:
-        return int(arguments.max_steps)
-    rows_a_step = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
-    return float(math.ceil(len(split.for_trainer) / rows_a_step * arguments.num_train_epochs))

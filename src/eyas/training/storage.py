@@ -11,6 +11,7 @@ from eyas.errors import CheckpointError, PreflightError
 from eyas.files import in_units
 from eyas.run_directory import RunDirectory
 from eyas.sealing import looks_whole, sealed_bytes
+from eyas.tasks.arguments import optimizer_steps
 from eyas.training.callbacks import say
 from eyas.training.card import Card
 from eyas.training.checkpoint import newest_whole
@@ -121,11 +122,9 @@ def refuse_saves_without_room(trainer: Any, run: RunDirectory, room: Room) -> No
 def _saves(trainer: Any, card: Card, most: int) -> int:
     """Return how many checkpoints the run will write, the last step's among them, up to `most`."""
     arguments = trainer.args
-    steps = arguments.max_steps
-    if steps <= 0 and card.rows is not None:
-        steps = math.ceil(arguments.num_train_epochs * math.ceil(card.rows / card.global_batch))
+    steps = optimizer_steps(arguments, card.rows, card.global_batch)
     by_steps = getattr(arguments.save_strategy, "value", arguments.save_strategy) == "steps"
-    return min(most, math.ceil(steps / arguments.save_steps)) if steps > 0 and by_steps else most
+    return min(most, math.ceil(steps / arguments.save_steps)) if steps and by_steps else most
 
 
 def _count(parameter: Any) -> int:
