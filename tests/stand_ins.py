@@ -104,7 +104,7 @@ def bert(folder: Path) -> Path:
 
 def text_rows(file: Path, count: int = 24) -> Path:
     """Write rows of plain text; each begins with its own number, so that rows can be told apart in a batch."""
-    return _rows(file, [{"text": f"{row}: {_sentence(row)}"} for row in range(count)])
+    return _rows(file, [{"text": f"{row}: {sentence(row)}"} for row in range(count)])
 
 
 def row_numbers(batch: dict[str, Any], tokenizer: Any) -> list[int]:
@@ -122,7 +122,7 @@ def chat_rows(file: Path, count: int = 24) -> Path:
         answer = json.dumps({"source": "news", "sentiment": "neutral" if row % 2 else "positive"})
         rows.append(
             {
-                "prompt": [{"role": "user", "content": _sentence(row)}],
+                "prompt": [{"role": "user", "content": sentence(row)}],
                 "completion": [{"role": "assistant", "content": answer}],
             }
         )
@@ -132,10 +132,10 @@ def chat_rows(file: Path, count: int = 24) -> Path:
 def labelled_rows(file: Path, text: str, label: str, classes: list[str] | int, count: int = 24) -> Path:
     """Write rows of one text and one class, by name or by number."""
     names = list(range(classes)) if isinstance(classes, int) else classes
-    return _rows(file, [{text: _sentence(row), label: names[row % len(names)]} for row in range(count)])
+    return _rows(file, [{text: sentence(row), label: names[row % len(names)]} for row in range(count)])
 
 
-def _sentence(seed: int) -> str:
+def sentence(seed: int) -> str:
     return " ".join(random.Random(seed).choices(WORDS, k=8))
 
 

@@ -11,7 +11,7 @@ FLOORS = {
     5: {"training", "evaluation"},
     4: {"tasks", "inference", "export"},
     3: {"data", "model", "preflight", "launchers", "demo", "verify"},
-    2: {"recipe", "run_directory", "hardware", "allocator", "extras", "distributed", "sealing"},
+    2: {"recipe", "run_directory", "hardware", "allocator", "extras", "distributed", "sealing", "hub"},
     1: {"errors", "files", "metrics"},
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}

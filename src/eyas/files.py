@@ -4,8 +4,12 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+WORTH_REMEMBERING = 2**20
+"""Bytes from which a file's digest is kept."""
 
 
 def write_json(file: Path, value: Mapping[str, Any]) -> None:
@@ -28,9 +32,7 @@ def digest_of_files(files: Iterable[Path]) -> str:
     """Return the SHA-256 over the names and bytes of these files, whatever order they come in."""
     whole = hashlib.sha256()
     for file in sorted(files):
-        with file.open("rb") as stream:
-            part = hashlib.file_digest(stream, "sha256")
-        whole.update(f"{file.name}:{part.hexdigest()}\n".encode())
+        whole.update(f"{file.name}:{remembered_sha256(file)}\n".encode())
     return whole.hexdigest()
 
 
@@ -40,3 +42,36 @@ def in_units(count: int) -> str:
         if count >= 2**exponent:
             return f"{count / 2**exponent:.1f} {unit}"
     return f"{count / 2**10:.1f} KiB"
+
+
+def remembered_sha256(file: Path) -> str:
+    """Return the SHA-256 of a file's bytes; a file of the same size, time and inode is not read again.
+
+    Reading 14 GB takes a minute; what is below a MiB is always read. Digests are kept in the user's cache
+    (`XDG_CACHE_HOME`), one small file each; where that cannot be written, the bytes are read each time.
+    """
+    file = file.resolve()
+    now = file.stat()
+    if now.st_size < WORTH_REMEMBERING:
+        return _sha256(file)
+    stamp = {"path": str(file), "size": now.st_size, "time": now.st_mtime_ns, "inode": now.st_ino}
+    store = _digest_store() / f"{hashlib.sha256(str(file).encode()).hexdigest()[:32]}.json"
+    try:
+        known = json.loads(store.read_text(encoding="utf-8"))
+        if {key: known.get(key) for key in stamp} == stamp:
+            return str(known["sha256"])
+    except (OSError, ValueError, AttributeError, KeyError):
+        pass
+    digest = _sha256(file)
+    with suppress(OSError):
+        write_json(store, {**stamp, "sha256": digest})
+    return digest
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _digest_store() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "eyas" / "digests"

@@ -182,6 +182,10 @@ class RunDirectory:
             raise CheckpointError(f"{self.manifest}: is not what was written; bring back a copy of it") from None
         return entries
 
+    def hub_commits(self) -> list[dict[str, Any]]:
+        """Return each hub name of the run with its commit; none before the run has begun, or where all is local."""
+        return list(self.read_manifest().get("hub", []))
+
     def read_recipe(self) -> str:
         """Return the resolved recipe's text, or raise CheckpointError where there is no run."""
         if not self.recipe.exists():

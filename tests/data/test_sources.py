@@ -107,45 +107,6 @@ def test_every_change_of_one_byte_is_another_digest(tmp_path):
     assert len(digests) == len(whole) + 1
 
 
-@pytest.fixture
-def hub(monkeypatch):
-    """A hub with one dataset, whose classes have names."""
-    classes = datasets.ClassLabel(names=["bad", "good"])
-    features = datasets.Features({"text": datasets.Value("string"), "label": classes})
-    table = datasets.Dataset.from_list([{"text": "a", "label": 1}, {"text": "b", "label": -1}], features=features)
-    asked = []
-
-    def load_dataset(path, name, **options):
-        asked.append((path, name, options))
-        if path == "no/such":
-            raise FileNotFoundError("not on the hub")
-        return table
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    return asked
-
-
-def test_a_hub_dataset_gives_classes_by_name_and_keeps_their_order(hub):
-    opened = open_source(Source(path="some/reviews", name="en", split="test", revision="main"), BadRows())
-
-    assert [(str(place), row) for place, row in opened.rows] == [
-        ("some/reviews (test):1", {"text": "a", "label": "good"}),
-        ("some/reviews (test):2", {"text": "b", "label": -1}),
-    ]  # fmt: skip
-    assert opened.class_names == {"label": ["bad", "good"]}
-    assert hub == [("some/reviews", "en", {"split": "test", "revision": "main", "streaming": False})]
-
-
-def test_a_hub_dataset_that_cannot_be_loaded_is_a_mistake_and_no_traceback(hub):
-    with pytest.raises(DataError, match="no/such: the hub's dataset could not be loaded: not on the hub"):
-        open_source(Source(path="no/such"), BadRows())
-
-
-def test_a_stream_from_the_hub_is_pinned_by_its_commit_and_not_downloaded_to_be_hashed(hub):
-    assert digest_of_source(Source(path="some/reviews", revision="c" * 40), streaming=True) == f"commit:{'c' * 40}"
-    assert hub == []
-
-
 def test_every_column_of_a_format_and_every_defect_has_its_setting():
     named = set().union(*(shape.columns for shape in FORMATS.values()))
 

@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 
+from eyas.model.base_identity import BaseIdentity
 from eyas.sealing import SEAL
 from eyas.tasks import verdicts
 from eyas.training import run as line
@@ -133,7 +134,7 @@ def test_what_is_not_what_was_written_is_asked_anew(damage, start, tmp_path, cap
 
 
 def test_nothing_is_kept_of_a_base_that_nothing_pins(start, tmp_path, monkeypatch):
-    monkeypatch.setattr(line, "base_digest", lambda *_: "commit:main")
+    monkeypatch.setattr(line, "base_identity", lambda *_: BaseIdentity("commit:main", "sha256:0"))
     start()
 
     assert not (tmp_path / "kept" / "verdicts").exists()

@@ -70,7 +70,7 @@ def test_another_version_of_a_library_is_refused_by_name(stopped, trained):
 
 def test_other_base_weights_are_refused(stopped, trained):
     run, _ = stopped
-    run.record(digests={**run.read_manifest()["digests"], "base": "sha256:0123"})
+    run.record(digests={**run.read_manifest()["digests"], "weights": "sha256:0123"})
 
     with pytest.raises(CheckpointError, match="the base model's weights: sha256:0123, now sha256:"):
         trained(NAME, *WORDS, resume=True)

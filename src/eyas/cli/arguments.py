@@ -1,6 +1,7 @@
 """Arguments that several verbs take, described once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,6 +26,10 @@ AccelerateConfig = Annotated[
         "--config_file", "--config-file", help="How the run is spread, such as accelerate_configs/zero3.yaml."
     ),
 ]
+BaseRevision = Annotated[
+    str | None,
+    typer.Option(metavar="COMMIT", help="The base's commit on the hub, for a run of a version that recorded none."),
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/falcon7b_qlora.")]
 
 
@@ -44,8 +49,14 @@ class OpenRun:
         return self.splits.labels  # type: ignore[no-any-return]
 
 
-def open_run(folder: Path, overrides: Sequence[str] = ()) -> OpenRun:
-    """Return a run with its recipe (but for overrides), tokenizer and rows, as training recorded them."""
+@contextmanager
+def open_run(folder: Path, overrides: Sequence[str] = (), base_revision: str | None = None) -> Iterator[OpenRun]:
+    """Give a run with its recipe (but for overrides), tokenizer and rows, as training recorded them.
+
+    Hub names have the commits that they were trained with; within, no library asks the hub. `base_revision` names the
+    base's commit for a run that recorded none. Raises CheckpointError, DataError or PreflightError where base or rows
+    are not those of the run.
+    """
     from eyas.recipe import load_recipe
 
     directory = RunDirectory(folder)
@@ -57,19 +68,35 @@ def open_run(folder: Path, overrides: Sequence[str] = ()) -> OpenRun:
 
     hide_what_is_not_used(recipe)
 
+    from eyas.preflight.older_runs import with_base_revision
+    from eyas.preflight.pinning import pinned
+
+    recipe = with_base_revision(recipe, folder, began_with, base_revision)
+    with pinned(recipe, typer.echo, directory.hub_commits()) as found:
+        yield _opened(directory, found.recipe, began_with)
+
+
+def _opened(directory: RunDirectory, recipe: "Recipe", began_with: Mapping[str, Any]) -> OpenRun:
     from eyas.data.prepare import prepare
     from eyas.data.writing import Reach
+    from eyas.model.base_identity import base_identity
     from eyas.model.load import load_config, reach_of
     from eyas.model.tokenizer import load_tokenizer
     from eyas.tasks import TASKS
 
+    another = base_identity(recipe.model).differences(began_with)
+    if another:
+        raise CheckpointError(
+            f"{recipe.model.name} is not the base that {directory.path} was trained on; bring back the folder or "
+            "revision that was used:\n  " + "\n  ".join(another)
+        )
     task = TASKS[recipe.task]
     tokenizer = load_tokenizer(recipe.model)
     splits = prepare(recipe, tokenizer, task.rows, Reach(*reach_of(load_config(recipe.model))))
     changed = splits.changes_since(began_with)
     if changed:
         raise DataError(
-            f"{folder}: began with other rows; changed since: {', '.join(changed)}. Bring back what was there, or "
-            "train again"
+            f"{directory.path}: began with other rows; changed since: {', '.join(changed)}. Bring back what was there, "
+            "or train again"
         )
     return OpenRun(directory, recipe, task, tokenizer, splits)

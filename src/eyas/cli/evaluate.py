@@ -4,18 +4,17 @@ from typing import Annotated, Any
 
 import typer
 
-from eyas.cli.arguments import RunFolder, open_run
+from eyas.cli.arguments import BaseRevision, RunFolder, open_run
 from eyas.cli.mistakes import mistakes_as_text
 
 
 def evaluate(
     run: RunFolder,
     which: Annotated[str, typer.Option("--model", help="tuned, merged or base.")] = "tuned",
+    base_revision: BaseRevision = None,
 ) -> None:
     """Score a run's tuned (or merged, or base) model on its held-out rows, with 95 % bootstrap intervals."""
-    with mistakes_as_text():
-        opened = open_run(run)
-
+    with mistakes_as_text(), open_run(run, base_revision=base_revision) as opened:
         from eyas.cli.tables import print_table
         from eyas.evaluation.compare import compare
         from eyas.evaluation.evaluate import evaluate as score

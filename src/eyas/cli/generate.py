@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from eyas.cli.arguments import RunFolder, open_run
+from eyas.cli.arguments import BaseRevision, RunFolder, open_run
 from eyas.cli.mistakes import mistakes_as_text
 
 
@@ -16,11 +16,10 @@ def generate(
     ] = None,
     which: Annotated[str, typer.Option("--model", help="tuned, merged or base.")] = "tuned",
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer; the recipe's own if left out.")] = None,
+    base_revision: BaseRevision = None,
 ) -> None:
     """Answer prompts with a run's tuned (or merged, or base) model, greedily."""
-    with mistakes_as_text():
-        opened = open_run(run)
-
+    with mistakes_as_text(), open_run(run, base_revision=base_revision) as opened:
         from eyas.data.prompts import as_chat, prompt_ids
         from eyas.errors import PreflightError
         from eyas.inference.adapters import load, which_model

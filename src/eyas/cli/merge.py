@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from eyas.cli.arguments import RunFolder, open_run
+from eyas.cli.arguments import BaseRevision, RunFolder, open_run
 from eyas.cli.mistakes import mistakes_as_text
 from eyas.cli.report import write
 
@@ -20,6 +20,7 @@ def merge(
         typer.Option(help="float32, bfloat16 or float16 for this merge; the recipe's export.dtype if left out."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write the model even past the tolerance.")] = False,
+    base_revision: BaseRevision = None,
     then_report: Annotated[bool, typer.Option("--report", help="Then do what eyas report does.")] = False,
 ) -> None:
     """Merge a run's adapter into the base it was trained on, compare both, and write RUN/merged.
@@ -28,9 +29,8 @@ def merge(
     """
     from eyas.export.reopening import Reader
 
-    with mistakes_as_text(), Reader() as reader:
-        opened = open_run(run, [] if dtype is None else [f"export.dtype={dtype}"])
-
+    overrides = [] if dtype is None else [f"export.dtype={dtype}"]
+    with mistakes_as_text(), Reader() as reader, open_run(run, overrides, base_revision) as opened:
         from eyas.data.splits import tensors
         from eyas.evaluation.evaluate import held_out
         from eyas.export.merge import merge as merge_run

@@ -11,7 +11,8 @@ from eyas.distributed.topology import rank, world_size
 from eyas.errors import EyasError, Preempted
 
 LIBRARIES = (
-    "accelerate", "bitsandbytes", "datasets", "deepspeed", "filelock", "fsspec", "httpx", "numexpr", "torch", "wandb",
+    "accelerate", "bitsandbytes", "datasets", "deepspeed", "filelock", "fsspec", "httpx", "httpx2", "numexpr",
+    "torch", "wandb",
 )  # fmt: skip
 
 
@@ -36,6 +37,7 @@ def quieten_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # cut downloads that resume; what fails is said by eyas
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers|trl|peft|accelerate|torch")

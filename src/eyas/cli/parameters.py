@@ -15,12 +15,13 @@ def parameters(recipe: RecipeFile, overrides: Overrides = None) -> None:
 
         from eyas.model.adapter import resolve
         from eyas.model.load import empty_model, load_config
+        from eyas.preflight.pinning import pinned
         from eyas.tasks import TASKS
 
         task = TASKS[loaded.task]
-        empty = empty_model(
-            load_config(loaded.model, loaded.data.labels), task.auto_model, loaded.model.trust_remote_code
-        )
+        with pinned(loaded, typer.echo, weights=False, rows=False) as names:
+            model = names.recipe.model
+            empty = empty_model(load_config(model, loaded.data.labels), task.auto_model, model.trust_remote_code)
         if loaded.adapter is None:
             total = sum(parameter.numel() for parameter in empty.parameters())
             typer.echo(f"full fine-tuning: all of {total:,} parameters train")

@@ -29,15 +29,18 @@ def preview(
         from eyas.data.writing import Reach
         from eyas.model.load import load_config, reach_of
         from eyas.model.tokenizer import load_tokenizer
+        from eyas.preflight.pinning import pinned
         from eyas.tasks import TASKS
         from eyas.tasks.batches import first_batches
 
-        task, tokenizer = TASKS[loaded.task], load_tokenizer(loaded.model)
-        splits = prepare(loaded, tokenizer, task.rows, Reach(*reach_of(load_config(loaded.model))))
-        found = [
-            shown(batch, splits.train, tokenizer, splits.labels)
-            for batch in first_batches(loaded, task, tokenizer, splits, batches)
-        ]
+        with pinned(loaded, typer.echo, weights=False) as names:
+            loaded, task = names.recipe, TASKS[loaded.task]
+            tokenizer = load_tokenizer(loaded.model)
+            splits = prepare(loaded, tokenizer, task.rows, Reach(*reach_of(load_config(loaded.model))))
+            found = [
+                shown(batch, splits.train, tokenizer, splits.labels)
+                for batch in first_batches(loaded, task, tokenizer, splits, batches)
+            ]
         if html is None:
             from rich.console import Console
 

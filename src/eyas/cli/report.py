@@ -2,14 +2,14 @@
 
 import typer
 
-from eyas.cli.arguments import OpenRun, RunFolder, open_run
+from eyas.cli.arguments import BaseRevision, OpenRun, RunFolder, open_run
 from eyas.cli.mistakes import mistakes_as_text
 
 
-def report(run: RunFolder) -> None:
+def report(run: RunFolder, base_revision: BaseRevision = None) -> None:
     """Compare base, tuned and merged model on the same held-out rows; write RUN/report with a table and a loss plot."""
-    with mistakes_as_text():
-        write(open_run(run))
+    with mistakes_as_text(), open_run(run, base_revision=base_revision) as opened:
+        write(opened)
 
 
 def write(opened: OpenRun) -> None:

@@ -22,10 +22,7 @@ def key_of(recipe: Recipe, tokenizer: Any, reach: Reach) -> Key:
     sources = {"training": data.training_sources, "held-out": [data.evaluation] if data.evaluation else []}
     return {
         "task": recipe.task,
-        **{
-            f"{name} rows": [digest_of_source(source, data.streaming) for source in some]
-            for name, some in sources.items()
-        },
+        **{f"{name} rows": [digest_of_source(source) for source in some] for name, some in sources.items()},
         **{f"{name} sources": [source.model_dump() for source in some] for name, some in sources.items()},
         **{f"data.{name}": value for name, value in data.model_dump(exclude=WITHOUT_EFFECT).items()},
         "tokenizer": _digest_of_tokenizer(tokenizer),

@@ -75,7 +75,7 @@ def _build(recipe: Recipe, tokenizer: Any, learnable: Learnable, reach: Reach, f
     reports = {name: write_split(name, candidates, making, reading, folder) for name, candidates in sides.items()}
     refuse_bad_rows(reading.bad)
     if data.streaming:  # only the first rows were read here
-        pinned = [reports["train"].digest, *(digest_of_source(source, True) for source in data.training_sources)]
+        pinned = [reports["train"].digest, *(digest_of_source(source) for source in data.training_sources)]
         reports["train"] = replace(reports["train"], digest=hashlib.sha256(" ".join(pinned).encode()).hexdigest())
     shared = _shared(reading.table, sides, data.near_duplicates) if "evaluation" in sides else None
     report = DataReport(reports["train"], reports.get("evaluation"), shared)
@@ -88,8 +88,8 @@ def _build(recipe: Recipe, tokenizer: Any, learnable: Learnable, reach: Reach, f
 
 def _digests_of_sources(recipe: Recipe, key: Key) -> dict[str, str]:
     held_out = [] if recipe.data.evaluation is None else [recipe.data.evaluation]
-    paths = [source.path for source in (*recipe.data.training_sources, *held_out)]
-    return dict(zip(paths, [*key["training rows"], *key["held-out rows"]], strict=True))
+    names = [str(source) for source in (*recipe.data.training_sources, *held_out)]
+    return dict(zip(names, [*key["training rows"], *key["held-out rows"]], strict=True))
 
 
 def _open_split(rows: RowTable, entry: Path, name: str) -> Split:

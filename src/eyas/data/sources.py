@@ -13,6 +13,8 @@ from typing import Any
 from eyas.data.readers import READERS
 from eyas.data.rows import BadRows, Place, PlacedRows
 from eyas.errors import DataError
+from eyas.hub.dataset_files import load_split
+from eyas.hub.repository import Commit, Repository
 from eyas.recipe.data import FILE_ENDINGS, IN_A_PACKAGE, Source
 
 
@@ -28,20 +30,15 @@ def open_source(source: Source, bad: BadRows, streaming: bool = False) -> Opened
     """Return the rows of a source, read as they are asked for; lines that hold no row go to `bad`."""
     if source.is_local:
         return Opened(chain.from_iterable(READERS[file.suffix](file, bad) for file in files_of(source)), {})
-    table = _hub_table(source, streaming)
+    table = _streamed(source) if streaming else _hub_table(source)
     names = {column: list(kind.names) for column, kind in (table.features or {}).items() if hasattr(kind, "names")}
     return Opened(_named_classes(source, table, names), names)
 
 
-def digest_of_source(source: Source, streaming: bool = False) -> str:
-    """Return what changes when the source's bytes do: the SHA-256 of its files, or the hub dataset's fingerprint.
-
-    A hub dataset that is streamed is never here as a whole; the commit that the recipe pins stands for it.
-    """
+def digest_of_source(source: Source) -> str:
+    """Return what changes when the source's bytes do: the SHA-256 of its files, or the commit of a hub dataset."""
     if not source.is_local:
-        if streaming:
-            return f"commit:{source.revision}"
-        return f"{source.revision}:{_hub_table(source, streaming=False)._fingerprint}"
+        return f"commit:{source.revision}"
     whole = hashlib.sha256()
     for file in files_of(source):
         with file.open("rb") as stream:
@@ -86,12 +83,24 @@ def _in_package(path: str) -> Path:
     return Path(spec.submodule_search_locations[0]) / rest
 
 
-def _hub_table(source: Source, streaming: bool) -> Any:
+def _hub_table(source: Source) -> Any:
+    """Return a hub dataset's split, from the files of its commit in the cache."""
+    import datasets
+
+    assert source.revision is not None, "a hub name has its commit before anything is loaded"
+    commit = Commit(Repository("dataset", source.path, source.revision, "data"), source.revision)
+    try:
+        return load_split(commit, source.name, source.split)
+    except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
+        raise DataError(f"{source.path}: the hub's dataset could not be loaded: {error}") from error
+
+
+def _streamed(source: Source) -> Any:
     import datasets
 
     try:
         return datasets.load_dataset(
-            source.path, source.name, split=source.split, revision=source.revision, streaming=streaming
+            source.path, source.name, split=source.split, revision=source.revision, streaming=True
         )
     except (OSError, ValueError) as error:
         raise DataError(f"{source.path}: the hub's dataset could not be loaded: {error}") from error

@@ -64,7 +64,7 @@ class Splits:
     labels: list[str] | None
     report: DataReport
     sources: dict[str, str]
-    """The digest of each source, by its path."""
+    """The digest of each local source, and the commit of each hub dataset, by its name."""
     cached: Path
     """Where the prepared rows are kept, with `quarantine.jsonl` if bad rows were left out."""
 
@@ -76,13 +76,19 @@ class Splits:
     def changes_since(self, recorded: Mapping[str, Any]) -> list[str]:
         """Return the sources that are not as in the digests that a run recorded, or what else has changed the tokens.
 
-        Empty where these are the rows that the run began with.
+        Local files are compared by their bytes. A hub dataset is compared by the examples made of it: another commit
+        that changes none of them is no change. Empty where these are the rows that the run began with.
         """
-        before = recorded["sources"]
-        changed = sorted(path for path in {**before, **self.sources} if before.get(path) != self.sources.get(path))
-        if not changed and recorded["data"] != self.digests:
-            return ["how they become tokens (the tokenizer, its template or a version)"]
-        return changed
+        before, same_examples = recorded["sources"], recorded["data"] == self.digests
+        changed = [name for name in {**before, **self.sources} if before.get(name) != self.sources.get(name)]
+        if same_examples:
+            return sorted(name for name in changed if _is_of_files(before.get(name) or self.sources[name]))
+        return sorted(changed) or ["how they become tokens (the tokenizer, its template or a version)"]
+
+
+def _is_of_files(digest: str) -> bool:
+    """Return whether a source's digest is that of local files; a hub's has the kind of its pin before a colon."""
+    return ":" not in digest
 
 
 def tensors(example: dict[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,11 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def local_rank() -> int:
+    """Return this process's rank on its own machine; 0 without a launcher."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
 def world_size() -> int:
     """Return how many processes the launcher started; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))

@@ -11,7 +11,6 @@ from eyas.export.model_card import model_card
 from eyas.export.parity import LONGEST_PROBE, Parity, compare, predictions, record
 from eyas.export.reopening import Reader
 from eyas.files import write_json
-from eyas.model.load import base_digest, load_config
 from eyas.model.precision import torch_dtype
 from eyas.model.tuned import load_saved, load_tuned
 from eyas.recipe import Recipe
@@ -49,7 +48,6 @@ def merge(
     if run.merged.exists():
         raise ExportError(f"{run.merged}: is there already; remove it to merge again")
     run.parity.unlink(missing_ok=True)  # the figures of a model that is no longer there
-    _refuse_another_base(run, recipe, labels)
     say(f"base: {'as published' if onto_published else _base_in_words(recipe)}, float32")
     trained = _trained(run, recipe, auto_model, labels)
     probes = [{name: value[:, :LONGEST_PROBE] for name, value in probe.items() if name != "labels"} for probe in probes]
@@ -81,18 +79,6 @@ def _trained(run: RunDirectory, recipe: Recipe, auto_model: str, labels: Sequenc
     if recipe.adapter is None:
         return load_saved(run.model, auto_model, torch.float32)
     return load_tuned(recipe, auto_model, labels, torch.float32, run.adapter)
-
-
-def _refuse_another_base(run: RunDirectory, recipe: Recipe, labels: Sequence[str] | None) -> None:
-    trained_on = run.read_manifest().get("digests", {}).get("base")
-    if recipe.adapter is None or trained_on is None:
-        return
-    here = base_digest(recipe.model, load_config(recipe.model, labels))
-    if here != trained_on:
-        raise ExportError(
-            f"{recipe.model.name} is not the base that {run.path} was trained on ({here[:20]}… here, "
-            f"{trained_on[:20]}… then); bring back the folder or revision that was used"
-        )
 
 
 def _refuse_past_tolerance(found: dict[str, Parity], recipe: Recipe, force: bool) -> None:

@@ -29,12 +29,15 @@ class Resolution:
         return "\n".join(["adapter:", *lines, f"  {share}"])
 
 
-def lora_config(adapter: Lora, task_type: str) -> Any:
-    """Return the peft.LoraConfig of a recipe; `task_type` is peft's own (CAUSAL_LM, SEQ_CLS …)."""
+def lora_config(adapter: Lora, task_type: str, revision: str | None = None) -> Any:
+    """Return the peft.LoraConfig of a recipe; `task_type` is peft's own (CAUSAL_LM, SEQ_CLS …).
+
+    `revision` is the base's commit on the hub, by which others open the adapter on the base that it was trained on.
+    """
     from peft import LoraConfig
 
     # A copy, for peft 0.21 appends the head's names to the very list that it was given.
-    return LoraConfig(task_type=task_type, **deepcopy(adapter.model_dump(exclude={"method"})))
+    return LoraConfig(task_type=task_type, revision=revision, **deepcopy(adapter.model_dump(exclude={"method"})))
 
 
 def in_float32(trainer: Any) -> None:

@@ -1,11 +1,9 @@
 """The base model: its config, its empty shape, its weights."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from eyas.errors import PreflightError
-from eyas.files import digest_of_files
 from eyas.model.precision import torch_dtype
 from eyas.model.quantization import (
     bits_and_bytes_config,
@@ -66,6 +64,7 @@ def load_model(
                 model.name,
                 config=config,
                 revision=model.revision,
+                use_safetensors=model.use_safetensors,
                 trust_remote_code=model.trust_remote_code,
                 output_loading_info=True,
                 **options,
@@ -84,14 +83,6 @@ def load_model(
     if asked is not None and used != asked:
         raise PreflightError(f"model.attn_implementation: {asked} was asked for and {used} would run")
     return loaded, sorted(information["missing_keys"])
-
-
-def base_digest(model: Model, config: Any) -> str:
-    """Return what pins the base weights: a hub model's commit, or the SHA-256 of a local folder's files."""
-    folder = Path(model.name)
-    if folder.is_dir():
-        return "sha256:" + digest_of_files(file for file in folder.iterdir() if file.is_file())
-    return f"commit:{getattr(config, '_commit_hash', None) or model.revision or 'unknown'}"
 
 
 def reach_of(config: Any) -> tuple[int, int]:

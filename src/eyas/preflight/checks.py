@@ -1,6 +1,5 @@
 """What a recipe's surroundings answer: files, packages, ranks."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -63,7 +62,6 @@ def _nothing_held_out(recipe: Recipe) -> Iterator[Finding]:
 
 def _model_folder(recipe: Recipe) -> Iterator[Finding]:
     name = recipe.model.name
-    looks_local = name.startswith((".", "/", "~", "demo/")) or name.count("/") > 1 or (os.sep != "/" and os.sep in name)
-    if looks_local and not (Path(name) / "config.json").is_file():
+    if recipe.model.is_local and not (Path(name) / "config.json").is_file():
         hint = "run `eyas demo` first" if name.startswith("demo/") else "name a model folder or a hub id"
         yield Finding(f"{name} is no folder with a config.json", "model.name", True, hint)

@@ -178,8 +178,6 @@ def _a_stream_is_read_in_order(recipe: Recipe) -> Contradiction | None:
         if recipe.data.shuffle_buffer:
             return "data.shuffle_buffer", "has no effect without data.streaming; remove it"
         return None
-    if any(not source.is_local and not _is_commit(source.revision) for source in recipe.data.training_sources):
-        return "data.streaming", "a hub dataset is streamed only when its revision is a full 40-digit commit hash"
     needs_all_rows = {
         "data.holdout": recipe.data.holdout is not None,
         "data.near_duplicates": recipe.data.near_duplicates is not None,

@@ -59,6 +59,10 @@ class Source(Section):
     format: Format | None = Field(None, description="Shape of the rows, when it differs from `data.format`.")
     columns: Columns = Field(Columns(), description="Columns that differ from `data.columns`.")
 
+    def __str__(self) -> str:
+        """Return a local path, or a hub dataset with its configuration and split."""
+        return self.path if self.is_local else f"{self.path} ({', '.join(filter(None, [self.name, self.split]))})"
+
     @property
     def is_local(self) -> bool:
         """Whether the path is spelt like a file, or is a folder here; a hub id is neither."""

@@ -1,5 +1,6 @@
 """The base model and how its frozen weights are stored."""
 
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -27,9 +28,18 @@ class Model(Section):
         None, description="A .jinja file, beside the recipe, instead of the tokenizer's own chat template; it is saved "
         "into the tokenizer.",
     )  # fmt: skip
+    use_safetensors: bool = Field(
+        True,
+        description="Load safetensors; false loads pickled weights (pytorch_model.bin) with torch's restricted loader.",
+    )
     trust_remote_code: bool = Field(
         False, description="Run the model repository's own Python code; needs `revision` to be a full commit hash."
     )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the name is spelled like a folder, or is one here; a hub id is neither."""
+        return self.name.startswith((".", "/", "~", "demo/")) or self.name.count("/") > 1 or Path(self.name).is_dir()
 
 
 class Quantization(LibrarySection):

@@ -29,7 +29,7 @@ def build_trainer(recipe: Recipe, arguments: Any, model: Any, tokenizer: Any, sp
 
     model.config.pad_token_id = tokenizer.pad_token_id
     if recipe.adapter:
-        model = get_peft_model(model, lora_config(recipe.adapter, TASK.peft_task_type))
+        model = get_peft_model(model, lora_config(recipe.adapter, TASK.peft_task_type, recipe.model.revision))
         if arguments.activation_checkpointing:
             model.enable_input_require_grads()
     longest = recipe.training.max_length

@@ -37,7 +37,7 @@ def build_trainer(recipe: Recipe, arguments: Any, model: Any, tokenizer: Any, sp
         eval_dataset=splits.evaluation.for_trainer if splits.evaluation and recipe.training.eval_steps else None,
         processing_class=tokenizer,
         # Given the config rather than a wrapped model, TRL names and saves one adapter.
-        peft_config=lora_config(recipe.adapter, TASK.peft_task_type) if recipe.adapter else None,
+        peft_config=lora_config(recipe.adapter, TASK.peft_task_type, recipe.model.revision) if recipe.adapter else None,
     )
     if recipe.adapter:
         in_float32(trainer)

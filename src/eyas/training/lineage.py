@@ -9,6 +9,7 @@ from eyas import __version__
 from eyas.data.splits import Splits
 from eyas.distributed.topology import Topology
 from eyas.errors import CheckpointError, Preempted, TrainingError
+from eyas.model.base_identity import BaseIdentity
 from eyas.preflight.versions import installed_versions
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
@@ -46,12 +47,11 @@ def changes_in_asking(run: RunDirectory, recipe: Recipe, topology: Topology) -> 
     return found
 
 
-def changes_in_bytes(run: RunDirectory, splits: Splits, base: str) -> list[str]:
+def changes_in_bytes(run: RunDirectory, splits: Splits, base: BaseIdentity) -> list[str]:
     """Return which data files, tokens and weights are not those that the run began with."""
     began = run.read_manifest()["digests"]
-    weights = "the base model's weights"
     rows = [f"rows: {what}" for what in splits.changes_since(began)]
-    return rows + _changed_values("", {weights: began["base"]}, {weights: base})
+    return rows + base.differences(began)
 
 
 def refuse_changes(run: RunDirectory, found: list[str]) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 from eyas import __version__
 from eyas.data.splits import Splits
 from eyas.hardware import peak_bytes, this_machine
+from eyas.model.base_identity import BaseIdentity
+from eyas.preflight.pinning import Pinned
 from eyas.preflight.versions import installed_versions
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
@@ -32,8 +34,9 @@ def record_beginning(
     run.keep_metrics_until(step or 0)
 
 
-def beginning(recipe: Recipe, card: Card, levers: list[Lever], splits: Splits, base: str) -> dict[str, Any]:
+def beginning(pinned: Pinned, card: Card, levers: list[Lever], splits: Splits, base: BaseIdentity) -> dict[str, Any]:
     """Return what is known before the first step."""
+    recipe = pinned.recipe
     return {
         "status": "running",
         "started": _now(),
@@ -45,11 +48,13 @@ def beginning(recipe: Recipe, card: Card, levers: list[Lever], splits: Splits, b
         "speed": {lever.name: lever.on for lever in levers},
         "seed": recipe.training.seed,
         "labels": splits.labels,
+        "hub": pinned.records,
         "digests": {
             "recipe": "sha256:" + hashlib.sha256(recipe.to_yaml().encode()).hexdigest(),
             "data": splits.digests,
             "sources": splits.sources,
-            "base": base,
+            "base": base.base,
+            "weights": base.weights,
         },
     }
 

@@ -8,9 +8,11 @@ from eyas.distributed.gather import refuse_if_ranks_differ
 from eyas.distributed.topology import Topology, asked_topology, rank, refuse_what_cannot_start, started_topology
 from eyas.hardware import has_gpu
 from eyas.model.adapter import refuse_untrained_head, resolve
-from eyas.model.load import base_digest, empty_model, load_config, load_model, reach_of
+from eyas.model.base_identity import base_identity
+from eyas.model.load import empty_model, load_config, load_model, reach_of
 from eyas.model.tokenizer import load_tokenizer
 from eyas.preflight.checks import check, refuse_if_blocked
+from eyas.preflight.pinning import Pinned, pinned
 from eyas.preflight.versions import refuse_old_versions
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
@@ -37,13 +39,18 @@ def train(recipe: Recipe, run: RunDirectory, resume: bool = False, with_changes:
     refuse_what_cannot_start(asked, started, has_gpu())
     refuse_if_blocked(check(recipe))
     run.refuse_if_taken(resume)
-    with run.locked() if rank() == 0 else nullcontext(), told_to_leave(launched=asked is not None) as request:
-        _train(recipe, run, asked or started, request, resume, with_changes)
+    with (
+        run.locked() if rank() == 0 else nullcontext(),
+        told_to_leave(launched=asked is not None) as request,
+        pinned(recipe, say, recorded=run.hub_commits() if resume else []) as names,
+    ):
+        _train(names, run, asked or started, request, resume, with_changes)
 
 
 def _train(
-    recipe: Recipe, run: RunDirectory, asked: Topology, request: StopRequest, resume: bool, with_changes: bool
+    names: Pinned, run: RunDirectory, asked: Topology, request: StopRequest, resume: bool, with_changes: bool
 ) -> None:
+    recipe = names.recipe
     changes = lineage.changes_in_asking(run, recipe, started_topology()) if resume else []
     if resume:
         lineage.refuse_a_state_that_cannot_move(run, started_topology())
@@ -62,7 +69,7 @@ def _train(
     splits = prepare(recipe, tokenizer, task.rows, reach, run.quarantine if rank() == 0 else None)
     say(splits.report.text())
     config = load_config(recipe.model, splits.labels)
-    base = base_digest(recipe.model, config)
+    base = base_identity(recipe.model)
     if resume:
         changes += lineage.changes_in_bytes(run, splits, base)
         lineage.refuse_changes(run, [] if with_changes else changes)
@@ -83,13 +90,13 @@ def _train(
     card = card_of(recipe, trainer)
     say(card.text())
     refuse_what_was_not_asked(card, asked, recipe)
-    levers = speed_up(task, recipe, trainer, splits.train, base)
+    levers = speed_up(task, recipe, trainer, splits.train, base.base)
     say(table(levers))
     room = room_for(trainer, card, recipe.training.save_total_limit)
     refuse_without_room(run, room)
     start = resume_point(run) if resume else None
     if rank() == 0:
-        begins = beginning(recipe, card, levers, splits, base)
+        begins = beginning(names, card, levers, splits, base)
         record_beginning(run, recipe, splits, begins, step_of(start) if resume else None, changes)
         start_tracker(recipe, run, trainer, step_of(start))
     train_guarded(recipe, run, trainer, splits.train, room, request, start)

@@ -1,0 +1,59 @@
+"""What the hub says of a recipe's names, without fetching weights or rows: commits, sizes, formats, access, splits."""
+
+import shutil
+from dataclasses import dataclass
+
+from eyas.errors import EyasError
+from eyas.files import in_units
+from eyas.hub.dataset_files import description_files, split_files
+from eyas.hub.look_up import look_up
+from eyas.hub.model_files import model_files, weight_files
+from eyas.hub.repository import Commit, cache
+from eyas.hub.snapshot import Say, existing, fetch, missing, tree_of
+from eyas.preflight.pinning import repositories, splits_of
+from eyas.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class OnlineReport:
+    """What was found out about each name, and why some cannot be had."""
+
+    lines: list[str]
+    refusals: list[str]
+
+
+def look_online(recipe: Recipe, say: Say) -> OnlineReport:
+    """Return what the hub says of every name of a recipe, all refusals at once."""
+    lines, refusals, to_fetch = [], [], 0
+    for repository in repositories(recipe):
+        try:
+            (commit,) = look_up([repository], say)
+            files, about = _read(recipe, commit)
+            tree = tree_of(commit)
+            absent = sum(tree[file] for file in missing(commit, files))
+        except EyasError as error:
+            refusals.append(str(error))
+            continue
+        size = in_units(sum(tree[file] for file in files))
+        lines.append(f"{repository}: commit {commit.sha}, {about}, {size}, of which {in_units(absent)} to fetch")
+        to_fetch += absent
+    free = shutil.disk_usage(existing(cache())).free
+    if lines:
+        lines.append(f"cache {cache()}: {in_units(to_fetch)} to fetch, {in_units(free)} free")
+    if to_fetch > free:
+        refusals.append(f"cache {cache()}: too little room; make some, or set HF_HOME to a larger disk")
+    return OnlineReport(lines, refusals)
+
+
+def _read(recipe: Recipe, commit: Commit) -> tuple[list[str], str]:
+    """Return the files that a run reads of a commit, and what they are."""
+    tree, who = tree_of(commit), str(commit.repository)
+    if commit.repository.kind == "model":
+        safetensors, code = recipe.model.use_safetensors, recipe.model.trust_remote_code
+        kind = "safetensors" if safetensors else "pickled weights"
+        count = len(weight_files(who, tree, safetensors))
+        return model_files(who, tree, True, safetensors, code), f"{kind} in {count} file{'s' if count > 1 else ''}"
+    fetch(commit, description_files(tree), tree, None)
+    splits = list(dict.fromkeys(splits_of(recipe, commit.repository)))
+    files = {file for configuration, split in splits for file in split_files(commit, tree, configuration, split)}
+    return sorted(files), f"split{'s' if len(splits) > 1 else ''} {', '.join(split for _, split in splits)}"

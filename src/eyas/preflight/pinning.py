@@ -1,0 +1,162 @@
+"""A recipe's hub names become commits, and what it reads of them is fetched, before rows and weights are loaded."""
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eyas.distributed.store import Beat, first_on_each_node, told_by_rank_zero
+from eyas.distributed.topology import rank
+from eyas.errors import PreflightError
+from eyas.files import in_units
+from eyas.hub.dataset_files import fetch_splits
+from eyas.hub.look_up import look_up, remember
+from eyas.hub.model_files import model_files, weight_files
+from eyas.hub.offline import libraries_offline
+from eyas.hub.repository import Commit, Kind, Repository
+from eyas.hub.snapshot import Say, existing, fetch, tree_of
+from eyas.recipe import Recipe
+from eyas.recipe.data import Source
+
+Record = Mapping[str, Any]
+"""One name of a run's manifest: `kind`, `name`, `revision` as requested, and `commit`."""
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """A recipe in which every hub name has its commit, and what the names were before."""
+
+    recipe: Recipe
+    commits: list[Commit]
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """What a run's manifest keeps of them."""
+        return [commit.as_record() for commit in self.commits]
+
+
+@contextmanager
+def pinned(
+    recipe: Recipe, say: Say, recorded: Sequence[Record] = (), weights: bool = True, rows: bool = True
+) -> Iterator[Pinned]:
+    """Give a recipe with the commit of every hub name, all that it reads fetched; within, no library asks the hub.
+
+    Rows that are streamed from the hub are read from it while they are trained on. Raises as `pin` does.
+    """
+    found = pin(recipe, say, recorded, weights, rows)
+    streamed = recipe.data.streaming and any(not source.is_local for source in recipe.data.training_sources)
+    with nullcontext() if streamed or not found.commits else libraries_offline():
+        yield found
+
+
+def pin(recipe: Recipe, say: Say, recorded: Sequence[Record], weights: bool, rows: bool) -> Pinned:
+    """Return a recipe with the commit of every hub name, everything that it reads fetched and checked.
+
+    Rank 0 asks the hub; every node fetches into its own cache. A name that is `recorded` keeps the commit it had.
+    Without `weights` or `rows` those are left where they are. Raises PreflightError, DataError or RankError.
+    """
+    names = [name for name in repositories(recipe) if rows or name.kind == "model"]
+    if not names:
+        return Pinned(recipe, [])
+    shas = told_by_rank_zero("commits", lambda: [commit.sha for commit in _resolved(names, recorded, say)])
+    commits = [Commit(name, sha) for name, sha in zip(names, shas, strict=True)]
+
+    def fetch_all(beat: Beat) -> None:
+        _fetch(recipe, commits, weights, say if rank() == 0 else None, beat)
+
+    first_on_each_node("hub files", fetch_all)
+    for commit in commits:
+        remember(commit)
+    return Pinned(with_commits(recipe, commits), commits)
+
+
+def repositories(recipe: Recipe) -> list[Repository]:
+    """Return the hub repositories that a recipe names, each once."""
+    found = []
+    if not recipe.model.is_local:
+        found.append(Repository("model", recipe.model.name, recipe.model.revision, "model.name"))
+    for where, source in _sources(recipe):
+        if not source.is_local:
+            found.append(Repository("dataset", source.path, source.revision, where))
+    seen: dict[tuple[str, str, str | None], Repository] = {}
+    for one in found:
+        seen.setdefault((one.kind, one.name, one.revision), one)
+    return list(seen.values())
+
+
+def splits_of(recipe: Recipe, dataset: Repository, streamed: bool = True) -> list[tuple[str | None, str]]:
+    """Return the configurations and splits of a dataset that a recipe reads; without `streamed`, those it keeps."""
+    return [
+        (source.name, source.split)
+        for _, source in _sources(recipe)
+        if (source.path, source.revision) == (dataset.name, dataset.revision)
+        and (streamed or not recipe.data.streaming or source is recipe.data.evaluation)
+    ]
+
+
+def with_commits(recipe: Recipe, commits: Sequence[Commit]) -> Recipe:
+    """Return the recipe with each revision replaced by its commit."""
+    shas = {_key(commit.repository): commit.sha for commit in commits}
+
+    def at_commit(kind: Kind, name: str, section: Any) -> Any:
+        sha = shas.get((kind, name, section.revision))
+        return section if sha is None else section.model_copy(update={"revision": sha})
+
+    train, held_out = recipe.data.train, recipe.data.evaluation
+    sources = [at_commit("dataset", source.path, source) for source in recipe.data.training_sources]
+    of_data = {
+        "train": sources if isinstance(train, list) else sources[0],
+        "evaluation": held_out and at_commit("dataset", held_out.path, held_out),
+    }
+    return recipe.model_copy(
+        update={
+            "model": at_commit("model", recipe.model.name, recipe.model),
+            "data": recipe.data.model_copy(update=of_data),
+        }
+    )
+
+
+def _resolved(names: Sequence[Repository], recorded: Sequence[Record], say: Say) -> list[Commit]:
+    """Return each name's commit: the recorded one, else the hub's."""
+    known = {(one["kind"], one["name"], one["revision"]): one["commit"] for one in recorded}
+    commits = {name: Commit(name, known[key]) for name in names if (key := _key(name)) in known}
+    looked_up = look_up([name for name in names if name not in commits], say)
+    commits |= {commit.repository: commit for commit in looked_up}
+    return [commits[name] for name in names]
+
+
+def _key(name: Repository) -> tuple[Kind, str, str | None]:
+    return name.kind, name.name, name.revision
+
+
+def _fetch(recipe: Recipe, commits: Sequence[Commit], weights: bool, say: Say | None, alive: Beat) -> None:
+    for commit in commits:
+        if commit.repository.kind == "model":
+            tree, who, model = tree_of(commit), str(commit.repository), recipe.model
+            files = model_files(who, tree, weights, model.use_safetensors, model.trust_remote_code)
+            if weights:
+                of_weights = weight_files(who, tree, model.use_safetensors)
+                _refuse_without_room_for_the_run(recipe, sum(tree[file] for file in of_weights))
+            fetch(commit, files, tree, say, alive)
+        elif splits := splits_of(recipe, commit.repository, streamed=False):
+            fetch_splits(commit, splits, say, alive)
+
+
+def _refuse_without_room_for_the_run(recipe: Recipe, weights: int) -> None:
+    """Refuse a full fine-tuning whose checkpoints cannot fit: each holds the weights at least once."""
+    if recipe.adapter is not None:
+        return
+    least = weights * (recipe.training.save_total_limit + 2)  # one more is written before the oldest goes; the result
+    free = shutil.disk_usage(existing(Path(recipe.run_folder).absolute())).free
+    if least > free:
+        raise PreflightError(
+            f"run_directory {recipe.run_folder}: checkpoints and the trained model take at least {in_units(least)}, "
+            f"and {in_units(free)} are free; make room or name another run_directory=…"
+        )
+
+
+def _sources(recipe: Recipe) -> list[tuple[str, Source]]:
+    train = [("data.train", source) for source in recipe.data.training_sources]
+    return train if recipe.data.evaluation is None else [*train, ("data.evaluation", recipe.data.evaluation)]

@@ -1,0 +1,163 @@
+"""Names become commits with one request each; a hub that is down costs a few seconds, once."""
+
+import os
+import time
+
+import pytest
+
+from eyas.errors import PreflightError
+from eyas.hub import look_up as look_up_module
+from eyas.hub.look_up import LOOK_UP_SECONDS
+from eyas.preflight.pinning import pinned
+from eyas.recipe import load_recipe
+from hub.conftest import GUANACO, MODELS
+
+FALCON = MODELS["falcon7b"]
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    file = tmp_path / "recipe.yaml"
+    file.write_text(f"task: sft\nmodel: {{name: {FALCON}}}\ndata: {{train: {{path: {GUANACO}}}}}\n")
+    return load_recipe(file)
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+def pin(recipe, said=None, **more):
+    lines = [] if said is None else said
+    with pinned(recipe, lines.append, **more) as names:
+        return names.recipe
+
+
+@pytest.fixture
+def cached(hub, recipe):
+    """All that the recipe reads is in the cache; the hub has answered and is forgotten."""
+    pin(recipe)
+    hub.requests.clear()
+    return hub
+
+
+def test_each_name_costs_one_look_up_and_what_is_cached_nothing_else(cached, recipe):
+    at = pin(recipe)
+
+    assert [path for _, path in cached.requests] == [f"/api/models/{FALCON}", f"/api/datasets/{GUANACO}"]
+    assert at.model.revision == cached.repository("models", FALCON).refs["main"]
+    assert at.data.train.revision == cached.repository("datasets", GUANACO).refs["main"]
+
+
+def test_a_full_commit_costs_none(cached, recipe):
+    at = pin(recipe)
+    cached.requests.clear()
+
+    assert pin(at) == at
+    assert cached.requests == []
+
+
+def test_a_tag_and_a_branch_are_the_commits_they_name(hub, recipe, tmp_path):
+    repository = hub.repository("models", FALCON)
+    repository.tags["v1"] = repository.refs["main"]
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"revision": "v1"})})
+
+    assert pin(recipe).model.revision == repository.tags["v1"]
+
+
+def test_a_recorded_name_keeps_its_commit_without_a_look_up(cached, recipe):
+    with pinned(recipe, print) as names:
+        recorded = names.records
+    cached.requests.clear()
+
+    assert pin(recipe, recorded=recorded).model.revision == recorded[0]["commit"]
+    assert cached.requests == []
+
+
+DOWN = {
+    "silent": ({"silent_seconds": 60}, "did not answer in time"),
+    "busy": ({"status": 429}, "answered 429 (too many requests)"),
+    "broken": ({"status": 503}, "answered 503 (server error)"),
+}
+
+
+@pytest.mark.parametrize("fault", DOWN)
+def test_a_hub_that_does_not_answer_costs_its_seconds_once_and_one_line_a_name(fault, cached, recipe, said):
+    faults, reason = DOWN[fault]
+    began = time.monotonic()
+    with cached.broken(**faults):
+        at = pin(recipe, said)
+    took = time.monotonic() - began
+
+    commit = cached.repository("models", FALCON).refs["main"]
+    assert at.model.revision == commit
+    assert len(cached.requests) == 1 and took < LOOK_UP_SECONDS + 1
+    assert len(said) == 2 and reason in said[0]
+    today = time.strftime("%Y-%m-%d")
+    assert said[0].startswith(f"model.name {FALCON}: hub not reached (")
+    assert said[0].endswith(f"); from the cache, commit {commit[:7]} of {today}")
+
+
+def test_without_a_connection_the_cache_answers_at_once(cached, recipe, said, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    began = time.monotonic()
+    pin(recipe, said)
+
+    assert time.monotonic() - began < 2
+    assert "no connection to http://127.0.0.1:9" in said[0]
+
+
+def test_offline_asks_nobody_and_says_so(cached, recipe, said, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    at = pin(recipe, said)
+
+    assert cached.requests == [] and at.model.revision
+    assert "HF_HUB_OFFLINE is set" in said[0]
+
+
+def test_a_hub_that_is_down_and_an_empty_cache_are_refused_with_the_cause(hub, recipe, monkeypatch):
+    monkeypatch.setattr(look_up_module, "WAITS", (0, 0))
+    with hub.broken(status=503), pytest.raises(PreflightError) as refused:
+        pin(recipe)
+
+    assert "answered 503 (server error), and the cache does not hold all of it" in str(refused.value)
+    assert len(hub.requests) == 3
+
+
+def test_a_hub_that_answers_the_second_time_is_enough_for_an_empty_cache(hub, recipe, monkeypatch):
+    monkeypatch.setattr(look_up_module, "WAITS", (0, 0))
+    with hub.broken(status=503, statuses=1):
+        assert pin(recipe).model.revision
+
+
+def test_offline_and_an_empty_cache_are_refused_at_once(hub, recipe, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    began = time.monotonic()
+    with pytest.raises(PreflightError, match="HF_HUB_OFFLINE is set, and the cache does not hold all of it"):
+        pin(recipe)
+
+    assert time.monotonic() - began < 2
+
+
+def test_a_snapshot_of_which_a_file_is_missing_is_not_taken_for_whole_while_the_hub_is_down(cached, recipe):
+    sha = cached.repository("models", FALCON).refs["main"]
+    from eyas.hub.repository import Commit, Repository
+
+    snapshot = Commit(Repository("model", FALCON, None, "model.name"), sha).snapshot
+    (snapshot / "model.safetensors").unlink()
+
+    with cached.broken(status=503), pytest.raises(PreflightError, match=r"cannot be fetched: .* answered 503"):
+        pin(recipe)
+
+
+def test_within_no_library_asks_the_hub(cached, recipe):
+    from transformers import AutoConfig, AutoTokenizer
+
+    with pinned(recipe, print) as names:
+        model = names.recipe.model
+        cached.requests.clear()
+        AutoConfig.from_pretrained(model.name, revision=model.revision)
+        AutoTokenizer.from_pretrained(model.name, revision=model.revision)
+        inside = os.environ["HF_HUB_OFFLINE"]
+
+    assert cached.requests == [] and inside == "1" and os.environ["HF_HUB_OFFLINE"] == "0"
