@@ -32,7 +32,7 @@ def fill(server, models):
     for name, repository in MODELS.items():
         server.push("models", repository, models[name])
     server.push("datasets", GUANACO, guanaco())
-    server.push("datasets", YELP, parquet({"plain_text": {"train": 60, "test": 20}}, ["1", "2"], "text"))
+    server.push("datasets", YELP, parquet({"plain_text": {"train": 5000, "test": 1000}}, ["1", "2"], "text"))
     server.push("datasets", GLUE, parquet({"ax": {"test": 4}, "sst2": {"train": 60, "validation": 20}},
                                           ["negative", "positive"], "sentence"))  # fmt: skip
 
@@ -109,6 +109,7 @@ def go_online(monkeypatch, server, home):
 def environment(server, home):
     """Return the environment of a process that has this server as its hub."""
     kept = {"HF_ENDPOINT": server.endpoint, "HF_HOME": str(home), "XDG_CACHE_HOME": str(home / "digests")}
+    kept["TORCH_EXTENSIONS_DIR"] = str(Path("~/.cache/torch_extensions").expanduser())  # DeepSpeed's, built once
     return kept | {"HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0", "HF_TOKEN": ""}
 
 

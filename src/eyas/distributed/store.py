@@ -49,25 +49,29 @@ def first_on_each_node(name: str, act: Callable[[Beat], None]) -> None:
 
 
 def _tell(name: str, decide: Callable[[], T]) -> T:
+    store = _store()  # open while this rank works, so that the others can wait for it
     try:
         value = decide()
     except EyasError as error:
-        _store().set(name, json.dumps({"error": str(error)}))
+        store.set(name, json.dumps({"error": str(error)}))
         raise
-    _store().set(name, json.dumps({"value": value}))
+    store.set(name, json.dumps({"value": value}))
     return value
 
 
 def _wait_for(name: str, who: str) -> Any:
     heard, deadline = b"", time.monotonic() + WAIT_SECONDS
-    while not _store().check([name]):
-        beat = _store().get(_beats(name)) if _store().check([_beats(name)]) else b""
-        if beat != heard:
-            heard, deadline = beat, time.monotonic() + WAIT_SECONDS
-        if time.monotonic() > deadline:
-            raise RankError(f"{who} has said nothing for {WAIT_SECONDS:.0f} s ({name}); is it still there?")
-        time.sleep(0.05)
-    told = json.loads(_store().get(name))
+    try:
+        while not _store().check([name]):
+            beat = _store().get(_beats(name)) if _store().check([_beats(name)]) else b""
+            if beat != heard:
+                heard, deadline = beat, time.monotonic() + WAIT_SECONDS
+            if time.monotonic() > deadline:
+                raise RankError(f"{who} has said nothing for {WAIT_SECONDS:.0f} s ({name}); is it still there?")
+            time.sleep(0.05)
+        told = json.loads(_store().get(name))
+    except RuntimeError as error:  # what torch raises when the process that holds the store has ended
+        raise RankError(f"{who} is gone ({name}); its own lines say why") from error
     if "error" in told:
         raise PreflightError(f"{who} refused: {told['error']}")
     return told["value"]

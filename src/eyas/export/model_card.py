@@ -1,8 +1,18 @@
 """The README.md beside a merged model: what it is, and the proof."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from eyas.export.parity import Parity
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
+
+
+def base_as_text(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
+    """Return which base a run was trained on: a hub name with its commit, or a folder with its digest."""
+    if recipe.model.revision is not None and not recipe.model.is_local:
+        return f"`{recipe.model.name}` at commit `{recipe.model.revision}`"
+    return f"`{recipe.model.name}`, `{manifest.get('digests', {}).get('base')}`"
 
 
 def model_card(run: RunDirectory, recipe: Recipe, found: dict[str, Parity], forced: bool) -> str:
@@ -34,7 +44,7 @@ def model_card(run: RunDirectory, recipe: Recipe, found: dict[str, Parity], forc
             "",
             f"{recipe.task} of `{recipe.model.name}` ({method}) on `{recipe.data.training_paths}`, merged by eyas "
             f"{manifest.get('eyas')}.",
-            f"Base weights: `{manifest.get('digests', {}).get('base')}`.",
+            f"Base: {base_as_text(recipe, manifest)}.",
             "",
             "## Is it what was trained?",
             "Held-out rows through the adapter on the base it was trained on and through this model, both in float32.",

@@ -1,0 +1,83 @@
+"""Every shipped recipe that names the hub runs under its own names, by the commands that it and the README show."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from conftest import RECIPES, ROOT
+from eyas.recipe import load_recipe
+from hub.conftest import TOKEN, process_environment
+
+pytestmark = pytest.mark.slow
+ON_THE_HUB = [file.stem for file in RECIPES if not load_recipe(file).model.is_local]
+README_COMMAND = re.search(
+    r"^accelerate launch .*launch/train\.py recipes/\w+\.yaml$", (ROOT / "README.md").read_text(), re.M
+)
+
+
+def own_command(name):
+    """Return the command in the header of a recipe."""
+    header = (ROOT / "recipes" / f"{name}.yaml").read_text()
+    return re.search(r"^#\s+(accelerate launch .*)$", header, re.M)[1]
+
+
+COMMANDS = {name: own_command(name) for name in ON_THE_HUB}
+COMMANDS |= {f"{name}, two ranks": command.replace("single_gpu", "ddp") for name, command in COMMANDS.items()}
+COMMANDS |= {"the README's": README_COMMAND[0]}
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """An empty folder with what a user copies."""
+    for name in ("recipes", "launch", "accelerate_configs", "ds_configs"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def run(words, folder, hub, **more):
+    path = f"{ROOT / '.venv' / 'bin'}:/usr/bin:/bin"
+    environment = process_environment(hub, folder / "hf", PATH=path, HF_TOKEN=TOKEN, OMP_NUM_THREADS="1", **more)
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False)
+
+
+def test_there_are_recipes_and_commands():
+    assert len(ON_THE_HUB) == 5 and len(COMMANDS) == 11
+    assert "zero3" in COMMANDS["the README's"] and "ddp" in COMMANDS["falcon7b_qlora, two ranks"]
+
+
+@pytest.mark.parametrize("case", COMMANDS)
+def test_a_shipped_recipe_runs_by_its_command(case, checkout, hub):
+    command = COMMANDS[case].split()
+    name = re.search(r"recipes/(\w+)\.yaml", COMMANDS[case])[1]
+    port = ["--main_process_port", "0"]  # of the tests that run beside this one, each has its own
+    short = ["training.max_steps=3"] if "yelp" in name else []  # of 5,000 rows
+
+    done = run([*command[:2], *port, *command[2:], *short], checkout, hub)
+
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    manifest = json.loads((checkout / "runs" / name / "manifest.json").read_text())
+    assert manifest["status"] == "finished"
+    for one in manifest["hub"]:
+        assert one["commit"] == hub.repository(f"{one['kind']}s", one["name"]).refs["main"]
+    ranks = 2 if "two ranks" in case or "README" in case else 1
+    assert f"ranks         {ranks} × " in done.stdout
+    assert len([path for path in hub.look_ups() if path.startswith("/api/models")]) == 1
+    assert len(hub.downloads("model.safetensors")) == 1  # the second rank finds what the first has fetched
+    assert "HTTP Request" not in done.stdout + done.stderr
+    if ranks == 1:
+        verbs_say_nothing_secret(checkout, name, hub, done)
+
+
+def verbs_say_nothing_secret(checkout, name, hub, trained):
+    eyas = [sys.executable, "-m", "eyas"]
+    merged = run([*eyas, "merge", f"runs/{name}", "--report"], checkout, hub)
+    told = trained.stdout + trained.stderr + merged.stdout + merged.stderr
+
+    assert merged.returncode == 0, merged.stdout[-3000:] + merged.stderr[-3000:]
+    assert "HTTP Request" not in told and TOKEN not in told
+    holding = [file for file in checkout.rglob("*") if file.is_file() and TOKEN.encode() in file.read_bytes()]
+    assert holding == []
