@@ -52,15 +52,10 @@ def test_the_readme_shows_the_two_commands_and_ci_calls_one_of_them():
 
 
 def test_the_five_minute_read_is_short():
-    files = [
-        "README.md",
-        "recipes/falcon7b_qlora.yaml",
-        "launch/train.py",
-        "src/eyas/training/run.py",
-        "src/eyas/tasks/sft.py",
-    ]
+    code = ["recipes/falcon7b_qlora.yaml", "launch/train.py", "src/eyas/training/run.py", "src/eyas/tasks/sft.py"]
 
-    assert sum(len((ROOT / file).read_text().splitlines()) for file in files) < 350
+    assert sum(len((ROOT / file).read_text().splitlines()) for file in code) < 240
+    assert len((ROOT / "README.md").read_text().split()) < 1450
 
 
 @pytest.mark.parametrize("program", ["speed_table.py", pytest.param("parameter_counts.py", marks=pytest.mark.slow)])

@@ -40,7 +40,7 @@ def _markdown(
     manifest = run.read_manifest()
     parts = [
         f"# {run.path.name}: before and after",
-        f"{recipe.task} of `{recipe.model.name}` on `{recipe.data.training_paths}`: {manifest.get('steps')} steps of "
+        f"{recipe.task} of {_base(recipe)} on `{recipe.data.training_paths}`: {manifest.get('steps')} steps of "
         f"{recipe.training.global_batch_size} rows in {manifest.get('train_seconds', 0):.0f} s.",
         f"{comparison.rows} held-out rows, the same for every model; in brackets the 95 % bootstrap interval.",
         _table(comparison.table()),
@@ -60,6 +60,12 @@ def _markdown(
             f"> {prompt}\n\n" + "\n".join(f"- **{model}**: {_inline(text)}" for model, text in by_model.items())
         )
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _base(recipe: Recipe) -> str:
+    """Return the base's name, with its commit if it is on the hub."""
+    commit = "" if recipe.model.is_local or recipe.model.revision is None else f" at `{recipe.model.revision}`"
+    return f"`{recipe.model.name}`{commit}"
 
 
 def _one_row(index: int, records: Mapping[str, Sequence[Record]]) -> str:
