@@ -8,6 +8,8 @@ import pytest
 from eyas.errors import PreflightError
 from eyas.hub import look_up as look_up_module
 from eyas.hub.look_up import LOOK_UP_SECONDS
+from eyas.hub.model_files import weight_files
+from eyas.hub.repository import Commit, Repository
 from eyas.preflight.pinning import pinned
 from eyas.recipe import load_recipe
 from hub.conftest import GUANACO, MODELS
@@ -141,8 +143,6 @@ def test_offline_and_an_empty_cache_are_refused_at_once(hub, recipe, monkeypatch
 
 def test_a_snapshot_of_which_a_file_is_missing_is_not_taken_for_whole_while_the_hub_is_down(cached, recipe):
     sha = cached.repository("models", FALCON).refs["main"]
-    from eyas.hub.repository import Commit, Repository
-
     snapshot = Commit(Repository("model", FALCON, None, "model.name"), sha).snapshot
     (snapshot / "model.safetensors").unlink()
 
@@ -161,3 +161,26 @@ def test_within_no_library_asks_the_hub(cached, recipe):
         inside = os.environ["HF_HUB_OFFLINE"]
 
     assert cached.requests == [] and inside == "1" and os.environ["HF_HUB_OFFLINE"] == "0"
+
+
+def test_a_model_that_another_tool_fetched_is_used_while_the_hub_is_down(hub, recipe):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    AutoModelForCausalLM.from_pretrained(FALCON)
+    AutoTokenizer.from_pretrained(FALCON)
+    repository = Repository("model", FALCON, None, "model.name")
+    assert not (repository.storage / "trees").exists()  # that only a download of a whole snapshot keeps
+
+    with hub.broken(status=503), pytest.raises(PreflightError) as refused:
+        pin(recipe)  # the dataset is not here
+
+    assert GUANACO in str(refused.value) and FALCON not in str(refused.value)
+    with hub.broken(status=503):
+        assert pin(recipe, rows=False).model.revision == hub.repository("models", FALCON).refs["main"]
+
+
+def test_a_model_of_which_a_shard_is_missing_is_refused_by_count():
+    tree = {"config.json": 1, "model-00001-of-00003.safetensors": 1, "model-00003-of-00003.safetensors": 1}
+
+    with pytest.raises(PreflightError, match=r"x: has 2 of 3 weight files \(model-00001-of-00003\.safetensors …\)"):
+        weight_files("x", tree, safetensors=True)

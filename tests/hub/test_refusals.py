@@ -26,8 +26,8 @@ def recipe_of(tmp_path):
     return recipe
 
 
-def refused(recipe):
-    with pytest.raises(PreflightError) as refusal, pinned(recipe, print):
+def refused(recipe, **more):
+    with pytest.raises(PreflightError) as refusal, pinned(recipe, print, **more):
         pass
     return str(refusal.value)
 
@@ -165,7 +165,7 @@ def test_a_full_fine_tuning_whose_checkpoints_cannot_fit_is_refused_before_a_byt
         "eyas.preflight.pinning.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(2**30, 2**30, 1000)
     )
 
-    assert "checkpoints and the trained model take at least" in refused(recipe_of())
+    assert "a checkpoint and the trained model take at least" in refused(recipe_of(), trains=True)
     assert hub.downloads() == []
 
 

@@ -45,4 +45,9 @@ def weight_files(who: str, tree: Tree, safetensors: bool) -> list[str]:
             f"it has {', '.join(sorted(tree)[:8])}"
         )
     whole = [path for path in chosen if "-of-" not in path]  # transformers takes one whole file before any shards
-    return whole or chosen
+    if whole:
+        return whole
+    count = int(re.findall(r"\d+", chosen[0])[-1])
+    if len(chosen) != count:
+        raise PreflightError(f"{who}: has {len(chosen)} of {count} weight files ({chosen[0]} …); bring the rest here")
+    return chosen

@@ -22,8 +22,8 @@ SECONDS_UNTIL_SAID = 2.0
 def tree_of(commit: Commit) -> Tree:
     """Return the files of a commit: as the cache lists them, else as the hub does.
 
-    Where the hub is out of reach and no listing is cached, the files that are in the cache are all that is known.
-    Raises PreflightError where neither knows any.
+    Where the hub is out of reach and no listing is cached, as after a download by another tool, the files that are in
+    the cache are all that is known. Raises PreflightError where neither knows any.
     """
     from huggingface_hub import HfApi, get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
@@ -33,11 +33,13 @@ def tree_of(commit: Commit) -> Tree:
     try:
         files = get_cached_repo_tree(name, repo_type=kind, revision=commit.sha)
     except CachedRepoTreeNotFoundError:
+        present = _present(commit)
+        if commit.from_cache is not None and present:
+            return present
         try:
             listed = HfApi().list_repo_tree(name, repo_type=kind, revision=commit.sha, recursive=True)
             files = [entry for entry in listed if isinstance(entry, RepoFile)]
         except Exception as error:
-            present = _present(commit)
             if not present:
                 raise refusal(commit.repository, error) from error
             return present

@@ -39,31 +39,41 @@ class Pinned:
 
 @contextmanager
 def pinned(
-    recipe: Recipe, say: Say, recorded: Sequence[Record] = (), weights: bool = True, rows: bool = True
+    recipe: Recipe,
+    say: Say,
+    recorded: Sequence[Record] = (),
+    weights: bool = True,
+    rows: bool = True,
+    trains: bool = False,
 ) -> Iterator[Pinned]:
     """Give a recipe with the commit of every hub name, all that it reads fetched; within, no library asks the hub.
 
     Rows that are streamed from the hub are read from it while they are trained on. Raises as `pin` does.
     """
-    found = pin(recipe, say, recorded, weights, rows)
+    found = pin(recipe, say, recorded, weights, rows, trains)
     streamed = recipe.data.streaming and any(not source.is_local for source in recipe.data.training_sources)
     with nullcontext() if streamed or not found.commits else libraries_offline():
         yield found
 
 
-def pin(recipe: Recipe, say: Say, recorded: Sequence[Record], weights: bool, rows: bool) -> Pinned:
+def pin(recipe: Recipe, say: Say, recorded: Sequence[Record], weights: bool, rows: bool, trains: bool) -> Pinned:
     """Return a recipe with the commit of every hub name, everything that it reads fetched and checked.
 
     Rank 0 asks the hub; every node fetches into its own cache. A name that is `recorded` keeps the commit it had.
-    Without `weights` or `rows` those are left where they are. Raises PreflightError, DataError or RankError.
+    Without `weights` or `rows` those are left where they are. A recipe that `trains` needs room for what it writes too,
+    which is looked at before anything is fetched. Raises PreflightError, DataError or RankError.
     """
     names = [name for name in repositories(recipe) if rows or name.kind == "model"]
     if not names:
         return Pinned(recipe, [])
-    shas = told_by_rank_zero("commits", lambda: [commit.sha for commit in _resolved(names, recorded, say)])
-    commits = [Commit(name, sha) for name, sha in zip(names, shas, strict=True)]
+    told: list[tuple[str, str | None]] = told_by_rank_zero(
+        "commits", lambda: [(commit.sha, commit.from_cache) for commit in _resolved(names, recorded, say)]
+    )
+    commits = [Commit(name, *one) for name, one in zip(names, told, strict=True)]
 
     def fetch_all(beat: Beat) -> None:
+        if trains and recipe.adapter is None:
+            _refuse_without_room_for_the_run(recipe, commits)
         _fetch(recipe, commits, weights, say if rank() == 0 else None, beat)
 
     first_on_each_node("hub files", fetch_all)
@@ -136,25 +146,27 @@ def _fetch(recipe: Recipe, commits: Sequence[Commit], weights: bool, say: Say | 
         if commit.repository.kind == "model":
             tree, who, model = tree_of(commit), str(commit.repository), recipe.model
             files = model_files(who, tree, weights, model.use_safetensors, model.trust_remote_code)
-            if weights:
-                of_weights = weight_files(who, tree, model.use_safetensors)
-                _refuse_without_room_for_the_run(recipe, sum(tree[file] for file in of_weights))
             fetch(commit, files, tree, say, alive)
         elif splits := splits_of(recipe, commit.repository, streamed=False):
             fetch_splits(commit, splits, say, alive)
 
 
-def _refuse_without_room_for_the_run(recipe: Recipe, weights: int) -> None:
-    """Refuse a full fine-tuning whose checkpoints cannot fit: each holds the weights at least once."""
-    if recipe.adapter is not None:
-        return
-    least = weights * (recipe.training.save_total_limit + 2)  # one more is written before the oldest goes; the result
-    free = shutil.disk_usage(existing(Path(recipe.run_folder).absolute())).free
-    if least > free:
-        raise PreflightError(
-            f"run_directory {recipe.run_folder}: checkpoints and the trained model take at least {in_units(least)}, "
-            f"and {in_units(free)} are free; make room or name another run_directory=…"
-        )
+def _refuse_without_room_for_the_run(recipe: Recipe, commits: Sequence[Commit]) -> None:
+    """Refuse a full fine-tuning that cannot fit: one checkpoint and the trained model hold the weights once each.
+
+    The exact need is known only once the trainer is built (training/storage.py).
+    """
+    for commit in commits:
+        if commit.repository.kind != "model":
+            continue
+        tree = tree_of(commit)
+        least = 2 * sum(tree[file] for file in weight_files(str(commit.repository), tree, recipe.model.use_safetensors))
+        free = shutil.disk_usage(existing(Path(recipe.run_folder).absolute())).free
+        if least > free:
+            raise PreflightError(
+                f"run_directory {recipe.run_folder}: a checkpoint and the trained model take at least "
+                f"{in_units(least)}, and {in_units(free)} are free; make room or name another run_directory=…"
+            )
 
 
 def _sources(recipe: Recipe) -> list[tuple[str, Source]]:

@@ -42,7 +42,7 @@ def train(recipe: Recipe, run: RunDirectory, resume: bool = False, with_changes:
     with (
         run.locked() if rank() == 0 else nullcontext(),
         told_to_leave(launched=asked is not None) as request,
-        pinned(recipe, say, recorded=run.hub_commits() if resume else []) as names,
+        pinned(recipe, say, run.hub_commits() if resume else [], trains=True) as names,
     ):
         _train(names, run, asked or started, request, resume, with_changes)
 
