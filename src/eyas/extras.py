@@ -32,4 +32,4 @@ def hidden(*packages: str) -> Iterator[None]:
         yield
     finally:
         for name in unseen:
-            del sys.modules[name]
+            sys.modules.pop(name, None)  # at the end of the process it may be gone
