@@ -7,6 +7,7 @@ from typing import Any
 from unittest.mock import patch
 
 from eyas.distributed.gather import from_rank_zero
+from eyas.distributed.topology import running_topology
 from eyas.errors import CheckpointError, PreflightError
 from eyas.model.load import empty_model, load_config
 from eyas.model.peft_refusals import pefts_refusals
@@ -27,6 +28,7 @@ def rehearse(
     model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
     if not hasattr(model, "peft_config"):
         return {}
+    _refuse_unshardable(recipe, running_topology(trainer.accelerator).strategy)
     state = gathered(model)
 
     def save_and_open() -> dict[str, str]:
@@ -50,6 +52,16 @@ def rehearse(
             f"adapter: what these settings train could not be saved and opened again at the end ({reason}); change "
             "them, or name layers that each setting fits"
         ) from reason
+
+
+def _refuse_unshardable(recipe: Recipe, strategy: str) -> None:
+    """Refuse DoRA on 4-bit weights under ZeRO-3: peft 0.21 copies those layers, and DeepSpeed 0.19 looks for shards."""
+    extra = {} if recipe.adapter is None else recipe.adapter.library_arguments
+    if strategy == "zero-3" and extra.get("use_dora") and recipe.quantization is not None:
+        raise PreflightError(
+            "adapter.use_dora: DoRA on quantized weights cannot be trained under ZeRO-3; "
+            "use accelerate_configs/zero2.yaml or ddp.yaml, or plain LoRA"
+        )
 
 
 @contextmanager
