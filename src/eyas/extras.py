@@ -32,4 +32,4 @@ def hidden(*packages: str) -> Iterator[None]:
         yield
     finally:
         for name in unseen:
-            sys.modules.pop(name, None)  # gone already where the interpreter is ending
+            sys.modules.pop(name, None)  # at the end of the process it may be gone

@@ -69,6 +69,11 @@ class RunDirectory:
         return sorted(int(number) for number in numbers if number.isdecimal())
 
     @property
+    def rehearsal(self) -> Path:
+        """Where an adapter is saved and opened before the first step, for as long as that takes."""
+        return self.path / ".rehearsal"
+
+    @property
     def lock_file(self) -> Path:
         """Held by the process that trains or merges here."""
         return self.path / ".lock"
@@ -130,7 +135,13 @@ class RunDirectory:
         if resume:
             raise CheckpointError(f"{self.path}: nothing to resume; start the run without --resume.")
         entries = list(self.path.iterdir()) if self.path.is_dir() else []
-        begun = {self.recipe, self.data_report, self.quarantine, self.lock_file}  # by a start that then failed
+        begun = {
+            self.recipe,
+            self.data_report,
+            self.quarantine,
+            self.lock_file,
+            self.rehearsal,
+        }  # by a start that then failed
         foreign = [entry.name for entry in entries if entry not in begun and not _is_empty_folder(entry)]
         if foreign:
             raise CheckpointError(

@@ -70,6 +70,7 @@ def left_aside(run: RunDirectory) -> list[Path]:
         *run.checkpoints.glob("broken-*"),
         *run.checkpoints.glob(".[rd]*-*"),
         *run.path.glob(run.merging.name),
+        *run.path.glob(run.rehearsal.name),
     ]
     return sorted([*aside, *run.unfinished()])
 

@@ -7,8 +7,9 @@ from peft import get_peft_model
 from safetensors.torch import save_file
 
 from eyas.errors import CheckpointError, PreflightError
-from eyas.model.adapter import check_saved, lora_config, refuse_untrained_head, resolve
+from eyas.model.adapter import lora_config, refuse_untrained_head, resolve
 from eyas.model.load import empty_model
+from eyas.model.saved import check_saved
 from eyas.recipe.adapter import Lora
 
 FALCON_7B = transformers.FalconConfig()  # the library's defaults are tiiuae/falcon-7b
@@ -104,10 +105,10 @@ def test_a_saved_adapter_is_reopened_and_refused_when_it_is_not_what_was_trained
     save_file(tensors, tmp_path / "adapter_model.safetensors")
 
     with pytest.raises(CheckpointError, match=message):
-        check_saved(tmp_path, {"a.lora_B": (2, 2)})
+        check_saved(tmp_path, {"a.lora_B": (2, 2)}, {})
 
 
 def test_a_sound_adapter_is_counted(tmp_path):
     save_file({"a.lora_B": torch.ones(2, 2)}, tmp_path / "adapter_model.safetensors")
 
-    assert check_saved(tmp_path, {"a.lora_B": (2, 2)}) == 4
+    assert check_saved(tmp_path, {"a.lora_B": (2, 2)}, {}) == 4

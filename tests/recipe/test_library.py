@@ -72,6 +72,7 @@ def test_a_value_of_the_right_type_is_accepted(library, argument, value):
         (TRAINING_ARGUMENTS, "label_names", "labels", "Input should be a valid list"),
         (LORA_CONFIG, "use_rslora", "true", "Input should be a valid boolean"),
         (LORA_CONFIG, "bias", "everything", "Input should be 'none', 'all' or 'lora_only'"),
+        (LORA_CONFIG, "init_lora_weights", "pissa_niter_", "Input should be a valid boolean"),
         (LORA_CONFIG, "rank_pattern", ["q_proj"], "Input should be a valid dictionary"),
         (BITS_AND_BYTES_CONFIG, "llm_int8_threshold", "high", "Input should be a valid number"),
     ],

@@ -64,6 +64,11 @@ BROKEN = {
         "speed.dequantized_gib: there are no 4-bit weights; remove it",
         ["speed.dequantized_gib=1", "quantization={load_in_4bit: true}", "adapter={method: lora}"],
     ),
+    "_an_adapter_begins_as_asked": (
+        ["quantization={load_in_4bit: true}", "adapter={method: lora, init_lora_weights: pissa}"],
+        "adapter.init_lora_weights: pissa needs a base in full precision; remove it or the quantization",
+        ["adapter={method: lora, init_lora_weights: pissa_niter_16}"],
+    ),
     "_beginnings_are_of_instructions": (
         ["speed.shared_beginnings=false", "task=sequence_classification"],
         "speed.shared_beginnings: has no effect on task sequence_classification; remove it",

@@ -9,6 +9,7 @@ from eyas.cli import (
     check,
     demo,
     evaluate,
+    finish,
     generate,
     merge,
     parameters,
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (demo, check, parameters, preview, train, verify, merge, evaluate, report, generate, schema):
+for verb in (demo, check, parameters, preview, train, finish, verify, merge, evaluate, report, generate, schema):
     name = verb.__name__.rpartition(".")[2]
     app.command(name)(getattr(verb, name))
 app.add_typer(selftest.app, name="selftest")

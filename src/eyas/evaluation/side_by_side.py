@@ -36,9 +36,12 @@ def ask_all(
         ask("base", load(run, recipe, auto_model, splits.labels, "base"))
         ask("tuned", load(run, recipe, auto_model, splits.labels, "tuned"))
     else:
+        if recipe.adapter.changes_the_base:
+            ask("base", load(run, recipe, auto_model, splits.labels, "base"))
         tuned = load(run, recipe, auto_model, splits.labels, "tuned")
-        with without_adapter(tuned):  # the base that the adapter sits on, without loading it twice
-            ask("base", tuned)
+        if not recipe.adapter.changes_the_base:
+            with without_adapter(tuned):  # the base that the adapter sits on, without loading it twice
+                ask("base", tuned)
         ask("tuned", tuned)
         del tuned
     if run.merged.exists():

@@ -13,6 +13,7 @@ from eyas.export.reopening import Reader
 from eyas.files import write_json
 from eyas.model.precision import torch_dtype
 from eyas.model.tuned import load_saved, load_tuned
+from eyas.model.tuned import merged as merged_into_base
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 from eyas.sealing import seal
@@ -54,7 +55,7 @@ def merge(
     reference = predictions(trained, probes)
     if onto_published:
         trained = load_tuned(recipe, auto_model, labels, torch.float32, run.adapter, quantized=False)
-    merged = trained.merge_and_unload(safe_merge=True) if recipe.adapter else trained
+    merged = merged_into_base(trained) if recipe.adapter else trained
     found = {"before the cast": compare(reference, predictions(merged, probes))}
     say(f"merged in float32: {found['before the cast']}")
     with _staging(run) as (staging, recorded):

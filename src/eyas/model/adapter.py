@@ -1,14 +1,14 @@
-"""The adapter: which layers it sits on, how many parameters it trains, and whether its file is sound."""
+"""The adapter: which layers it sits on, and how many parameters it trains."""
 
 import difflib
 import re
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from eyas.errors import CheckpointError, PreflightError
+from eyas.errors import PreflightError
+from eyas.model.peft_refusals import pefts_refusals, refuse_what_cannot_train
 from eyas.model.quantization import quantized_names
 from eyas.recipe.adapter import Lora
 
@@ -37,7 +37,8 @@ def lora_config(adapter: Lora, task_type: str, revision: str | None = None) -> A
     from peft import LoraConfig
 
     # A copy, for peft 0.21 appends the head's names to the very list that it was given.
-    return LoraConfig(task_type=task_type, revision=revision, **deepcopy(adapter.model_dump(exclude={"method"})))
+    with pefts_refusals():
+        return LoraConfig(task_type=task_type, revision=revision, **deepcopy(adapter.model_dump(exclude={"method"})))
 
 
 def in_float32(trainer: Any) -> None:
@@ -52,6 +53,32 @@ def in_float32(trainer: Any) -> None:
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+    _norms_in_float32(trainer.model)
+
+
+def _norms_in_float32(model: Any) -> None:
+    """Hold each LayerNorm in float32 that would otherwise meet float32 within or before it; it computes in it anyway.
+
+    On a CPU, torch 2.13 takes no LayerNorm of which the bias alone trains in float32, nor one in bfloat16 behind
+    embeddings that train in float32.
+    """
+    import torch
+
+    before = any(parameter.requires_grad for parameter in model.get_input_embeddings().parameters())
+    for module in model.modules():
+        if isinstance(module, torch.nn.LayerNorm) and (before or any(p.requires_grad for p in module.parameters())):
+            module.float()
+
+
+def give_bias_to_wrapped_head(model: Any) -> None:
+    """Let an output head whose tokens train tell its bias, for which TRL's fused head asks.
+
+    peft 0.21 wraps the head of tied embeddings for `trainable_token_indices`, and its wrapper passes on the weight
+    alone: TRL 1.16 ends in an AttributeError.
+    """
+    head = model.get_output_embeddings()
+    if not hasattr(head, "bias"):
+        head.bias = getattr(head.original_module, "bias", None)
 
 
 def resolve(adapter: Lora, task_type: str, empty: Any) -> Resolution:
@@ -64,11 +91,15 @@ def resolve(adapter: Lora, task_type: str, empty: Any) -> Resolution:
     total = sum(parameter.numel() for parameter in empty.parameters())
     matches = _target_matches(adapter, names, empty)
     matches |= {f"{m} (in full)": _ending_in(m, names) for m in adapter.modules_to_save or []}
+    parameters = [name for name, _ in empty.named_parameters()]
+    targets = adapter.library_arguments.get("target_parameters") or []
+    matches |= {f"{target} (parameter)": _ending_in(target, parameters) for target in targets}
     unmatched = [pattern for pattern, found in matches.items() if not found]
     if unmatched:
         raise PreflightError("\n".join(f"adapter: {_nothing_matches(pattern, names)}" for pattern in unmatched))
     _refuse_absent_layers(adapter, names)
     wrapped = _wrap(empty, adapter, task_type)
+    refuse_what_cannot_train(wrapped, adapter)
     trainable = sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
     return Resolution(matches, trainable, total)
 
@@ -82,42 +113,6 @@ def refuse_untrained_head(random: Sequence[str], trainable: Sequence[str]) -> No
             f"{', '.join(frozen)}: not in the base model, so new and random, and the adapter would leave it so. "
             f"Add it to adapter.modules_to_save: [{', '.join(frozen)}]"
         )
-
-
-def check_saved(folder: Path, shapes: dict[str, tuple[int, ...]]) -> int:
-    """Reopen an adapter or model that was just written and return its number of parameters.
-
-    `shapes` are those of the trained tensors. Raises CheckpointError for a missing, extra, misshapen, non-finite or
-    untouched (all zero) tensor.
-    """
-    saved = saved_tensors(folder)
-    missing, extra = sorted(shapes.keys() - saved.keys()), sorted(saved.keys() - shapes.keys())
-    if missing or extra:
-        raise CheckpointError(f"{folder}: the saved file lacks {missing[:3]} and has {extra[:3]} besides")
-    for name, tensor in saved.items():
-        if tuple(tensor.shape) != shapes[name]:
-            raise CheckpointError(f"{folder}: {name} was saved as {tuple(tensor.shape)}, trained as {shapes[name]}")
-    refuse_unsound(folder, saved)
-    return sum(tensor.numel() for tensor in saved.values())
-
-
-def refuse_unsound(folder: Path, tensors: dict[str, Any]) -> None:
-    """Refuse weights that nothing can have been learnt in: none, not finite, or every update zero."""
-    if not tensors:
-        raise CheckpointError(f"{folder}: holds no tensor")
-    for name, tensor in tensors.items():
-        if not tensor.isfinite().all():
-            raise CheckpointError(f"{folder}: {name} holds NaN or infinity; resume from an earlier checkpoint")
-    updates = [tensor for name, tensor in tensors.items() if "lora_B" in name]
-    if updates and not any(tensor.any() for tensor in updates):
-        raise CheckpointError(f"{folder}: every update is zero, so the adapter is identical to the base model")
-
-
-def saved_tensors(folder: Path) -> dict[str, Any]:
-    """Return every tensor of the folder's safetensors files; no pickle is opened."""
-    from safetensors.torch import load_file
-
-    return {name: tensor for file in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(file).items()}
 
 
 def _target_matches(adapter: Lora, names: list[str], empty: Any) -> dict[str, list[str]]:
@@ -139,7 +134,7 @@ def _ending_in(pattern: str, names: list[str]) -> list[str]:
 
 def _nothing_matches(pattern: str, names: list[str]) -> str:
     leaves = sorted({name.rpartition(".")[2] for name in names if not name.rpartition(".")[2].isdigit()})
-    close = difflib.get_close_matches(pattern.removesuffix(" (in full)"), leaves, n=1)
+    close = difflib.get_close_matches(pattern.partition(" (")[0], leaves, n=1)
     hint = f"; did you mean '{close[0]}'?" if close else ""
     return f"'{pattern}' matches no module{hint} The model has: {', '.join(leaves)}"
 
@@ -159,4 +154,5 @@ def _refuse_absent_layers(adapter: Lora, names: list[str]) -> None:
 def _wrap(empty: Any, adapter: Lora, task_type: str) -> Any:
     from peft import get_peft_model
 
-    return get_peft_model(empty, lora_config(adapter, task_type), low_cpu_mem_usage=True)
+    with pefts_refusals():
+        return get_peft_model(empty, lora_config(adapter, task_type), low_cpu_mem_usage=True)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 
+from eyas.recipe.adapter import FULL_PRECISION_ONLY, INITIALIZATIONS
 from eyas.recipe.data import Data
 from eyas.recipe.model import Quantization
 from eyas.recipe.recipe import Recipe
@@ -48,6 +49,17 @@ def _only_four_bit_settings_for_four_bit_weights(recipe: Recipe) -> Contradictio
     defaults = Quantization()
     changed = [name for name in stray if getattr(recipe.quantization, name) != getattr(defaults, name)]
     return (f"quantization.{changed[0]}", "has no effect on 8-bit weights; remove it") if changed else None
+
+
+def _an_adapter_begins_as_asked(recipe: Recipe) -> Contradiction | None:
+    start = recipe.adapter.library_arguments.get("init_lora_weights") if recipe.adapter else None
+    if not isinstance(start, str):
+        return None
+    if start in INITIALIZATIONS:
+        return "adapter.init_lora_weights", f"{start}: {INITIALIZATIONS[start]}"
+    if recipe.quantization is not None and start.startswith(FULL_PRECISION_ONLY):
+        return "adapter.init_lora_weights", f"{start} needs a base in full precision; remove it or the quantization"
+    return None
 
 
 def _remote_code_is_pinned(recipe: Recipe) -> Contradiction | None:
@@ -224,6 +236,7 @@ RULES = (
     _weights_have_one_quantization,
     _a_quantization_quantizes,
     _only_four_bit_settings_for_four_bit_weights,
+    _an_adapter_begins_as_asked,
     _remote_code_is_pinned,
     _micro_batches_fill_the_global_batch,
     _precision_is_one,

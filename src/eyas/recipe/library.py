@@ -7,9 +7,9 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, Union
+from typing import Annotated, Any, Literal, Union
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 BUILTIN_TYPES: dict[str, Any] = {
     "int": int, "float": float, "bool": bool, "str": str, "dict": dict, "Dict": dict, "list": list, "List": list,
@@ -86,6 +86,14 @@ def _parameters_of_init(node: ast.ClassDef) -> Iterator[tuple[str, Any]]:
         yield parameter.arg, object if value is None else type(value)
 
 
+def _one_of(choices: Any) -> Any:
+    """Return the type of these values; peft writes `pissa_niter_[number of iters]` for one with any number."""
+    values = choices if isinstance(choices, tuple) else (choices,)
+    numbered = [value.partition("[")[0] for value in values if isinstance(value, str) and "[" in value]
+    plain: Any = Literal.__getitem__(tuple(value for value in values if "[" not in str(value)))
+    return Union[(plain, *(Annotated[str, Field(pattern=rf"^{start}\d+$")] for start in numbered))]
+
+
 def _type_of(node: ast.expr) -> Any:
     match node:
         case ast.Constant(value=None):
@@ -101,7 +109,7 @@ def _type_of(node: ast.expr) -> Any:
         case ast.Subscript(value=ast.Name(id="Union"), slice=ast.Tuple(elts=members)):
             return Union[tuple(_type_of(member) for member in members)]  # noqa: UP007
         case ast.Subscript(value=ast.Name(id="Literal"), slice=choices):
-            return Literal[ast.literal_eval(choices)]
+            return _one_of(ast.literal_eval(choices))
         case ast.Subscript(value=ast.Name(id="list" | "List"), slice=inner):
             return list[_type_of(inner)]  # type: ignore[misc]
         case ast.Subscript(value=ast.Name(id="dict" | "Dict")):

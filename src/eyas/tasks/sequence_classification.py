@@ -8,6 +8,7 @@ from eyas.data.sampler import group_by_length
 from eyas.data.splits import Splits
 from eyas.metrics import accuracy, macro_f1
 from eyas.model.adapter import in_float32, lora_config
+from eyas.model.peft_refusals import pefts_refusals
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 from eyas.tasks.arguments import trainer_arguments
@@ -29,7 +30,8 @@ def build_trainer(recipe: Recipe, arguments: Any, model: Any, tokenizer: Any, sp
 
     model.config.pad_token_id = tokenizer.pad_token_id
     if recipe.adapter:
-        model = get_peft_model(model, lora_config(recipe.adapter, TASK.peft_task_type, recipe.model.revision))
+        with pefts_refusals():
+            model = get_peft_model(model, lora_config(recipe.adapter, TASK.peft_task_type, recipe.model.revision))
         if arguments.activation_checkpointing:
             model.enable_input_require_grads()
     longest = recipe.training.max_length

@@ -6,8 +6,9 @@ from typing import Any
 from eyas.data.examples import LANGUAGE
 from eyas.data.sampler import group_by_length
 from eyas.data.splits import Splits
-from eyas.model.adapter import in_float32, lora_config
+from eyas.model.adapter import give_bias_to_wrapped_head, in_float32, lora_config
 from eyas.model.packing import pack_safely
+from eyas.model.peft_refusals import pefts_refusals
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 from eyas.tasks.arguments import trainer_arguments
@@ -30,16 +31,20 @@ def build_trainer(recipe: Recipe, arguments: Any, model: Any, tokenizer: Any, sp
 
     if arguments.packing or arguments.padding_free:
         logger.info(pack_safely(model).text())
-    trainer = SFTTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=splits.train.for_trainer,
-        eval_dataset=splits.evaluation.for_trainer if splits.evaluation and recipe.training.eval_steps else None,
-        processing_class=tokenizer,
-        # Given the config rather than a wrapped model, TRL names and saves one adapter.
-        peft_config=lora_config(recipe.adapter, TASK.peft_task_type, recipe.model.revision) if recipe.adapter else None,
-    )
+    base = recipe.model.revision
+    peft_config = lora_config(recipe.adapter, TASK.peft_task_type, base) if recipe.adapter else None
+    with pefts_refusals():
+        trainer = SFTTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=splits.train.for_trainer,
+            eval_dataset=splits.evaluation.for_trainer if splits.evaluation and recipe.training.eval_steps else None,
+            processing_class=tokenizer,
+            # Given the config rather than a wrapped model, TRL names and saves one adapter.
+            peft_config=peft_config,
+        )
     if recipe.adapter:
+        give_bias_to_wrapped_head(trainer.model)
         in_float32(trainer)
     group_by_length(trainer)
     return trainer

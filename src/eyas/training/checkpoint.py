@@ -3,7 +3,8 @@
 import logging
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from eyas.distributed.gather import all_or_none, from_rank_zero, gather_objects
 from eyas.distributed.topology import rank, world_size
 from eyas.errors import CheckpointError
 from eyas.files import in_units
+from eyas.model.saved import write_adapter
 from eyas.run_directory import RunDirectory
 from eyas.sealing import faults, files_in, listed, looks_whole, put_in_place, sealed_bytes, write_seal
 from eyas.training.callbacks import say
@@ -28,7 +30,7 @@ def resume_point(run: RunDirectory) -> Path | None:
     Raises CheckpointError when there are checkpoints and none is valid. Newer ones that are not valid are put aside
     under another name, and named loudly.
     """
-    step, broken = from_rank_zero(lambda: _newest_valid(run))
+    step, broken = from_rank_zero(lambda: newest_valid(run))
     for newer, found in broken.items():
         logger.warning(
             "%s is not what was saved, and is put aside:\n  %s", run.checkpoint(newer), "\n  ".join(found[:5])
@@ -56,6 +58,17 @@ def newest_whole(run: RunDirectory) -> Path | None:
     """Return the newest checkpoint whose files are all there, by their sizes."""
     whole = (run.checkpoint(step) for step in reversed(run.checkpoint_steps()))
     return next((folder for folder in whole if looks_whole(folder)), None)
+
+
+def newest_valid(run: RunDirectory) -> tuple[int | None, dict[int, list[str]]]:
+    """Return the newest step whose every byte is there, and what is wrong with each newer one."""
+    broken: dict[int, list[str]] = {}
+    for step in reversed(run.checkpoint_steps()):
+        found = faults(run.checkpoint(step))
+        if not found:
+            return step, broken
+        broken[step] = found
+    return None, broken
 
 
 def seal_each_save(
@@ -95,6 +108,26 @@ def seal_each_save(
     trainer.add_callback(Checkpoints())
 
 
+@contextmanager
+def last_step_kept(trainer: Any, run: RunDirectory) -> Iterator[None]:
+    """Keep a checkpoint of the last step while the result is saved, so that a save that fails loses nothing trained.
+
+    Most runs have one. Of those that save none, or only the best, it is made here, where there is room, and goes again
+    once the result is saved. A run that loads its best at the end has the result in that checkpoint.
+    """
+    step = trainer.state.global_step
+    made = not trainer.args.load_best_model_at_end and not from_rank_zero(lambda: looks_whole(run.checkpoint(step)))
+    if made:
+        try:
+            trainer._save_checkpoint(trainer.model, None)
+            trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
+        except CheckpointError as reason:
+            logger.warning("%s", reason)
+    yield
+    if made and rank() == 0:
+        shutil.rmtree(run.checkpoint(step), ignore_errors=True)
+
+
 def rotate(run: RunDirectory, keep: int, best: int | None) -> None:
     """Delete all checkpoints but the newest `keep` whole ones and the best; called once a newer one is sealed.
 
@@ -108,17 +141,6 @@ def rotate(run: RunDirectory, keep: int, best: int | None) -> None:
             shutil.rmtree(going, ignore_errors=True)
             run.checkpoint(step).rename(going)
             shutil.rmtree(going, ignore_errors=True)
-
-
-def _newest_valid(run: RunDirectory) -> tuple[int | None, dict[int, list[str]]]:
-    """Return the newest step whose every byte is there, and what is wrong with each newer one."""
-    broken: dict[int, list[str]] = {}
-    for step in reversed(run.checkpoint_steps()):
-        found = faults(run.checkpoint(step))
-        if not found:
-            return step, broken
-        broken[step] = found
-    return None, broken
 
 
 def _seal_together(staged: Path, final: Path, step: int) -> None:
@@ -148,7 +170,10 @@ def _write_no_pickled_arguments(trainer: Any) -> None:
     def save(output_dir: str, state_dict: dict[str, Any] | None = None) -> None:
         if trainer.args.should_save:
             model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
-            model.save_pretrained(output_dir, state_dict=state_dict)
+            if hasattr(model, "peft_config"):
+                write_adapter(model, model.state_dict() if state_dict is None else state_dict, Path(output_dir))
+            else:
+                model.save_pretrained(output_dir, state_dict=state_dict)
             trainer.processing_class.save_pretrained(output_dir)
 
     trainer._save = save

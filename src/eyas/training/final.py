@@ -1,10 +1,11 @@
 """What a run leaves at its end."""
 
 import shutil
+from collections.abc import Mapping
 from typing import Any
 
 from eyas.distributed.topology import rank
-from eyas.model.adapter import check_saved
+from eyas.model.saved import check_saved, gathered, saved_shapes, write_adapter
 from eyas.run_directory import RunDirectory
 from eyas.sealing import faults, seal
 from eyas.training.callbacks import say
@@ -16,31 +17,32 @@ def is_finished(run: RunDirectory) -> bool:
     return run.read_manifest().get("status") == "finished" and bool(left) and not any(map(faults, left))
 
 
-def save_and_reopen(trainer: Any, tokenizer: Any, run: RunDirectory) -> None:
+def save_and_reopen(trainer: Any, tokenizer: Any, run: RunDirectory, untouched: Mapping[str, str]) -> None:
     """Write the adapter (or the whole model), gathered from all ranks, check what a reader finds on disk, and seal it.
 
-    Raises CheckpointError when a tensor is missing, misshapen, not finite or untouched.
+    `untouched` are the digests of an adapter's tensors before the first step. Raises CheckpointError when a tensor is
+    missing, misshapen or not finite, or when training has changed none.
     """
-    folder = run.adapter if hasattr(trainer.model, "peft_config") else run.model
-    shapes = _trained_shapes(trainer)
-    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # on all ranks: ZeRO-3 and FSDP gather here
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
+    adapter = hasattr(model, "peft_config")
+    folder = run.adapter if adapter else run.model
+    state = gathered(model) if adapter else _whole_model(trainer)
     if rank() != 0:
         return
     staged = run.staging / folder.name
     shutil.rmtree(staged, ignore_errors=True)
-    trainer.accelerator.unwrap_model(trainer.model).save_pretrained(staged, state_dict=state)
+    if adapter:
+        write_adapter(model, state, staged)
+    else:
+        model.save_pretrained(staged, state_dict=state)
     tokenizer.save_pretrained(staged)
-    parameters = check_saved(staged, shapes or {name: tuple(tensor.shape) for name, tensor in state.items()})
+    shapes = saved_shapes(model) if adapter else {name: tuple(tensor.shape) for name, tensor in state.items()}
+    parameters = check_saved(staged, shapes, untouched if adapter else None)
     seal(staged, folder, {"kind": folder.name})
     say(f"saved and reopened: {folder} ({parameters:,} parameters, all finite)")
 
 
-def _trained_shapes(trainer: Any) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each tensor that an adapter's file must hold, under peft's names; none for a full model."""
-    if not hasattr(trainer.model, "peft_config"):
-        return {}
-    return {
-        name.replace(".modules_to_save.default", "").replace(".default", ""): tuple(getattr(p, "ds_shape", p.shape))
-        for name, p in trainer.model.named_parameters()
-        if p.requires_grad
-    }
+def _whole_model(trainer: Any) -> dict[str, Any]:
+    """Return every tensor of the model, gathered from all ranks; torch.compile puts a prefix before their names."""
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    return {name.removeprefix("_orig_mod."): tensor for name, tensor in state.items()}

@@ -1,6 +1,6 @@
 """The library's training, and all that stands around it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from eyas.errors import EyasError, Preempted, RankError
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 from eyas.training.callbacks import watch
-from eyas.training.checkpoint import newest_whole, seal_each_save
+from eyas.training.checkpoint import last_step_kept, newest_whole, seal_each_save
 from eyas.training.disk_faults import disk_faults_in_words
 from eyas.training.divergence import DivergenceStop
 from eyas.training.final import save_and_reopen
@@ -30,11 +30,19 @@ from eyas.training.watchdog.watch import watch_ranks
 
 
 def train_guarded(
-    recipe: Recipe, run: RunDirectory, trainer: Any, rows: Split, room: Room, request: StopRequest, start: Path | None
+    recipe: Recipe,
+    run: RunDirectory,
+    trainer: Any,
+    rows: Split,
+    room: Room,
+    request: StopRequest,
+    start: Path | None,
+    untouched: Mapping[str, str],
 ) -> None:
     """Train from `start` to the end and save what was trained, or leave with the reason and a checkpoint to go on from.
 
-    Callbacks act in the order in which they are added here. Raises TrainingError, CheckpointError or Preempted.
+    `untouched` are the digests of an adapter's tensors before the first step. Callbacks act in the order in which they
+    are added here. Raises TrainingError, CheckpointError or Preempted.
     """
     last_good, patience = partial(newest_whole, run), recipe.training.divergence_patience
     stops = {} if patience is None else {"divergence": DivergenceStop(patience, last_good)}
@@ -50,7 +58,8 @@ def train_guarded(
         gradients = look_at_first_gradients(trainer, partial(_note_without_gradient, run))
         with watch_ranks(run, recipe.watchdog, trainer), tensors_only(trainer.is_deepspeed_enabled), memory, gradients:
             trainer.train(resume_from_checkpoint=None if start is None else str(start))
-            save_and_reopen(trainer, trainer.processing_class, run)
+            with last_step_kept(trainer, run):
+                save_and_reopen(trainer, trainer.processing_class, run, untouched)
         if rank() == 0:
             run.record(**finished(trainer, run))
 

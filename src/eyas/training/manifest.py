@@ -2,6 +2,7 @@
 
 import hashlib
 import subprocess
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,24 @@ def finished(trainer: Any, run: RunDirectory) -> dict[str, Any]:
         "train_seconds": last.get("train_runtime"),
         "tokens": state.num_input_tokens_seen,
         "peak_bytes": peak_bytes(),
+        "records": listed(run.path, [file.name for file in run.records()]),
+    }
+
+
+def finished_from(run: RunDirectory, checkpoint: str, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a checkpoint and the log tell of a run that is finished from that checkpoint."""
+    before, lines = run.read_manifest(), run.metric_lines()
+    last: dict[str, Any] = next((line for line in reversed(lines) if "train_loss" in line), {})
+    return {
+        "status": "finished",
+        "reason": None,
+        "ended": _now(),
+        "finished_from": {"checkpoint": checkpoint, "status": before.get("status"), "reason": before.get("reason")},
+        "steps": state["global_step"],
+        "train_loss": last.get("train_loss"),
+        "train_seconds": last.get("train_runtime"),
+        "tokens": state["num_input_tokens_seen"],
+        "peak_bytes": max((line["peak_bytes"] for line in lines), default=None),
         "records": listed(run.path, [file.name for file in run.records()]),
     }
 

@@ -24,6 +24,7 @@ from eyas.training.final import is_finished
 from eyas.training.guarded import train_guarded
 from eyas.training.manifest import beginning, record_beginning
 from eyas.training.preemption import StopRequest, told_to_leave
+from eyas.training.rehearsal import rehearse
 from eyas.training.storage import refuse_without_room, room_for
 from eyas.training.tracking import start_tracker
 
@@ -94,10 +95,11 @@ def _train(
     say(table(levers))
     room = room_for(trainer, card, recipe.training.save_total_limit)
     refuse_without_room(run, room)
+    untouched = rehearse(recipe, run, trainer, task.auto_model, splits.labels)
     start = resume_point(run) if resume else None
     if rank() == 0:
         begins = beginning(names, card, levers, splits, base)
         record_beginning(run, recipe, splits, begins, step_of(start) if resume else None, changes)
         start_tracker(recipe, run, trainer, step_of(start))
-    train_guarded(recipe, run, trainer, splits.train, room, request, start)
+    train_guarded(recipe, run, trainer, splits.train, room, request, start, untouched)
     say(f"trained: {run.path} (next: eyas merge {run.path})")

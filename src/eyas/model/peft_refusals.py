@@ -1,0 +1,88 @@
+"""What peft refuses of an adapter's settings, or passes over with a warning, as text at the setting."""
+
+import re
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from eyas.errors import PreflightError
+from eyas.recipe.adapter import Lora
+
+WITHOUT_EFFECT = (
+    "has no bias|no parameter was matched|were ignored|will be ignored|no modules were excluded|no tied modules"
+    "|no module was matched|set to True but the target"
+)
+"""Words of peft 0.21's warnings that a setting does nothing, or that its result cannot be merged."""
+
+HANDLED = "a tied layer is part of the adapter|tied_target_modules|set to False but the target|no longer tied"
+"""Words of its warnings about what is handled: a merge unties embeddings, and peft itself turns Conv1D's weights."""
+
+
+@contextmanager
+def pefts_refusals() -> Iterator[None]:
+    """Turn peft's own errors, and its warnings that a setting does nothing, into PreflightErrors at the setting.
+
+    What another library raises keeps its traceback, and what another one warns of is a warning still.
+    """
+    unused: set[str] = set()
+    show = warnings.showwarning
+
+    def collect(message: Any, *where: Any, **more: Any) -> None:
+        if re.search(WITHOUT_EFFECT, str(message)):
+            unused.add(str(message))
+        else:
+            show(message, *where, **more)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", message=rf"(?s).*({WITHOUT_EFFECT})")
+        warnings.filterwarnings("ignore", message=rf"(?s).*({HANDLED})")
+        warnings.showwarning = collect
+        try:
+            yield
+        except (ValueError, TypeError, NotImplementedError, ImportError, RuntimeError) as error:
+            if not _is_pefts(error):
+                raise
+            raise PreflightError(_at_its_setting(str(error))) from error
+    if unused:
+        raise PreflightError("\n".join(map(_at_its_setting, sorted(unused))))
+
+
+def refuse_what_cannot_train(wrapped: Any, adapter: Lora) -> None:
+    """Refuse settings that peft takes, and that train nothing or not what is computed with. Raises PreflightError."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    bias = adapter.library_arguments.get("bias", "none")
+    trained = [name for name, parameter in wrapped.named_parameters() if parameter.requires_grad]
+    if bias != "none" and not any(name.endswith(".bias") and ".default." not in name for name in trained):
+        raise PreflightError(f"adapter.bias: {bias} would train no bias: the layers that it means have none; remove it")
+    head = getattr(wrapped, "get_output_embeddings", lambda: None)()
+    if wrapped.peft_config["default"].task_type == "CAUSAL_LM" and isinstance(head, BaseTunerLayer):
+        tied = wrapped.peft_config["default"].ensure_weight_tying
+        raise PreflightError(
+            "adapter.target_modules: a low-rank update of the output head would never train: the trainer multiplies by "
+            "the head's own weight. "
+            + (
+                "Remove adapter.ensure_weight_tying, which puts one there, or name the embeddings in "
+                "adapter.modules_to_save instead"
+                if tied
+                else "Leave it out, or name the head in adapter.modules_to_save instead"
+            )
+        )
+
+
+def _is_pefts(error: BaseException) -> bool:
+    """Return whether an error was raised by a line of peft's."""
+    return "peft" in Path(traceback.extract_tb(error.__traceback__)[-1].filename).parts
+
+
+def _at_its_setting(message: str) -> str:
+    """Return peft's message behind the setting that it names first, on one line."""
+    from peft import LoraConfig
+
+    names = set(LoraConfig.__dataclass_fields__) - {"r", "bias"}
+    named = next((word for word in re.findall(r"\w+", message) if word in names), None)
+    where = "adapter" if named is None else f"adapter.{named}"
+    return f"{where}: peft refuses it: {' '.join(message.split())}"

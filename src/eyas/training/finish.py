@@ -1,0 +1,100 @@
+"""A run that has made all its steps and whose result was not saved: the result, from its last checkpoint."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from eyas.errors import CheckpointError
+from eyas.model.load import empty_model, load_config
+from eyas.model.saved import refuse_unsound, saved_tensors
+from eyas.model.tuned import attached, refuse_unless_it_opens
+from eyas.recipe import Recipe
+from eyas.run_directory import RunDirectory
+from eyas.sealing import SEAL, faults, seal
+from eyas.tasks import TASKS
+from eyas.training.checkpoint import newest_valid
+from eyas.training.final import is_finished
+from eyas.training.manifest import finished_from
+
+TRAINERS_OWN = ("optimizer.", "scheduler.", "scaler.", "rng_state", "loop_state_", "trainer_state.", "latest", SEAL)
+"""What the names of a checkpoint's files begin with that only the trainer reads; so are its subfolders."""
+
+
+def finish(run: RunDirectory, recipe: Recipe) -> Path | None:
+    """Write what a run has trained from its last checkpoint, seal it, record the run as finished; return the folder.
+
+    No step is trained. None for a run that is finished already. Raises CheckpointError where no checkpoint is whole,
+    where steps are missing, and for tensors that could not be opened later.
+    """
+    with run.locked():
+        began = run.read_manifest()
+        if "digests" not in began:
+            raise CheckpointError(f"{run.path}: no training began here; train it with eyas train")
+        if is_finished(run):
+            return None
+        state, checkpoint = _last_of(run, recipe)
+        folder = run.model if recipe.adapter is None else run.adapter
+        staged = run.staging / folder.name
+        shutil.rmtree(staged, ignore_errors=True)
+        try:
+            _copy(checkpoint, staged)
+            _check(staged, recipe, began["labels"])
+            seal(staged, folder, {"kind": folder.name, "from": checkpoint.name})
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+        run.record(**finished_from(run, checkpoint.name, state))
+        return folder
+
+
+def _last_of(run: RunDirectory, recipe: Recipe) -> tuple[dict[str, Any], Path]:
+    """Return what the trainer knew after the last step, and the checkpoint that holds the result."""
+    step, broken = newest_valid(run)
+    if step is None:
+        found = "none of its checkpoints is whole" if broken else "it has no checkpoint"
+        raise CheckpointError(f"{run.path}: {found}, so nothing that was trained is left; train it again")
+    newest = run.checkpoint(step)
+    state: dict[str, Any] = json.loads((newest / "trainer_state.json").read_text(encoding="utf-8"))
+    if step < state["max_steps"]:
+        raise CheckpointError(
+            f"{newest}: is the newest whole checkpoint, and {state['max_steps'] - step} of {state['max_steps']} steps "
+            "are missing; train them: eyas train RECIPE --resume"
+        )
+    best = state["best_global_step"]
+    if not recipe.training.library_arguments.get("load_best_model_at_end") or best in (None, step):
+        return state, newest
+    found_faults = faults(run.checkpoint(best))
+    if found_faults:
+        raise CheckpointError(f"{run.path}: its best checkpoint is not whole: {found_faults[0]}; train it again")
+    return state, run.checkpoint(best)
+
+
+def _copy(checkpoint: Path, staged: Path) -> None:
+    """Copy the model or adapter of a checkpoint with its tokenizer.
+
+    Earlier checkpoints of an adapter on embeddings hold the frozen embeddings as well; those are left out.
+    """
+    from safetensors.torch import save_file
+
+    staged.mkdir(parents=True)
+    for file in checkpoint.iterdir():
+        if file.is_file() and not file.name.startswith(TRAINERS_OWN):
+            shutil.copy(file, staged)
+    adapter = staged / "adapter_model.safetensors"
+    if adapter.exists():
+        saved = saved_tensors(staged)
+        kept = {name: tensor for name, tensor in saved.items() if not name.endswith(".base_layer.weight")}
+        if len(kept) < len(saved):
+            save_file(kept, adapter, {"format": "pt"})
+
+
+def _check(staged: Path, recipe: Recipe, labels: Sequence[str] | None) -> None:
+    """Refuse what was copied where it could not be opened later. An adapter is opened on its base's shapes alone."""
+    saved, auto_model = saved_tensors(staged), TASKS[recipe.task].auto_model
+    refuse_unsound(staged, saved)
+    if recipe.adapter is None:
+        refuse_unless_it_opens(staged, auto_model)
+    else:
+        base = empty_model(load_config(recipe.model, labels), auto_model, recipe.model.trust_remote_code)
+        attached(base, staged, saved)

@@ -1,0 +1,74 @@
+"""Adapters that train more than plain LoRA on two ranks: saved whole, and resumed exactly."""
+
+import pytest
+from safetensors import safe_open
+
+from conftest import ROOT
+from faults.test_exact_resume import deepspeed, resume_as_if_stopped_after
+from trials import assert_the_same
+
+RECIPE = ROOT / "recipes" / "smollm2_qlora_quickstart.yaml"
+STRATEGIES = {"ddp": {}, "zero-2": deepspeed(2), "zero-3": deepspeed(3)}
+BASES = {"float32": ["quantization=null"], "nf4": ["model.dtype=bfloat16"]}
+SETTINGS = {
+    "DoRA": (["adapter.use_dora=true"], "layers.1.self_attn.v_proj.lora_magnitude_vector", (32,)),
+    "embeddings in full": (["adapter.modules_to_save=[embed_tokens]"], "embed_tokens.weight", (400, 64)),
+}
+SHARDED_DORA = ("DoRA", "nf4", "zero-3")
+CELLS = [
+    (name, base, strategy)
+    for name in SETTINGS
+    for base in BASES
+    for strategy in STRATEGIES
+    if (name, base, strategy) != SHARDED_DORA
+]
+QUICK = [("DoRA", "float32", "zero-3"), ("DoRA", "nf4", "ddp"), ("embeddings in full", "float32", "zero-2")]
+
+
+def words_of(name, base, overrides_for):
+    return [
+        RECIPE, *overrides_for(RECIPE), *BASES[base], *SETTINGS[name][0], "training.max_steps=4",
+        "training.save_steps=2", "training.global_batch_size=4", "training.per_device_train_batch_size=2",
+    ]  # fmt: skip
+
+
+def check(cell, fork_server, overrides_for, tmp_path):
+    name, base, strategy = cell
+    words, run = words_of(name, base, overrides_for), tmp_path / "whole"
+
+    codes, text = fork_server.run([*words, f"run_directory={run}"], tmp_path / "log", ranks=2, **STRATEGIES[strategy])
+
+    assert set(codes) == {0} and f"2 × cpu, {strategy}" in text, text[-3000:]
+    _, tensor, shape = SETTINGS[name]
+    with safe_open(run / "adapter" / "adapter_model.safetensors", "pt") as file:
+        assert file.get_tensor(f"base_model.model.model.{tensor}").shape == shape
+    cut, codes, text = resume_as_if_stopped_after(2, run, fork_server, words, ranks=2, **STRATEGIES[strategy])
+    assert set(codes) == {0}, text[-3000:]
+    assert_the_same(cut, run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", QUICK, ids="-".join)
+def test_what_two_ranks_train_is_saved_whole_and_resumed_exactly(cell, fork_server, overrides_for, tmp_path):
+    check(cell, fork_server, overrides_for, tmp_path)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("cell", [cell for cell in CELLS if cell not in QUICK], ids="-".join)
+def test_what_two_ranks_train_is_saved_whole_and_resumed_exactly_in_every_cell(
+    cell, fork_server, overrides_for, tmp_path
+):
+    check(cell, fork_server, overrides_for, tmp_path)
+
+
+@pytest.mark.slow
+def test_dora_on_quantized_weights_is_refused_under_zero_3(fork_server, overrides_for, tmp_path):
+    name, base, strategy = SHARDED_DORA
+
+    codes, text = fork_server.run(
+        [*words_of(name, base, overrides_for), f"run_directory={tmp_path / 'run'}"], tmp_path / "log", ranks=2,
+        **STRATEGIES[strategy],
+    )  # fmt: skip
+
+    assert set(codes) == {1}
+    assert text.count("adapter.use_dora: DoRA on quantized weights cannot be trained under ZeRO-3") == 2

@@ -1,0 +1,24 @@
+"""Base, tuned and merged model of a run on the same rows."""
+
+import pytest
+
+from eyas.cli.arguments import open_run
+from eyas.evaluation.evaluate import evaluate
+from eyas.evaluation.side_by_side import ask_all
+from eyas.inference.adapters import load
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", ["bias=all", "init_lora_weights=pissa"])
+def test_the_base_of_an_adapter_that_changes_it_is_the_bare_one(setting, trained):
+    run, recipe = trained(
+        "falcon7b_qlora", f"adapter.{setting}", "quantization=null", "training.learning_rate=0.05",
+        "training.max_steps=4",
+    )  # fmt: skip
+    opened = open_run(run.path)
+
+    records, _ = ask_all(run, recipe, opened.task.auto_model, opened.tokenizer, opened.splits, lambda text: None)
+
+    bare = evaluate(load(run, recipe, opened.task.auto_model, None, "base"), opened.tokenizer, recipe, opened.splits)
+    assert records["base"] == bare
+    assert records["tuned"] != bare
