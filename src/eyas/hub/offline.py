@@ -1,7 +1,6 @@
 """The libraries' own hub clients, kept from asking for anything that was not fetched."""
 
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest.mock import patch
@@ -16,7 +15,5 @@ def libraries_offline() -> Iterator[None]:
     """
     from huggingface_hub import constants
 
-    # peft would look up the base's newest config, to see whether the vocabulary was resized; eyas resizes none.
-    warnings.filterwarnings("ignore", message="Could not find a config file in")
     with patch.object(constants, "HF_HUB_OFFLINE", True), patch.dict(os.environ, {"HF_HUB_OFFLINE": "1"}):
         yield
