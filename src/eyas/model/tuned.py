@@ -1,6 +1,6 @@
 """A base and what was trained on it, opened again from disk for evaluation, merging and generation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +34,22 @@ def load_tuned(
     dtype: Any,
     folder: Path,
     quantized: bool = True,
+    look_at_base: Callable[[Any], None] = lambda _base: None,
 ) -> Any:
     """Return the base (see `load_base`) with the saved adapter beside it, every tensor of the file in its place.
 
     Raises CheckpointError for an adapter that is absent, not as it was sealed, unsound, incomplete or made for another
     base; peft itself loads an empty one with a warning. What the files alone tell is told before the base is loaded.
+    `look_at_base` is given the base before anything is attached to it.
     """
     if not (folder / "adapter_config.json").is_file():
         raise CheckpointError(f"{folder}: no adapter here; was the run finished?")
     refuse_unless_sealed(folder)
     saved = saved_tensors(folder)
     refuse_unsound(folder, saved)
-    return _attached(load_base(recipe, auto_model, labels, dtype, quantized), folder, saved)
+    base = load_base(recipe, auto_model, labels, dtype, quantized)
+    look_at_base(base)
+    return _attached(base, folder, saved)
 
 
 def load_saved(folder: Path, auto_model: str, dtype: Any) -> Any:
