@@ -29,7 +29,7 @@ class SameProcess:
         return compare_saved(folder, auto_model, recorded)
 
 
-def probes(rows, seed=0, longest=24):
+def random_rows(rows, seed=0, longest=24):
     """Return rows of random tokens, each of another length."""
     draw = random.Random(seed)
     made = []
@@ -86,10 +86,11 @@ def train(base, recipe, size):
     return tuned
 
 
-def merged(run, recipe, rows=8, seed=0, reader=None, **options):
-    """Merge a run in this process and return the proof."""
+def merged(run, recipe, rows=8, seed=0, reader=None, probes=None, **options):
+    """Merge a run in this process and return the proof; `probes` are rows of random tokens if left out."""
+    probes = probes or random_rows(rows, seed)
     return merge(
-        run, recipe, "AutoModelForCausalLM", None, TOKENIZER, probes(rows, seed), reader or SameProcess(),
+        run, recipe, "AutoModelForCausalLM", None, TOKENIZER, probes, reader or SameProcess(),
         say=lambda _line: None, **options,
     )  # fmt: skip
 
