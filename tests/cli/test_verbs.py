@@ -59,7 +59,7 @@ def test_a_report_compares_base_tuned_and_merged(finished, monkeypatch):
     assert found.exit_code == 0, found.output
     page = (finished.report / "report.md").read_text()
     assert "|  | base | tuned | merged | majority class |" in page and "| valid JSON |" in page
-    assert "> the falcon flew" in page and "before the cast" in page
+    assert "> the falcon flew" in page and "| in float32 |" in page
     assert (finished.report / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert len((finished.report / "merged.jsonl").read_text().splitlines()) == 4
 

@@ -5,12 +5,14 @@ import shutil
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import stand_ins
+from conftest import TOLERANCE
 from eyas.cli.merge import merge as merge_verb
-from eyas.export.merge import TOLERANCE
-from eyas.sealing import SEAL, faults, files_in, listed, read_seal, write_seal
+from eyas.sealing import SEAL, faults, files_in, read_seal
+from merges import seal_again
 
 pytestmark = pytest.mark.slow
 LEARNS = ("training.learning_rate=0.05", "training.max_steps=4")
@@ -22,9 +24,9 @@ def change_adapter(run, change):
     seal_again(run.adapter)
 
 
-def seal_again(folder):
-    """Seal a folder that was changed, so that only what is in it can give it away."""
-    write_seal(folder, listed(folder, files_in(folder)), {"kind": "adapter"})
+def parities(run, dtype):
+    found = json.loads(run.parity.read_text())
+    return found["in float32"], found["saved in float32" if dtype == "float32" else f"rounded to {dtype}"]
 
 
 def refused(run, capsys, **options):
@@ -47,7 +49,7 @@ def test_a_4bit_adapter_merges_into_its_dequantized_base(dtype, trained):
 
     merge_verb(run.path)
 
-    before, after = json.loads(run.parity.read_text()).values()
+    before, after = parities(run, dtype)
     assert before["kl_per_token"] <= 1e-6 and before["top1_agreement"] == 1.0
     most_kl, least_agreement = TOLERANCE[dtype]
     assert after["kl_per_token"] <= most_kl and after["top1_agreement"] >= least_agreement
@@ -68,7 +70,53 @@ def test_merging_a_4bit_adapter_into_the_published_base_is_reported_and_refused(
 
     kl = float(message.partition("KL ")[2].split()[0])
     assert kl > 1e-3
-    assert "before the cast, the merged model is not what was trained" in message and "Nothing was written" in message
+    assert "in float32, the merged model is not what was trained" in message and "Nothing was written" in message
+
+
+def test_a_refused_merge_does_not_take_the_report_with_it(sensitive_run, capsys):
+    message = refused(sensitive_run, capsys, onto_published=True, then_report=True)
+
+    page = (sensitive_run.report / "report.md").read_text()
+    assert "|  | base | tuned |" in page and "merged |" not in page
+    assert "**No merged model was released.** in float32, the merged model is not what was trained" in page
+    assert "is not the base that was trained on" in page and "Nothing was written" in message
+
+
+def test_a_merge_that_failed_otherwise_writes_no_report(falcon_run, capsys):
+    (falcon_run.adapter / SEAL).unlink()
+
+    refused(falcon_run, capsys, then_report=True)
+
+    assert not falcon_run.report.exists()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "asked", "saved"),
+    [("float32", (), "F32"), ("bfloat16", (), "BF16"), ("float32", ("export.dtype=float16",), "F16")],
+)
+def test_the_merged_model_is_in_the_dtype_that_was_trained_in_unless_another_is_asked_for(dtype, asked, saved, trained):
+    run, recipe = trained("falcon7b_lora", *LEARNS, f"model.dtype={dtype}", *asked)
+
+    merge_verb(run.path)
+
+    with safe_open(run.merged / "model.safetensors", "pt") as file:
+        assert {file.get_slice(name).get_dtype() for name in file.keys()} == {saved}  # noqa: SIM118
+    assert json.loads((run.merged / "config.json").read_text())["dtype"] == recipe.merged_dtype
+    assert json.loads(run.parity.read_text())["dtype"] == recipe.merged_dtype
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_model_that_was_trained_whole_is_rounded_with_its_update(dtype, trained):
+    run, _ = trained("distilbert_full_yelp", "training.learning_rate=1e-4", f"export.dtype={dtype}")
+
+    merge_verb(run.path)
+
+    found = json.loads(run.parity.read_text())
+    assert found["weights"] is None and found["the base"]["kl_per_token"] > 0
+    assert found["share_of_update_kept"] == pytest.approx(1, abs=0.1)
+    if dtype == "float32":
+        whole, written = (load_file(folder / "model.safetensors") for folder in (run.model, run.merged))
+        assert all(torch.equal(written[name], tensor) for name, tensor in whole.items())
 
 
 def test_what_a_killed_merge_left_is_no_part_of_the_next_and_goes(falcon_run):
@@ -83,7 +131,7 @@ def test_what_a_killed_merge_left_is_no_part_of_the_next_and_goes(falcon_run):
 def test_the_same_run_merges_into_the_base_it_was_trained_on(sensitive_run):
     merge_verb(sensitive_run.path)
 
-    assert max(parity["kl_per_token"] for parity in json.loads(sensitive_run.parity.read_text()).values()) <= 1e-6
+    assert max(parity["kl_per_token"] for parity in parities(sensitive_run, "float32")) <= 1e-6
 
 
 def test_force_writes_what_is_refused_and_says_so_on_its_card(sensitive_run):
@@ -99,7 +147,7 @@ def test_an_int8_adapter_merges_into_its_dequantized_base(trained):
 
     merge_verb(run.path)
 
-    assert json.loads(run.parity.read_text())["before the cast"]["kl_per_token"] <= 1e-6
+    assert json.loads(run.parity.read_text())["in float32"]["kl_per_token"] <= 1e-6
 
 
 def test_a_classifier_keeps_its_trained_head(trained):

@@ -42,3 +42,21 @@ def test_one_changed_choice_of_four_is_three_quarters_agreement():
     changed[0] = torch.tensor([0.0, 0.0, 0.0, 2.0])
 
     assert compare([logits], [changed]).top1_agreement == 0.75
+
+
+def test_a_changed_choice_counts_as_clear_only_above_the_margin():
+    logits = torch.tensor([[1.0, 0.0], [0.1, 0.0]])
+    flipped = logits.flip(1)
+
+    assert compare([logits], [flipped]).clear_flips == 2
+    assert compare([logits], [flipped], margin=0.5).clear_flips == 1
+
+
+def test_one_position_that_is_far_off_moves_the_mean_and_not_the_median():
+    logits = torch.zeros(9, 2)
+    other = logits.clone()
+    other[0, 0] = 20.0
+
+    found = compare([logits], [other])
+
+    assert found.kl_per_token > 0.5 and found.median_kl == 0

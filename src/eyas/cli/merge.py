@@ -17,15 +17,16 @@ def merge(
     ] = False,
     dtype: Annotated[
         str | None,
-        typer.Option(help="float32, bfloat16 or float16 for this merge; the recipe's export.dtype if left out."),
+        typer.Option(help="float32, bfloat16 or float16 for this merge; export.dtype, or model.dtype, if left out."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write the model even past the tolerance.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write the model even where it is refused.")] = False,
     base_revision: BaseRevision = None,
     then_report: Annotated[bool, typer.Option("--report", help="Then do what eyas report does.")] = False,
 ) -> None:
     """Merge a run's adapter into the base it was trained on, compare both, and write RUN/merged.
 
-    Exits with 1 and leaves nothing behind when the merged model is not what was trained.
+    Exits with 1 and leaves nothing behind when the merged model is not what was trained; a report is written all the
+    same.
     """
     from eyas.export.reopening import Reader
 
@@ -34,13 +35,19 @@ def merge(
         from eyas.data.splits import tensors
         from eyas.evaluation.evaluate import held_out
         from eyas.export.merge import merge as merge_run
+        from eyas.export.proof import MergeRefused
 
         rows = held_out(opened.recipe, opened.splits)[: opened.recipe.export.probe_rows]
         probes = [tensors(example) for _, example in rows]
-        merge_run(
-            opened.directory, opened.recipe, opened.task.auto_model, opened.labels, opened.tokenizer, probes, reader,
-            onto_published=onto_published, force=force, say=typer.echo,
-        )  # fmt: skip
+        try:
+            merge_run(
+                opened.directory, opened.recipe, opened.task.auto_model, opened.labels, opened.tokenizer, probes,
+                reader, onto_published=onto_published, force=force, say=typer.echo,
+            )  # fmt: skip
+        except MergeRefused as refusal:
+            if then_report:
+                write(opened, str(refusal))
+            raise
         typer.echo(f"merged: {opened.directory.merged}{'' if then_report else f' (next: eyas report {run})'}")
         if then_report:
             write(opened)

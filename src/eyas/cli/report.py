@@ -12,8 +12,8 @@ def report(run: RunFolder, base_revision: BaseRevision = None) -> None:
         write(opened)
 
 
-def write(opened: OpenRun) -> None:
-    """Write the report of a run, and print its table."""
+def write(opened: OpenRun, refusal: str | None = None) -> None:
+    """Write the report of a run, and print its table; `refusal` says why there is no merged model."""
     from eyas.cli.tables import print_table
     from eyas.evaluation.compare import compare
     from eyas.evaluation.evaluate import majority
@@ -24,6 +24,6 @@ def write(opened: OpenRun) -> None:
         opened.directory, opened.recipe, opened.task.auto_model, opened.tokenizer, opened.splits, typer.echo
     )
     comparison = compare(records, majority(opened.recipe, opened.splits))
-    write_report(opened.directory, opened.recipe, comparison, records, answers)
+    write_report(opened.directory, opened.recipe, comparison, records, answers, refusal)
     print_table(f"{comparison.rows} held-out rows, 95 % bootstrap intervals", comparison.table())
     typer.echo(f"report: {opened.directory.report / 'report.md'}")

@@ -8,6 +8,7 @@ from eyas.data.report import DataReport
 from eyas.evaluation.compare import Comparison
 from eyas.evaluation.evaluate import Record
 from eyas.evaluation.plots import plot_loss
+from eyas.export.proof import PARITY_HEADER, parity_rows
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 
@@ -20,14 +21,20 @@ def write_report(
     comparison: Comparison,
     records: Mapping[str, Sequence[Record]],
     answers: Mapping[str, Mapping[str, str]],
+    refusal: str | None = None,
 ) -> None:
-    """Write report.md, loss.png and each model's records; `answers` are those to the recipe's own prompts."""
+    """Write report.md, loss.png and each model's records; `answers` are those to the recipe's own prompts.
+
+    `refusal` says why there is no merged model.
+    """
     run.report.mkdir(exist_ok=True)
     for model, rows in records.items():
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         (run.report / f"{model}.jsonl").write_text(lines, encoding="utf-8")
     plot_loss(run.metric_lines(), run.path.name, run.report / "loss.png")
-    (run.report / "report.md").write_text(_markdown(run, recipe, comparison, records, answers), encoding="utf-8")
+    (run.report / "report.md").write_text(
+        _markdown(run, recipe, comparison, records, answers, refusal), encoding="utf-8"
+    )
 
 
 def _markdown(
@@ -36,6 +43,7 @@ def _markdown(
     comparison: Comparison,
     records: Mapping[str, Sequence[Record]],
     answers: Mapping[str, Mapping[str, str]],
+    refusal: str | None,
 ) -> str:
     manifest = run.read_manifest()
     parts = [
@@ -47,9 +55,9 @@ def _markdown(
     ]
     if run.parity.exists():
         parity = json.loads(run.parity.read_text(encoding="utf-8"))
-        header = ["the merged model against what was trained", "KL per token (nats)", "top-1 agreement"]
-        cells = [[name, f"{p['kl_per_token']:.2e}", f"{p['top1_agreement']:.2%}"] for name, p in parity.items()]
-        parts.append(_table([header, *cells]))
+        parts.append(_table([PARITY_HEADER, *parity_rows(parity)]))
+    if refusal is not None:
+        parts.append(f"**No merged model was released.** {refusal}")
     data = DataReport.from_dict(json.loads(run.data_report.read_text(encoding="utf-8")))
     parts += ["## Data", f"```text\n{data.text()}\n```"]
     parts += ["## Loss while training", "![loss](loss.png)", "## What they said"]

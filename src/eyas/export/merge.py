@@ -3,27 +3,35 @@
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from eyas.errors import ExportError
+from eyas.export.merging import merge_and_check
 from eyas.export.model_card import model_card
-from eyas.export.parity import LONGEST_PROBE, Parity, compare, predictions, record
-from eyas.export.reopening import Reader
+from eyas.export.parity import LONGEST_PROBE, Parity, compare, predictions
+from eyas.export.proof import (
+    MergeRefused,
+    Proof,
+    cost_in_words,
+    float32_margin,
+    refuse_another_function,
+    refuse_what_rounding_destroyed,
+)
+from eyas.export.reopening import Reader, record
+from eyas.export.rounding import Change, Rounder, between_steps, computing_with, held_in, nudged, share_rounded
+from eyas.export.update import LayerUpdate, whole_updates
+from eyas.export.weights import digests
 from eyas.files import write_json
-from eyas.model.precision import torch_dtype
-from eyas.model.tuned import load_saved, load_tuned
-from eyas.model.tuned import merged as merged_into_base
+from eyas.model.saved import saved_tensors
+from eyas.model.tuned import load_base, load_saved, load_tuned
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 from eyas.sealing import seal
 
-TOLERANCE = {
-    "float32": (1e-6, 1.0),
-    "bfloat16": (1e-3, 0.995),
-    "float16": (1e-4, 0.999),
-}
-"""Most KL per token and least top-1 agreement; `float32` is also the bound on the merge itself, before any cast."""
+FEW = 4
+"""Probes for what needs no more: float32's own rounding, and the written weights against the file."""
 
 
 def merge(
@@ -37,60 +45,125 @@ def merge(
     onto_published: bool = False,
     force: bool = False,
     say: Callable[[str], None] = print,
-) -> dict[str, Parity]:
-    """Write `merged/` and return its distance from what was trained, before and after the cast to `export.dtype`.
+) -> Proof:
+    """Write `merged/` and return the proof of it, in float32 and as it was saved in the recipe's dtype.
 
-    The reference is the adapter on the base it was trained on (dequantized, if that was quantized), in float32. Past
-    the tolerance nothing is left behind and ExportError is raised, unless forced. `onto_published` merges into the
-    full-precision base instead, as most tools do, to see what that costs. `reader` opens what was written.
+    The reference is the adapter on the base it was trained on (dequantized, if that was quantized), in float32. A merge
+    that is not what was trained leaves nothing behind and raises MergeRefused, unless forced. `onto_published` merges
+    into the full-precision base instead, as most tools do, to see what that costs. `reader` opens what was written.
     """
-    import torch
-
     if run.merged.exists():
         raise ExportError(f"{run.merged}: is there already; remove it to merge again")
     run.parity.unlink(missing_ok=True)  # the figures of a model that is no longer there
     say(f"base: {'as published' if onto_published else _base_in_words(recipe)}, float32")
-    trained = _trained(run, recipe, auto_model, labels)
     probes = [{name: value[:, :LONGEST_PROBE] for name, value in probe.items() if name != "labels"} for probe in probes]
-    reference = predictions(trained, probes)
+    rounder = Rounder(recipe.merged_dtype, recipe.export.rounding, recipe.training.seed)
+    base, trained, changed = _trained(run, recipe, auto_model, labels, probes, rounder)
+    tuned = predictions(trained, probes)
+    with computing_with(trained, nudged):
+        noise = compare(tuned[:FEW], predictions(trained, probes[:FEW]))
     if onto_published:
-        trained = load_tuned(recipe, auto_model, labels, torch.float32, run.adapter, quantized=False)
-    merged = merged_into_base(trained) if recipe.adapter else trained
-    found = {"before the cast": compare(reference, predictions(merged, probes))}
-    say(f"merged in float32: {found['before the cast']}")
+        trained = load_tuned(recipe, auto_model, labels, _float32(), run.adapter, quantized=False)
+    merged, weights = trained, None
+    if recipe.adapter is not None:
+        merged, weights = merge_and_check(trained, saved_tensors(run.adapter), recipe.adapter, base.digests, rounder)
+        changed = list(weights.updates)
+    in_float32 = compare(tuned, predictions(merged, probes), float32_margin(noise))
+    say(f"merged in float32: {in_float32}; float32's own rounding: KL {noise.kl_per_token:.1e}")
+    if weights is not None:
+        say(str(weights))
+    if not force:
+        refuse_another_function("in float32", in_float32, noise, weights)
     with _staging(run) as (staging, recorded):
-        merged.to(torch_dtype(recipe.export.dtype)).save_pretrained(staging)
+        written = _write(merged, rounder, changed, staging, probes[:FEW])
         tokenizer.save_pretrained(staging)
         del merged, trained
-        record(recorded, probes, reference)
-        after = f"after the cast to {recipe.export.dtype}"
-        found[after] = reader.compare(staging, auto_model, recorded)
-        say(f"cast to {recipe.export.dtype} and reopened: {found[after]}")
-        _refuse_past_tolerance(found, recipe, force)
-        (staging / "README.md").write_text(model_card(run, recipe, found, forced=force), encoding="utf-8")
-        figures = {name: parity.as_dict() for name, parity in found.items()}
-        write_json(run.parity, figures)
-        seal(staging, run.merged, {"kind": run.merged.name, "parity": figures})
-    return found
+        record(recorded, probes, tuned, written.predictions, written.digests, recipe.merged_dtype)
+        reopened = reader.compare(staging, auto_model, recorded)
+        moved = compare(tuned, base.predictions)
+        proof = Proof(
+            recipe.merged_dtype, in_float32, noise, moved, base.rounded, base.steps, reopened.to_tuned, changed, weights
+        )
+        say(f"{proof.after} and opened again: {proof.rounded}")
+        say(f"rounding: {cost_in_words(proof)}")
+        _refuse_another_file(reopened.other_tensors, staging)
+        if not force:
+            refuse_another_function(f"{proof.after} and opened again", reopened.to_written, noise, None)
+            refuse_what_rounding_destroyed(proof)
+        (staging / "README.md").write_text(model_card(run, recipe, proof, forced=force), encoding="utf-8")
+        write_json(run.parity, proof.as_dict())
+        seal(staging, run.merged, {"kind": run.merged.name, "parity": proof.as_dict()})
+    return proof
 
 
-def _trained(run: RunDirectory, recipe: Recipe, auto_model: str, labels: Sequence[str] | None) -> Any:
+@dataclass(frozen=True)
+class _Base:
+    """The base that was trained on, before anything was attached to it."""
+
+    predictions: list[Any]
+    rounded: Parity
+    """Its own distance once it is rounded."""
+    steps: Parity
+    """The same, were its weights between the steps of the dtype."""
+    digests: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Written:
+    """The weights that were written, as the file should have them."""
+
+    predictions: list[Any]
+    digests: dict[str, str]
+
+
+def _float32() -> Any:
     import torch
 
+    return torch.float32
+
+
+def _trained(
+    run: RunDirectory, recipe: Recipe, auto_model: str, labels: Sequence[str] | None, probes: Any, rounder: Rounder
+) -> tuple[_Base, Any, list[LayerUpdate]]:
+    """Return what the base is, the trained model, and the updates of one that was trained whole."""
+    seen: list[_Base] = []
+
+    def look(base: Any) -> None:
+        before = predictions(base, probes)
+
+        def moved_by(change: Change) -> Parity:
+            with computing_with(base, change):
+                return compare(before, predictions(base, probes))
+
+        rounded_already = share_rounded(base, rounder)
+        rounded = compare(before, before) if rounded_already == 1 else moved_by(rounder.change([]))
+        steps = moved_by(between_steps(rounder)) if rounded_already > 0.5 and rounder.dtype != "float32" else rounded
+        seen.append(_Base(before, rounded, steps, digests(base)))
+
     if recipe.adapter is None:
-        return load_saved(run.model, auto_model, torch.float32)
-    return load_tuned(recipe, auto_model, labels, torch.float32, run.adapter)
+        base = load_base(recipe, auto_model, labels, _float32())
+        look(base)
+        trained = load_saved(run.model, auto_model, _float32())
+        return seen[0], trained, whole_updates(base, trained, rounder)
+    trained = load_tuned(recipe, auto_model, labels, _float32(), run.adapter, look_at_base=look)
+    return seen[0], trained, []
 
 
-def _refuse_past_tolerance(found: dict[str, Parity], recipe: Recipe, force: bool) -> None:
-    bounds = {"before the cast": TOLERANCE["float32"]}
-    for name, parity in found.items():
-        most_kl, least_agreement = bounds.get(name, TOLERANCE[recipe.export.dtype])
-        if force or (parity.kl_per_token <= most_kl and parity.top1_agreement >= least_agreement):
-            continue
-        raise ExportError(
-            f"{name}, the merged model is not what was trained: {parity} "
-            f"(allowed: KL {most_kl:.0e}, top-1 {least_agreement:.1%}). Nothing was written."
+def _write(model: Any, rounder: Rounder, changed: list[LayerUpdate], folder: Path, probes: Any) -> _Written:
+    """Round a model's weights and save them; it computes in float32 with what was saved."""
+    wanted = rounder.change(update.name for update in changed if update.rounding == "stochastic")
+    should_be = digests(model, wanted)
+    held_in(model, wanted)
+    model.save_pretrained(folder)
+    held_in(model, lambda _name, tensor: tensor.float() if tensor.is_floating_point() else tensor)
+    return _Written(predictions(model, probes), should_be)
+
+
+def _refuse_another_file(tensors: Sequence[str], folder: Path) -> None:
+    if tensors:
+        raise MergeRefused(
+            f"{folder.name}: {len(tensors)} tensors are not those that were written, such as {tensors[0]}. Nothing was "
+            "left. Look at the disk and at the versions of transformers and safetensors, and merge again"
         )
 
 

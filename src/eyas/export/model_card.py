@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from eyas.export.parity import Parity
+from eyas.export.proof import PARITY_HEADER, Proof, cost_in_words, parity_rows
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 
@@ -15,7 +15,7 @@ def base_as_text(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
     return f"`{recipe.model.name}`, `{manifest.get('digests', {}).get('base')}`"
 
 
-def model_card(run: RunDirectory, recipe: Recipe, found: dict[str, Parity], forced: bool) -> str:
+def model_card(run: RunDirectory, recipe: Recipe, proof: Proof, forced: bool) -> str:
     """Return the card's Markdown: base, method, data, and the distance from what was trained."""
     manifest = run.read_manifest()
     method = "full fine-tuning"
@@ -28,11 +28,7 @@ def model_card(run: RunDirectory, recipe: Recipe, found: dict[str, Parity], forc
             else ", 8-bit base"
         )
         method = f"{recipe.adapter.method} r={recipe.adapter.r}{bits}"
-    rows = [
-        f"| {name} | {p.kl_per_token:.2e} | {p.largest_logit_difference:.2e} "
-        f"| {p.top1_agreement:.2%} | {p.positions:,} |"
-        for name, p in found.items()
-    ]
+    rows = [f"| {' | '.join(row)} |" for row in [PARITY_HEADER, *parity_rows(proof.as_dict())]]
     warning = "\n**Written with --force: the figures were not held against their bounds.**\n" if forced else ""
     return "\n".join(
         [
@@ -49,9 +45,12 @@ def model_card(run: RunDirectory, recipe: Recipe, found: dict[str, Parity], forc
             "## Is it what was trained?",
             "Held-out rows through the adapter on the base it was trained on and through this model, both in float32.",
             warning,
-            "| | KL per token (nats) | largest logit difference | top-1 agreement | positions |",
+            rows[0],
             "|---|---|---|---|---|",
-            *rows,
+            *rows[1:],
+            "",
+            f"- Rounding: {cost_in_words(proof)}",
+            *([] if proof.weights is None else [f"- In float32, {proof.weights}."]),
             "",
         ]
     )

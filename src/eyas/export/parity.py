@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from eyas.data.batches import by_length, padded
 
-PROBES, REFERENCE = "probes.safetensors", "reference.safetensors"
 LONGEST_PROBE = 128
 
 
@@ -17,10 +15,14 @@ class Parity:
 
     kl_per_token: float
     """Mean of KL(reference ‖ model), in nats."""
+    median_kl: float
+    """Median of the same: one token that a mixture sends to another expert does not move it."""
     largest_logit_difference: float
     top1_agreement: float
     """Share of positions at which both predict the same token or class, 0 to 1."""
     positions: int
+    clear_flips: int
+    """Positions at which they disagree though the reference's first choice led by more than the margin."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -51,43 +53,21 @@ def predictions(model: Any, probes: Sequence[dict[str, Any]]) -> list[Any]:
     return [found[index] for index in range(len(probes))]
 
 
-def compare(reference: Sequence[Any], other: Sequence[Any]) -> Parity:
-    """Return the distance between two models' logits for the same probes."""
+def compare(reference: Sequence[Any], other: Sequence[Any], margin: float = 0.0) -> Parity:
+    """Return the distance between two models' logits for the same probes.
+
+    A changed choice is clear where the reference's first logit leads its second by more than `margin`.
+    """
     import torch
 
-    kl, largest, agreeing, positions = 0.0, 0.0, 0, 0
+    of_each, largest, agreeing, clear = [], 0.0, 0, 0
     for ours, theirs in zip(reference, other, strict=True):
         p, q = torch.log_softmax(ours.double(), -1), torch.log_softmax(theirs.double(), -1)
-        kl += float((p.exp() * (p - q)).sum())
+        of_each.append((p.exp() * (p - q)).sum(-1))
         largest = max(largest, float((ours - theirs).abs().max()))
-        agreeing += int((ours.argmax(-1) == theirs.argmax(-1)).sum())
-        positions += len(ours)
-    return Parity(max(kl, 0.0) / positions, largest, agreeing / positions, positions)
-
-
-def record(folder: Path, probes: Sequence[dict[str, Any]], reference: Sequence[Any]) -> None:
-    """Write probes and reference predictions for a fresh process to read."""
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True)
-    save_file(
-        {f"{i}.{name}": tensor for i, probe in enumerate(probes) for name, tensor in probe.items()}, folder / PROBES
-    )
-    save_file({str(i): logits.contiguous() for i, logits in enumerate(reference)}, folder / REFERENCE)
-
-
-def compare_saved(model_folder: Path, auto_model: str, recorded: Path) -> Parity:
-    """Return how far a model on disk is from recorded predictions. Meant for a process that loaded nothing else."""
-    import torch
-    from safetensors.torch import load_file
-
-    from eyas.model.tuned import load_unsealed
-
-    probes: dict[int, dict[str, Any]] = {}
-    for name, tensor in load_file(recorded / PROBES).items():
-        index, _, key = name.partition(".")
-        probes.setdefault(int(index), {})[key] = tensor
-    reference = load_file(recorded / REFERENCE)
-    model = load_unsealed(model_folder, auto_model, torch.float32)
-    order = sorted(probes)
-    return compare([reference[str(i)] for i in order], predictions(model, [probes[i] for i in order]))
+        flipped = ours.argmax(-1) != theirs.argmax(-1)
+        first, second = ours.topk(2).values.unbind(-1)
+        clear += int((flipped & (first - second > margin)).sum())
+        agreeing += int((~flipped).sum())
+    kl = torch.cat(of_each)
+    return Parity(max(float(kl.mean()), 0.0), float(kl.median()), largest, agreeing / len(kl), len(kl), clear)

@@ -1,6 +1,6 @@
 """A base and what was trained on it, opened again from disk for evaluation, merging and generation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,13 @@ def load_tuned(
     dtype: Any,
     folder: Path,
     quantized: bool = True,
+    look_at_base: Callable[[Any], None] | None = None,
 ) -> Any:
     """Return the base (see `load_base`) with the saved adapter beside it, every tensor of the file in its place.
 
     Raises CheckpointError for an adapter that is absent, not as it was sealed, unsound, incomplete or made for another
     base; peft itself loads an empty one with a warning. What the files alone tell is told before the base is loaded.
+    `look_at_base` is given the base before anything is attached to it.
     """
     if not (folder / "adapter_config.json").is_file():
         raise CheckpointError(f"{folder}: no adapter here; was the run finished?")
@@ -49,7 +51,12 @@ def load_tuned(
     refuse_unsound(folder, saved)
     made_on = torch_dtype(recipe.model.dtype)
     if made_on == dtype or recipe.adapter is None or not recipe.adapter.begins_in_the_base:
-        return attached(load_base(recipe, auto_model, labels, dtype, quantized), folder, saved)
+        base = load_base(recipe, auto_model, labels, dtype, quantized)
+        if look_at_base is not None:
+            look_at_base(base)
+        return attached(base, folder, saved)
+    if look_at_base is not None:
+        look_at_base(load_base(recipe, auto_model, labels, dtype, quantized))
     # What PiSSA and OLoRA take out of the base is found again only in the dtype that it was taken from. The file's
     # float32 is rounded to that dtype on its way, so it is read again.
     model = attached(load_base(recipe, auto_model, labels, made_on, quantized), folder, saved).to(dtype)

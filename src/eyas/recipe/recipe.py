@@ -9,7 +9,7 @@ from eyas.recipe.adapter import Lora
 from eyas.recipe.data import Data
 from eyas.recipe.evaluation import Evaluation
 from eyas.recipe.export import Export
-from eyas.recipe.model import Model, Quantization
+from eyas.recipe.model import DType, Model, Quantization
 from eyas.recipe.section import Section
 from eyas.recipe.speed import Speed
 from eyas.recipe.tracking import Tracking
@@ -51,6 +51,11 @@ class Recipe(Section):
         """The run's folder; a loaded recipe always has one."""
         assert self.run_directory is not None
         return self.run_directory
+
+    @property
+    def merged_dtype(self) -> DType:
+        """The dtype of the merged weights: that of the weights that were trained on, unless the recipe has another."""
+        return self.export.dtype or self.model.dtype
 
     def to_yaml(self) -> str:
         """Return the recipe with every default written out; loading it gives an equal recipe."""

@@ -1,0 +1,84 @@
+"""SmolLM2-135M with an adapter after one small step on random words: an unsure model, and an update below bfloat16."""
+
+import random
+import shutil
+
+import pytest
+import torch
+
+import merges
+import stand_ins
+from conftest import ROOT
+from eyas.export.proof import MergeRefused
+from eyas.model.adapter import lora_config
+from eyas.recipe import Recipe
+from eyas.run_directory import RunDirectory
+
+pytestmark = [pytest.mark.real, pytest.mark.slow]
+SMOLLM2 = ROOT / "demo" / "smollm2-135m-instruct"
+
+
+def words(rows, seed):
+    """Return rows of random words."""
+    from transformers import AutoTokenizer
+
+    tokenizer, draw = AutoTokenizer.from_pretrained(SMOLLM2), random.Random(seed)
+    encoded = [tokenizer(" ".join(draw.choices(stand_ins.WORDS, k=24)), return_tensors="pt") for _ in range(rows)]
+    return [dict(row) for row in encoded]
+
+
+def recipe_of(folder, dtype, export):
+    return Recipe.model_validate({
+        "task": "sft", "model": {"name": str(SMOLLM2), "dtype": dtype}, "adapter": {"method": "lora"},
+        "data": {"train": {"path": "rows.jsonl"}}, "export": {"dtype": export}, "run_directory": str(folder / "run"),
+    })  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory):
+    from peft import get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path_factory.mktemp("trained")
+    torch.manual_seed(0)
+    base = AutoModelForCausalLM.from_pretrained(SMOLLM2, dtype=torch.float32)
+    model = get_peft_model(base, lora_config(recipe_of(folder, "bfloat16", None).adapter, "CAUSAL_LM"))
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-4)
+    row = words(1, seed=1)[0]
+    model(**row, labels=row["input_ids"]).loss.backward()
+    optimizer.step()
+    model.save_pretrained(folder / "adapter")
+    merges.seal_again(folder / "adapter")
+    return folder / "adapter"
+
+
+@pytest.fixture
+def run_of(adapter, tmp_path):
+    def run(dtype="bfloat16", export=None):
+        directory = RunDirectory(tmp_path / "run")
+        shutil.copytree(adapter, directory.adapter)
+        return directory, recipe_of(tmp_path, dtype, export)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("dtype", "export", "rows"), [("bfloat16", None, 4), ("bfloat16", None, 16), ("float32", "bfloat16", 8)]
+)
+def test_a_small_update_of_an_unsure_model_is_merged_and_survives(dtype, export, rows, run_of):
+    proof = merges.merged(*run_of(dtype, export), probes=words(rows, seed=2))
+
+    assert proof.weights.faults == () and len(proof.weights.updates) == 210
+    assert proof.stochastic == 210 and proof.share_kept == pytest.approx(1, abs=0.01)
+    assert proof.rounded.kl_per_token < proof.base.kl_per_token / 20
+    assert proof.in_float32.kl_per_token < 4 * proof.noise.kl_per_token
+
+
+@pytest.mark.parametrize("error", [1e-4, 1e-2])
+def test_an_update_that_is_off_in_one_layer_is_refused(error, run_of, monkeypatch):
+    merges.plant_wrong_update(monkeypatch, error)
+    run, recipe = run_of()
+
+    with pytest.raises(MergeRefused, match=r"layers\.29\.mlp\.down_proj\.weight: the merged update is off by"):
+        merges.merged(run, recipe, probes=words(4, seed=2))
+    assert not run.merged.exists()

@@ -1,0 +1,115 @@
+"""Runs to be merged, made in a second: a tiny random base, a random adapter on it, and rows of random tokens."""
+
+import json
+import random
+from types import SimpleNamespace
+
+import torch
+from peft.tuners.lora.layer import Linear
+
+import families
+from eyas.export.merge import merge
+from eyas.export.reopening import compare_saved
+from eyas.model.adapter import lora_config
+from eyas.recipe import Recipe
+from eyas.run_directory import RunDirectory
+from eyas.sealing import files_in, listed, write_seal
+
+TOKENIZER = SimpleNamespace(save_pretrained=lambda _folder: None)
+
+
+class SameProcess:
+    """Reader of what was written that is no process of its own, and may change the file first."""
+
+    def __init__(self, change=lambda folder: None):
+        self.change = change
+
+    def compare(self, folder, auto_model, recorded):
+        self.change(folder)
+        return compare_saved(folder, auto_model, recorded)
+
+
+def random_rows(rows, seed=0, longest=24):
+    """Return rows of random tokens, each of another length."""
+    draw = random.Random(seed)
+    made = []
+    for _ in range(rows):
+        ids = torch.tensor([[draw.randrange(3, families.VOCABULARY) for _ in range(draw.randint(5, longest))]])
+        made.append({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    return made
+
+
+def seal_again(folder, kind="adapter"):
+    """Seal a folder that was changed, so that only what is in it can give it away."""
+    write_seal(folder, listed(folder, files_in(folder)), {"kind": kind})
+
+
+def finished_run(folder, family="llama", dtype="bfloat16", size=0.3, seed=0, export=None, adapter=None, **config):
+    """Return a run and its recipe: an adapter whose updates are `size` times as large as the weights they are added to.
+
+    `adapter` and `export` are settings of the recipe, `config` those of the model.
+    """
+    base = families.make(family, **config)
+    torch.manual_seed(seed)
+    base.to(getattr(torch, dtype)).save_pretrained(folder / "base")
+    recipe = Recipe.model_validate({
+        "task": "sft", "model": {"name": str(folder / "base"), "dtype": dtype},
+        "adapter": {"method": "lora", "r": 4, "lora_alpha": 8, "fan_in_fan_out": family == "gpt2", **(adapter or {})},
+        "data": {"train": {"path": "rows.jsonl"}}, "export": export or {}, "run_directory": str(folder / "run"),
+    })  # fmt: skip
+    run = RunDirectory(folder / "run")
+    train(base.float(), recipe, size).save_pretrained(run.adapter)
+    seal_again(run.adapter)
+    return run, recipe
+
+
+def train(base, recipe, size):
+    """Return the base with an adapter as if trained: random, each update of the given size beside its weight."""
+    from peft import get_peft_model
+
+    tuned = get_peft_model(base, lora_config(recipe.adapter, "CAUSAL_LM"))
+    for layer in (module for module in tuned.modules() if hasattr(module, "lora_A")):
+        for learned in layer.lora_embedding_A.values():
+            torch.nn.init.normal_(learned)
+        for learned in (*layer.lora_B.values(), *layer.lora_embedding_B.values()):
+            of_b = learned.weight if hasattr(learned, "weight") else learned
+            torch.nn.init.normal_(of_b)
+            weight, update = getattr(layer.get_base_layer(), "weight", None), layer.get_delta_weight("default").detach()
+            of_b.data *= size if weight is None else float(size * weight.detach().norm() / update.norm())
+            if getattr(learned, "bias", None) is not None:
+                torch.nn.init.normal_(learned.bias, std=0.1)
+        for magnitude in getattr(layer, "lora_magnitude_vector", {}).values():
+            magnitude.weight.data *= 1 + size * torch.rand_like(magnitude.weight)
+    for name, parameter in tuned.named_parameters():
+        if parameter.requires_grad and ("modules_to_save" in name or name.endswith(".bias")):
+            parameter.data += size * parameter.std(correction=0).clamp(0.1) * torch.randn_like(parameter)
+    return tuned
+
+
+def merged(run, recipe, rows=8, seed=0, reader=None, probes=None, **options):
+    """Merge a run in this process and return the proof; `probes` are rows of random tokens if left out."""
+    probes = probes or random_rows(rows, seed)
+    return merge(
+        run, recipe, "AutoModelForCausalLM", None, TOKENIZER, probes, reader or SameProcess(),
+        say=lambda _line: None, **options,
+    )  # fmt: skip
+
+
+def plant_wrong_update(monkeypatch, error):
+    """Let the last linear layer be merged with an update that is off by that much of its size."""
+    from eyas.export import merge as line
+
+    right = line.merge_and_check
+
+    def wrong(tuned, *others):
+        *_, layer = (module for module in tuned.modules() if isinstance(module, Linear))
+        update = layer.get_delta_weight("default").detach() * (1 + error)
+        layer.get_delta_weight = lambda _adapter: update
+        return right(tuned, *others)
+
+    monkeypatch.setattr(line, "merge_and_check", wrong)
+
+
+def change_json(file, **changes):
+    """Change settings in a JSON file."""
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
