@@ -87,7 +87,7 @@ def reads_all_before(mask, begins, read, _unread):
         mask[..., begin:, :begin] = read
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["bfloat16", "NF4", pytest.param("int8", marks=pytest.mark.sweep)])
 def test_a_packed_documents_loss_is_that_of_the_document_alone(kind, recipe):
     losses, trained, model = alone_and_together(recipe(kind))
     alone, packed = losses() / trained
@@ -104,8 +104,13 @@ def test_a_packed_documents_loss_is_that_of_the_document_alone(kind, recipe):
     assert (leaking - alone).abs().max() > 10 * rounding
 
 
-@pytest.mark.parametrize("flat", FLAT)
-@pytest.mark.parametrize("kind", ["bfloat16", "NF4"])
+@pytest.mark.parametrize(
+    ("kind", "flat"),
+    [
+        ("bfloat16", "packing"), ("bfloat16", "padding_free"), ("NF4", "packing"),
+        *(pytest.param(*case, marks=pytest.mark.sweep) for case in (("NF4", "padding_free"), ("int8", "packing"))),
+    ],
+)  # fmt: skip
 def test_a_real_model_trains_on_flat_batches(kind, flat, recipe, caplog):
     caplog.set_level("INFO")
     its = recipe(kind, *FLAT[flat])
