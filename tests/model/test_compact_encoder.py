@@ -6,6 +6,7 @@ import transformers
 
 from eyas.model.compact import attention, encoder
 from eyas.model.compact.encoder import compact_encoder, probe_encoder
+from eyas.model.comparison import within
 
 TINY = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64,
         "initializer_range": 0.2, "num_labels": 3, "max_position_embeddings": 64}  # fmt: skip
@@ -107,3 +108,35 @@ def test_a_text_that_reads_what_fills_its_row_is_seen(monkeypatch):
     difference, tolerance = probe_encoder(model)
 
     assert tolerance < difference < 100
+
+
+def test_an_encoder_whose_attention_says_nothing_cannot_show_a_leak_and_is_left():
+    model = make("Bert")
+    for layer in model.bert.encoder.layer:
+        torch.nn.init.zeros_(layer.attention.output.dense.weight)
+
+    difference, tolerance = probe_encoder(model)
+
+    assert difference == float("inf") and tolerance < 1e-3
+
+
+def test_a_new_head_that_scores_near_zero_hides_no_leak(monkeypatch):
+    """Scores of 1e-6 move by less than 1e-5 whatever is read."""
+    model, right = make("Bert"), attention._reading
+    model.classifier.weight.data.mul_(1e-6)
+    model.classifier.bias.data.zero_()
+    assert probe_encoder(model)[0] <= probe_encoder(model)[1]
+    monkeypatch.setattr(
+        attention, "_reading", lambda q, k, v, readable, *more: right(q, k, v, torch.ones_like(readable), *more)
+    )
+
+    difference, tolerance = probe_encoder(model)
+
+    assert difference > 100 * tolerance
+
+
+def test_an_encoder_of_nan_is_left():
+    model = make("Bert")
+    torch.nn.init.constant_(model.classifier.weight, float("nan"))
+
+    assert not within(*probe_encoder(model))

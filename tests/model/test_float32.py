@@ -59,3 +59,32 @@ def test_a_product_with_4_bit_weights_is_made_in_float32():
 
     assert layer.compute_dtype == torch.bfloat16 and torch.equal(layer.weight.data, kept)
     assert torch.equal(layer(x), rounded)
+
+
+def test_4_bit_weights_that_are_kept_as_bfloat16_are_not_taken_for_numbers():
+    layer = bitsandbytes.nn.Linear4bit(64, 96, bias=False, quant_type="nf4", quant_storage=torch.bfloat16).to("cpu")
+    kept, x = layer.weight.data.clone(), torch.randn(5, 64)
+    expected = layer(x)
+
+    with in_float32(layer):
+        assert layer.weight.dtype == torch.bfloat16 and torch.allclose(layer(x), expected, atol=1e-4)
+
+    assert torch.equal(layer.weight.data.view(torch.uint8), kept.view(torch.uint8))
+
+
+def test_an_8_bit_layer_multiplies_by_its_dense_weight_whatever_its_neighbors_hold():
+    """LLM.int8() picks outlier columns from all tokens of a batch: each is rounded by what the others hold."""
+    layer = bitsandbytes.nn.Linear8bitLt(64, 96, bias=True, has_fp16_weights=False, threshold=6.0)
+    layer.load_state_dict(torch.nn.Linear(64, 96).state_dict())
+    layer = layer.to("cpu").eval()  # in training, bitsandbytes has dense products on a CPU anyway
+    x = torch.randn(4, 64, generator=torch.Generator().manual_seed(0))
+    other = x.clone()
+    other[3, x[0].abs().argmax()] = 20.0
+    before = layer(x)
+    weight = bitsandbytes.functional.int8_vectorwise_dequant(layer.state.CB, layer.state.SCB)
+
+    assert not torch.equal(layer(other)[:3], before[:3])
+    with in_float32(layer):
+        assert torch.allclose(layer(x), torch.nn.functional.linear(x, weight, layer.bias), atol=1e-6)
+        assert torch.equal(layer(other)[:3], layer(x)[:3])
+    assert torch.equal(layer(x), before) and "forward" not in vars(layer)

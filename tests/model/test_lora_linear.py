@@ -1,10 +1,14 @@
 """The fused LoRA layer gives what peft's own gives, forward and backward."""
 
+from dataclasses import replace
+
 import bitsandbytes
 import peft
 import pytest
 import torch
 
+from eyas.model import lora_linear
+from eyas.model.comparison import within
 from eyas.model.dequantized import keep_dequantized
 from eyas.model.lora_linear import fuse_lora
 from eyas.model.lora_probe import probe_lora
@@ -141,6 +145,38 @@ def test_the_probe_sees_a_wrong_gradient(monkeypatch):
         return (gradient @ ctx.parts[0].weight(), *right(ctx, gradient)[1:])
 
     monkeypatch.setattr(LoraProducts, "backward", without_the_adapter)
+
+    difference, tolerance = probe_lora(wrapped)
+
+    assert difference > 100 * tolerance
+
+
+@pytest.mark.parametrize("place", [0, 3])
+def test_the_probe_does_not_pass_over_nan(place, monkeypatch):
+    """Planted in a gradient, the input's or an adapter's; Python's max(1e-7, nan) is 1e-7."""
+    wrapped = model()
+    fuse_lora(wrapped)
+    right = LoraProducts.backward
+
+    def with_nan(ctx, gradient):
+        found = list(right(ctx, gradient))
+        found[place] = found[place] * float("nan")
+        return tuple(found)
+
+    monkeypatch.setattr(LoraProducts, "backward", with_nan)
+
+    assert not within(*probe_lora(wrapped))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+def test_the_probe_sees_a_scaling_that_is_off_by_one_percent_in_every_dtype(dtype, monkeypatch):
+    wrapped = model().to(dtype)
+    fuse_lora(wrapped)
+    assert within(*probe_lora(wrapped))
+    right = lora_linear._part
+    monkeypatch.setattr(
+        lora_linear, "_part", lambda *given: replace(right(*given), scaling=1.01 * right(*given).scaling)
+    )
 
     difference, tolerance = probe_lora(wrapped)
 

@@ -248,6 +248,27 @@ def test_two_ranks_have_the_same_losses_with_and_without(rows, family_folder, fo
     assert len(curves[0]) == 3 and curves[0] == pytest.approx(curves[1], rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "probe", "answer", "lever"),
+    [
+        ("smollm2_qlora_quickstart", "eyas.model.lora_probe.probe_lora", (float("nan"), 1e-5), "fused_lora"),
+        ("minilm_lora_sentiment", "eyas.model.compact.encoder.probe_encoder", (float("nan"), 1e-5), "compact_batches"),
+        ("minilm_lora_sentiment", "eyas.model.compact.encoder.probe_encoder", (0.1, float("inf")), "compact_batches"),
+    ],
+)
+def test_a_probe_that_answers_nan_leaves_its_lever_off(recipe, probe, answer, lever, trained, monkeypatch, tmp_path):
+    monkeypatch.setattr(probe, lambda *_: answer)
+    left = []
+    monkeypatch.setattr("eyas.model.lora_linear.take_apart", lambda model: left.append("fused_lora"))
+    monkeypatch.setattr("eyas.model.compact.encoder.compact_encoder", lambda model: pytest.fail("made compact"))
+
+    words = ["model.dtype=float32", "training.max_steps=1", f"data.cache_directory={tmp_path}/kept"]
+    directory, _ = trained(recipe, *words)
+
+    assert directory.read_manifest()["speed"][lever] is False
+    assert left == ["fused_lora"] * (lever == "fused_lora")
+
+
 @pytest.mark.filterwarnings("ignore:.label_smoothing_factor. is deprecated:FutureWarning")  # TRL's own
 @pytest.mark.parametrize(
     ("words", "told"),

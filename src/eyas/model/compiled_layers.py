@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn.functional import silu
 
+from eyas.model.comparison import nearness
+from eyas.model.float32 import in_float32
 from eyas.model.lora_linear import dense_weight, has_one_plain_adapter
-from eyas.model.lora_probe import largest_difference, random_update
-from eyas.model.packing_probe import without_dropout
+from eyas.model.lora_probe import random_update
+from eyas.model.probed import without_dropout
 
 PARTS = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 """What such a layer consists of, by transformers' names, and its MLP:"""
@@ -83,32 +85,36 @@ def take_compiled_apart(layers: list[Any]) -> None:
 
 
 def probe_compiled(layers: list[Any]) -> tuple[float, float]:
-    """Return by how much compiled layers differ from the library's, and by how much they may, relative to the largest.
+    """Return how far compiled layers are from float32, and how far they may be: little further than the library's.
 
-    The first layer is asked, as `probe_lora` asks LoRA layers. Call it as training will compute, under its autocast,
+    The first layer is probed, as `probe_lora` probes LoRA layers. Call it as training will compute, under its autocast,
     for this is where the compiler comes.
     """
     layer, generator = layers[0], torch.Generator().manual_seed(0)
     linears = layer.piece.linears
     weight = dense_weight(_base(linears[0]))
-    given = [
-        torch.randn(ROWS, width, generator=generator).to(weight.device, weight.dtype).requires_grad_()
-        for width in weight.shape
-    ]
+    drawn = [torch.randn(ROWS, width, generator=generator) for width in weight.shape]
     adapted = [linear for linear in linears if linear is not _base(linear)]
     trained = [each for linear in adapted for each in linear.parameters() if each.requires_grad]
 
-    def outcome(compute: Any) -> list[Any]:
+    def outcome(compute: Any, dtype: Any) -> list[Any]:
+        given = [each.to(weight.device, dtype).requires_grad_() for each in drawn]
         y = compute(*given)
-        return [y.detach(), *torch.autograd.grad(y.float().square().sum(), [*given, *trained])]
+        return [y.detach(), *torch.autograd.grad(y.float().square().sum() / ROWS, [*given, *trained])]
 
     def as_written(hidden: Any, attended: Any) -> Any:
         hidden = hidden + layer.self_attn.o_proj(attended)
         return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
 
     with without_dropout(layer), torch.enable_grad(), random_update(adapted):
-        layer.piece.output(given[0].detach(), given[1])  # as the model's first, for which the compiler comes once more
-        return largest_difference(outcome(layer.piece.output), outcome(as_written))
+        first = [each.to(weight.device, weight.dtype) for each in drawn]
+        layer.piece.output(
+            first[0], first[1].requires_grad_()
+        )  # as the model's first, for which the compiler comes too
+        ours, theirs = (outcome(compute, weight.dtype) for compute in (layer.piece.output, as_written))
+        with torch.autocast("cpu", enabled=False), in_float32(torch.nn.ModuleList(layer.children())):
+            exact = outcome(as_written, torch.float32)
+        return nearness(ours, theirs, exact)
 
 
 class Piece:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from eyas.model.probed import dense_products
 from eyas.model.quantization import is_four_bit
 
 ROUNDED = (torch.bfloat16, torch.float16)
@@ -28,9 +29,8 @@ def in_float32(model: Any) -> Iterator[None]:
     layers, rest = _parts(model)
     kept = [(tensor, tensor.data) for tensor in (*rest, *(each for its in layers.values() for each in its))]
     own = {id(tensor): data for tensor, data in kept}
-    four_bit = [
-        (layer, layer.compute_dtype, layer.compute_type_is_set) for layer in filter(is_four_bit, model.modules())
-    ]
+    four_bit = [(layer, layer.weight.quant_state) for layer in filter(is_four_bit, model.modules())]
+    own_dtypes = [(layer.compute_dtype, layer.compute_type_is_set, state.dtype) for layer, state in four_bit]
 
     def copy(layer: Any, *_: Any) -> None:
         for tensor in layers[layer]:
@@ -45,16 +45,17 @@ def in_float32(model: Any) -> Iterator[None]:
     try:
         for tensor in rest:
             tensor.data = tensor.data.float()
-        for layer, *_ in four_bit:
-            layer.compute_dtype, layer.compute_type_is_set = torch.float32, True
-        yield
+        for layer, state in four_bit:  # bitsandbytes 0.50 unpacks to the state's dtype, but for its product
+            layer.compute_dtype, layer.compute_type_is_set, state.dtype = torch.float32, True, torch.float32
+        with dense_products(model):
+            yield
     finally:
         for hook in hooks:
             hook.remove()
         for tensor, data in kept:
             tensor.data = data
-        for layer, dtype, is_set in four_bit:
-            layer.compute_dtype, layer.compute_type_is_set = dtype, is_set
+        for (layer, state), dtypes in zip(four_bit, own_dtypes, strict=True):
+            layer.compute_dtype, layer.compute_type_is_set, state.dtype = dtypes
 
 
 def _parts(model: Any) -> tuple[dict[Any, list[Any]], list[Any]]:
@@ -67,7 +68,9 @@ def _parts(model: Any) -> tuple[dict[Any, list[Any]], list[Any]]:
 
 
 def _rounded(module: Any) -> list[Any]:
-    return [tensor for tensor in (*module.parameters(), *module.buffers()) if tensor.dtype in ROUNDED]
+    packed = {id(each.weight) for each in module.modules() if is_four_bit(each)}  # may be kept as bfloat16's bits
+    tensors = (*module.parameters(), *module.buffers())
+    return [tensor for tensor in tensors if tensor.dtype in ROUNDED and id(tensor) not in packed]
 
 
 def _values(tensors: list[Any]) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from eyas.model.lora_linear import Siblings, fused_layers
-from eyas.model.packing_probe import without_dropout
+from eyas.model.probed import without_dropout
 
 
 def join_siblings(model: Any) -> None:

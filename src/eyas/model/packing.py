@@ -7,7 +7,8 @@ from eyas.distributed.gather import gather_objects
 from eyas.distributed.topology import rank
 from eyas.errors import PreflightError
 from eyas.model.document_mask import is_masked, mask
-from eyas.model.packing_probe import PackingVerdict, probe_packing
+from eyas.model.packing_probe import probe_packing
+from eyas.model.packing_verdict import PackingVerdict
 
 
 def pack_safely(model: Any) -> PackingVerdict:

@@ -1,89 +1,92 @@
 """Documents packed into one row of tokens: whether a model keeps them apart, and a mask for one that does not.
 
 Whether it does depends on its family and its attention, and none of the libraries says so: one that does not reads the
-documents before, silently. So the very model that will train is asked.
+documents before, silently. So the very model that will train is probed, in its own dtype and with its own kernels.
 """
 
-import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from eyas.errors import PreflightError
+from eyas.model.comparison import ALLOWED_DIFFERENCE, PADDINGS, largest, smallest, tells, within, worst
 from eyas.model.document_mask import is_masked, mask
-from eyas.model.quantization import quantized_names
+from eyas.model.layerwise import (
+    ATTENTION,
+    OUTPUTS,
+    Observed,
+    differences,
+    end_to_end,
+    largest_of,
+    observe,
+    tokens,
+)
+from eyas.model.packing_verdict import PackingVerdict, Way
+from eyas.model.probed import dense_products, without_dropout
 
-Way = Literal["native", "block_diagonal"]
 DOCUMENT_LENGTHS = (12, 7, 5)
-ALLOWED_DIFFERENCE = 1e-5
-PADDINGS = 4  # times what padding does to the logits
-REACTION_OVER_TOLERANCE = 10
+LAST_DIGITS = 2
+"""Padding may happen to round as a document alone does where a border does not, so these are allowed in any case."""
 
 
 @dataclass(frozen=True)
-class PackingVerdict:
-    """How one model with one attention keeps packed documents apart, and the numbers that say so.
+class _Probe:
+    """Random documents, what a model computes of each alone, and how far rounding and another token move that."""
 
-    All three are differences of logits: `difference` between documents packed and alone, `tolerance` what rounding may
-    make of it, and `reaction` what the same tokens do when they are read as one document with another beginning.
-    """
-
-    model: str
-    attention: str
-    way: Way | None
-    difference: float
-    tolerance: float
+    documents: list[Any]
+    alone: Observed
+    tolerances: dict[str, float]
     reaction: float
 
-    def text(self) -> str:
-        """Return the verdict as a sentence, and the way out where it is a refusal."""
-        who = f"{self.model} with {self.attention} attention"
-        figures = f"logits differ by {self.difference:.2g} from those of a document alone; {self.tolerance:.2g} allowed"
-        if self.way is not None:
-            how = {"native": "by itself", "block_diagonal": "with a block-diagonal mask"}[self.way]
-            return f"{who} keeps packed documents apart {how} ({figures})"
-        if self.difference <= self.tolerance:
-            return (
-                f"training.packing: whether {who} keeps packed documents apart cannot be told: its logits move by "
-                f"{self.reaction:.2g} when the text before them changes, and by {self.tolerance:.2g} from rounding "
-                "alone; set training.packing: false"
-            )
-        return (
-            f"training.packing: {who} would let packed documents read each other ({figures}); set "
-            "model.attn_implementation: flash_attention_2 where the model supports it, or training.packing: false"
-        )
+    @property
+    def reads(self) -> str:
+        """Kind of the tensors in which tokens read each other."""
+        return ATTENTION if ATTENTION in self.alone else OUTPUTS
+
+    def differences(self, packed: Observed) -> dict[str, float]:
+        """Return how far documents in one row are from those alone, for each kind of tensor."""
+        return {kind: largest(values) for kind, values in differences(packed, self.alone).items()}
+
+    def is_rounding(self, found: dict[str, float]) -> bool:
+        """Return whether differences are no more than rounding."""
+        return all(within(difference, self.tolerances[kind]) for kind, difference in found.items())
+
+    def verdict(self, model: Any, way: Way, found: dict[str, float]) -> PackingVerdict:
+        """Return the result with the figures that decide it: those that come closest to their tolerance."""
+        told = tells(self.reaction, self.tolerances[self.reads])
+        safe = self.is_rounding(found)
+        closest = worst({kind: (found[kind], self.tolerances[kind]) for kind in found})
+        where = closest if told or not safe else self.reads
+        return PackingVerdict(
+            _class_name(model), model.config._attn_implementation, way if safe and told else None,
+            where, found[where], self.tolerances[where], self.reaction,
+        )  # fmt: skip
 
 
 def probe_packing(model: Any) -> PackingVerdict:
     """Return how the model keeps packed documents apart: as it is, else with a block-diagonal mask, else not at all.
 
-    Three short documents of random tokens are run alone, and packed as TRL's collator packs them. Their logits may
-    differ by 1e-5 or, where rounding does more, by four times what it does to the same documents in padded rows of the
-    same length: some 1e-6 in float32 and 0.03 in bfloat16. A leak is of the size of the model's reaction to other text
-    before the same tokens; one that does not react ten times as strongly as rounding is refused, for it cannot tell.
+    Three short documents of random tokens are run alone, and packed as TRL's collator packs them, each layer observed
+    by itself. They may differ by four times what the same documents in padded rows do: some 1e-6 in float32 and 0.01 in
+    bfloat16. One token that one layer reads over a border makes some 0.3. A model whose layers react to one token by
+    less than ten times that tolerance is refused, for it cannot tell.
 
     The model, with or without a peft adapter, is left as it was. Its weights must be whole.
     Raises PreflightError when the model itself refuses a packed row.
     """
     import torch
 
-    with torch.no_grad(), without_dropout(model):
-        documents = _documents(model)
-        alone = [_logits(model, document) for document in documents]
-        tolerance, reaction = _tolerance(model, documents, alone), _reaction(model, documents)
-        way: Way | None = "block_diagonal" if is_masked(model) else "native"
+    with torch.no_grad(), without_dropout(model), dense_products(model):
+        probe = _probe(model)
+        way: Way = "block_diagonal" if is_masked(model) else "native"
         try:
-            difference = _packed_against_alone(model, documents, alone)
+            found = probe.differences(_packed(model, probe.documents))
         except ValueError as error:
             raise PreflightError(f"training.packing: {_class_name(model)} refuses a packed row: {error}") from error
-        if way == "native" and difference > tolerance and is_plainly_causal(model):
-            masked = _masked_against_alone(model, documents, alone)
-            if masked <= tolerance:
-                way, difference = "block_diagonal", masked
-    safe = difference <= tolerance and reaction >= REACTION_OVER_TOLERANCE * tolerance
-    attention = model.config._attn_implementation
-    return PackingVerdict(_class_name(model), attention, way if safe else None, difference, tolerance, reaction)
+        if way == "native" and not probe.is_rounding(found) and is_plainly_causal(model):
+            masked = _masked(model, probe)
+            if masked is not None and probe.is_rounding(masked):
+                way, found = "block_diagonal", masked
+    return probe.verdict(model, way, found)
 
 
 def _class_name(model: Any) -> str:
@@ -100,87 +103,60 @@ def is_plainly_causal(model: Any) -> bool:
     return kinds <= {"full_attention"} and not any(getattr(config, limit, None) for limit in limits)
 
 
-@contextmanager
-def without_dropout(model: Any) -> Iterator[None]:
-    """Set the model to evaluation, and back to what each module was.
-
-    Quantized layers stay in training: on a CPU, bitsandbytes 0.50 repacks 4-bit weights in evaluation, for good and
-    into a form that passes no gradient on.
-    """
-    before = [(module, module.training) for module in model.modules()]
-    quantized = set(quantized_names(model))
-    for name, module in model.named_modules():
-        module.training = name in quantized
-    try:
-        yield
-    finally:
-        for module, training in before:
-            module.training = training
-
-
-def _documents(model: Any) -> list[Any]:
+def _probe(model: Any) -> _Probe:
     import torch
 
     generator = torch.Generator().manual_seed(0)  # of its own, so that training draws what it would have drawn
     vocabulary = model.config.get_text_config().vocab_size
-    return [torch.randint(vocabulary, (length,), generator=generator) for length in DOCUMENT_LENGTHS]
+    documents = [torch.randint(vocabulary, (length,), generator=generator) for length in DOCUMENT_LENGTHS]
+    alone = [observe(model, document) for document in documents]
+    return _Probe(
+        documents, end_to_end(alone), _tolerances(model, documents, alone), _reaction(model, documents, alone)
+    )
 
 
-def _logits(model: Any, input_ids: Any, **more: Any) -> Any:
-    """Return the logits [length, vocabulary] of one row of tokens in float32."""
+def _tolerances(model: Any, documents: list[Any], alone: list[Observed]) -> dict[str, float]:
+    """Return what rounding may do: four times what it does to a document in a padded row."""
     import torch
 
-    inputs = {
-        name: value.to(model.device) if isinstance(value, torch.Tensor) else value
-        for name, value in {"input_ids": input_ids.view(1, -1), **more}.items()
+    row, padded = torch.cat(documents), []  # what stands in the row after a document is masked as padding
+    for document, its in zip(documents, alone, strict=True):
+        length = len(document)
+        attention_mask = (torch.arange(len(row)) < length).long()[None]
+        found = observe(model, torch.cat([document, row[length:]]), attention_mask=attention_mask)
+        padded.append(differences(tokens(found, slice(length)), its))
+    least = max(ALLOWED_DIFFERENCE, LAST_DIGITS * torch.finfo(model.dtype).eps)
+    return {
+        kind: largest([least, *(PADDINGS * each for each in values)]) for kind, values in largest_of(padded).items()
     }
-    return model(**inputs, use_cache=False).logits[0].float()
 
 
-def _largest_difference(ones: Sequence[Any], others: Sequence[Any]) -> float:
-    return max(float((one - other).abs().max()) for one, other in zip(ones, others, strict=True))
-
-
-def _tolerance(model: Any, documents: list[Any], alone: list[Any]) -> float:
-    """Return what rounding may do to the logits: as much as it does to those of a document in a padded row."""
+def _reaction(model: Any, documents: list[Any], alone: list[Observed]) -> float:
+    """Return how far another first token moves the tokens after it, in the layer where it does least."""
     import torch
 
-    row = torch.cat(documents)  # what stands in it after a document is masked as padding
-    padded = []
-    for document in documents:
-        input_ids = torch.cat([document, row[len(document) :]])
-        attention_mask = (torch.arange(len(row)) < len(document)).long()[None]
-        padded.append(_logits(model, input_ids, attention_mask=attention_mask)[: len(document)])
-    # Padding may happen to round alike where a border does not, so two last digits of the largest logit go as well.
-    last_digits = 2 * float(torch.finfo(model.dtype).eps * max(logits.abs().max() for logits in alone))
-    return max(ALLOWED_DIFFERENCE, PADDINGS * _largest_difference(padded, alone), last_digits)
+    vocabulary, later, found = model.config.get_text_config().vocab_size, slice(1, None), []
+    for document, its in zip(documents, alone, strict=True):
+        changed = torch.cat([(document[:1] + vocabulary // 2) % vocabulary, document[1:]])
+        found.append(differences(tokens(observe(model, changed), later), tokens(its, later)))
+    values = largest_of(found)
+    return smallest(values[ATTENTION] if ATTENTION in values else values[OUTPUTS])
 
 
-def _reaction(model: Any, documents: list[Any]) -> float:
-    """Return how far the later documents' logits move, read as one text with the first, when the first changes."""
-    import torch
-
-    first, later = documents[0], documents[1:]
-    changed = (first + 1) % model.config.get_text_config().vocab_size
-    before, after = (_logits(model, torch.cat([beginning, *later]))[len(first) :] for beginning in (first, changed))
-    return _largest_difference([before], [after])
-
-
-def _packed_against_alone(model: Any, documents: list[Any], alone: list[Any]) -> float:
+def _packed(model: Any, documents: list[Any]) -> Observed:
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     collate = DataCollatorForLanguageModeling(pad_token_id=0, padding_free=True)
     batch = collate([{"input_ids": document.tolist()} for document in documents])
     del batch["labels"]
-    packed = _logits(model, **batch).split(DOCUMENT_LENGTHS)
-    return _largest_difference(packed, alone)
+    return observe(model, **batch)
 
 
-def _masked_against_alone(model: Any, documents: list[Any], alone: list[Any]) -> float:
+def _masked(model: Any, probe: _Probe) -> dict[str, float] | None:
     handle = mask(model)
     try:
-        return _packed_against_alone(model, documents, alone)
+        return probe.differences(_packed(model, probe.documents))
     except (ValueError, TypeError, RuntimeError):  # a model that takes no such mask says so in its own way
-        return math.inf
+        return None
     finally:
         handle.remove()

@@ -80,6 +80,11 @@ def is_four_bit(module: Any) -> bool:
     return isinstance(module, _kinds("Linear4bit"))
 
 
+def is_eight_bit(module: Any) -> bool:
+    """Return whether bitsandbytes holds a module's weight in 8 bits."""
+    return isinstance(module, _kinds("Linear8bitLt"))
+
+
 def _kinds(*names: str) -> tuple[type, ...]:
     """Return these classes of bitsandbytes, which takes seconds to import; none where nobody has imported it."""
     imported = sys.modules.get("bitsandbytes")

@@ -45,13 +45,14 @@ def of_language_model(recipe: Recipe, trainer: Any, closed: str | None, verdicts
 def of_encoder(recipe: Recipe, trainer: Any, closed: str | None, verdicts: Verdicts) -> list[Lever]:
     """Leave out padding in the layers of an encoder."""
     from eyas.model.compact.encoder import compact_encoder, probe_encoder
+    from eyas.model.comparison import within
 
     model = trainer.model.get_base_model() if recipe.adapter else trainer.model
     batches = off(recipe, BATCHES, closed or _why_not_to_prove(model))
     if batches is not None:
         return [batches]
     difference, tolerance = verdicts.of(BATCHES, lambda: _probed(probe_encoder, model))
-    if difference > tolerance:
+    if not within(difference, tolerance):
         return [Lever(BATCHES, False, f"{type(model).__name__} computes otherwise without padding")]
     compact_encoder(model)
     return [Lever(BATCHES, True, f"layers see no padding; differs by {difference:.1g} of {tolerance:.1g} allowed")]

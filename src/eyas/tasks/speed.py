@@ -9,6 +9,7 @@ from eyas.data.splits import Split
 from eyas.distributed.topology import running_topology, world_size
 from eyas.errors import PreflightError
 from eyas.hardware import free_bytes, has_gpu
+from eyas.model.comparison import within
 from eyas.recipe import Recipe
 from eyas.tasks.arguments import optimizer_steps
 from eyas.tasks.checkpointing import checkpoint_activations
@@ -96,11 +97,12 @@ def _fused_lora(recipe: Recipe, trainer: Any, closed: str | None, verdicts: Verd
     if not alone:
         join_siblings(trainer.model)
     difference, tolerance = verdicts.of(name, lambda: probe_lora(trainer.model))
-    if difference > tolerance:
+    same = within(difference, tolerance)
+    if not same:
         take_apart(trainer.model)
     numbers = f"differs by {difference:.1g} of {tolerance:.1g} allowed"
     which = f"{fused} of {layers} layers{', each alone under DeepSpeed' if alone else ''}"
-    return [Lever(name, difference <= tolerance, f"{which}; {numbers}")]
+    return [Lever(name, same, f"{which}; {numbers}")]
 
 
 def _compiled_layers(recipe: Recipe, trainer: Any, split: Split, closed: str | None) -> list[Lever]:
@@ -133,8 +135,9 @@ def _compiled_layers(recipe: Recipe, trainer: Any, split: Split, closed: str | N
     except RuntimeError as error:  # what torch's compiler raises, whatever the cause
         take_compiled_apart(layers)
         return [Lever(name, False, f"torch.compile: {str(error).strip().splitlines()[0]}")]
-    if difference > tolerance:
+    same = within(difference, tolerance)
+    if not same:
         take_compiled_apart(layers)
     numbers = f"differs by {difference:.1g} of {tolerance:.1g} allowed"
     seconds = f"{len(layers)} layers, compiled in {time.monotonic() - began:.0f} s"
-    return [Lever(name, difference <= tolerance, f"{seconds}; {numbers}")]
+    return [Lever(name, same, f"{seconds}; {numbers}")]

@@ -1,6 +1,7 @@
 """An encoder's layers on a batch without its padding; what comes before and after them sees padded rows, as ever."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -8,7 +9,8 @@ import torch
 from eyas.errors import PreflightError
 from eyas.model.compact import attention
 from eyas.model.compact.layout import Group, Layout, computes_in, documents_of_rows, recurring
-from eyas.model.packing_probe import ALLOWED_DIFFERENCE, PADDINGS, without_dropout
+from eyas.model.comparison import ALLOWED_DIFFERENCE, PADDINGS, largest, relative, tells
+from eyas.model.probed import without_dropout
 
 LENGTHS = (9, 4, 13)
 
@@ -61,28 +63,35 @@ def compact_encoder(model: Any) -> Callable[[], None]:
 
 
 def probe_encoder(model: Any) -> tuple[float, float]:
-    """Return by how much scores differ when padding is left out, and by how much they may: what padding itself does.
+    """Return how far tokens and scores move when padding is left out, and how far they may: what padding itself does.
 
-    `inf` where the model cannot be told so. It is left as it was.
+    Both are relative to the length of a token's last hidden state, or of a text's scores: a head that is new scores
+    everything near zero. `inf` where the model cannot be made compact, or where a text's last token moves the others by
+    less than ten times the tolerance. It is left as it was.
     """
     with torch.no_grad(), without_dropout(model):
         generator = torch.Generator().manual_seed(0)  # of its own, so that training draws what it would have drawn
         vocabulary = model.config.get_text_config().vocab_size
         texts = [torch.randint(vocabulary, (length,), generator=generator) for length in LENGTHS]
-        alone = torch.cat([_scores(model, [text]) for text in texts])
-        padding = float((_scores(model, texts) - alone).abs().max())
-        last_digits = 2 * float(torch.finfo(model.dtype).eps * alone.abs().max())
-        tolerance = max(ALLOWED_DIFFERENCE, PADDINGS * padding, last_digits)
+        changed = [torch.cat([text[:-1], (text[-1:] + vocabulary // 2) % vocabulary]) for text in texts]
+        alone = [torch.cat(each) for each in zip(*(_outputs(model, [text]) for text in texts), strict=True)]
+        padding = _apart(_outputs(model, texts), alone)
+        last_digits = 2 * float(torch.finfo(model.dtype).eps)
+        tolerance = largest([ALLOWED_DIFFERENCE, PADDINGS * padding, last_digits])
+        unchanged = torch.cat([torch.arange(len(text)) < len(text) - 1 for text in texts])
+        reaction = float(relative(_outputs(model, changed)[0][unchanged], alone[0][unchanged]).max())
+        if not tells(reaction, tolerance):
+            return math.inf, tolerance
         if model.config._attn_implementation != "sdpa" or not model._supports_attention_backend:
-            return float("inf"), tolerance
+            return math.inf, tolerance
         try:
             take_off = compact_encoder(model)
         except PreflightError:
-            return float("inf"), tolerance
+            return math.inf, tolerance
         try:
-            return float((_scores(model, texts) - alone).abs().max()), tolerance
+            return _apart(_outputs(model, texts), alone), tolerance
         except (ValueError, TypeError, RuntimeError):  # a model that cannot be told so says it in its own way
-            return float("inf"), tolerance
+            return math.inf, tolerance
         finally:
             take_off()
 
@@ -111,10 +120,19 @@ def _layout(mask: Any, dtype: Any) -> Layout | None:
     return Layout(tuple(Group(0, (len(each),)) for each in documents), kept, positions, tuple(mask.shape))
 
 
-def _scores(model: Any, texts: list[Any]) -> Any:
-    """Return the logits [texts, classes] of one padded batch."""
-    longest = max(map(len, texts))
+def _outputs(model: Any, texts: list[Any]) -> tuple[Any, Any]:
+    """Return the last hidden state of every token [tokens, width] and the scores [texts, classes] of a padded batch."""
+    longest, last = max(map(len, texts)), []
     ids, mask = torch.zeros(2, len(texts), longest, dtype=torch.long)
     for row, text in enumerate(texts):
         ids[row, : len(text)], mask[row, : len(text)] = text, 1
-    return model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits.float().cpu()
+    hook = model.base_model.register_forward_hook(lambda _module, _inputs, output: last.append(output[0]))
+    try:
+        scores = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits
+    finally:
+        hook.remove()
+    return last[0].float().cpu()[mask.bool()], scores.float().cpu()
+
+
+def _apart(ours: Sequence[Any], theirs: Sequence[Any]) -> float:
+    return largest(float(relative(one, other).max()) for one, other in zip(ours, theirs, strict=True))

@@ -1,21 +1,18 @@
 """Whether a model computes the same when its batches are compact: asked of the model that trains, before it does."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from eyas.model.compact.forward import IGNORED, Way, compact
-from eyas.model.packing_probe import (
-    ALLOWED_DIFFERENCE,
-    PADDINGS,
-    REACTION_OVER_TOLERANCE,
-    is_plainly_causal,
-    without_dropout,
-)
+from eyas.model.comparison import ALLOWED_DIFFERENCE, PADDINGS, largest, tells, within
+from eyas.model.packing_probe import is_plainly_causal
+from eyas.model.probed import without_dropout
 
-BEGINNING, RESTS, SUPERVISED = 4, (4, 3, 5), 2
-"""Tokens that the probe's documents share, what each has besides, and how many of each are learnt from."""
+BEGINNING, RESTS = 4, (4, 3, 5)
+"""Tokens that the probe's documents share, and how many of each are trained, behind one that tells them apart."""
 NOTHING = 3e-5
 """Of a reaction: rounding over thirty layers in float32 comes to a tenth of it, a leak to a thousand times as much."""
 
@@ -41,16 +38,16 @@ def probe_compact(model: Any, share_beginnings: bool) -> CompactVerdict:
     with torch.no_grad(), without_dropout(model):
         documents = _documents(model, 0)
         padded, changed = (_scores(model, _documents(model, variant)) for variant in (0, 1))
-        padding = float((padded[:SUPERVISED] - _scores(model, documents[:1])).abs().max())
+        padding = float((padded[: RESTS[0]] - _scores(model, documents[:1])).abs().max())
         last_digits = 2 * float(torch.finfo(model.dtype).eps * padded.abs().max())
         reaction = float((changed - padded).abs().max())
-        tolerance = max(ALLOWED_DIFFERENCE, PADDINGS * padding, last_digits, NOTHING * reaction)
-        difference = float("inf")
-        if reaction < REACTION_OVER_TOLERANCE * tolerance:
+        tolerance = largest([ALLOWED_DIFFERENCE, PADDINGS * padding, last_digits, NOTHING * reaction])
+        difference = math.inf
+        if not tells(reaction, tolerance):
             return CompactVerdict(None, difference, tolerance, reaction)
         for way in _ways(model):
             difference = _difference(model, way, share_beginnings, documents, padded)
-            if difference <= tolerance:
+            if within(difference, tolerance):
                 return CompactVerdict(way, difference, tolerance, reaction)
     return CompactVerdict(None, difference, tolerance, reaction)
 
@@ -68,7 +65,7 @@ def _difference(model: Any, way: Way, share_beginnings: bool, documents: list[An
     try:
         return float((_scores(model, documents) - padded).abs().max())
     except (ValueError, TypeError, RuntimeError):  # a model that cannot be told so says it in its own way
-        return float("inf")
+        return math.inf
     finally:
         take_off()
 
@@ -86,14 +83,17 @@ def _documents(model: Any, variant: int) -> list[Any]:
 
 
 def _scores(model: Any, documents: list[Any]) -> Any:
-    """Return the log-probabilities of the last tokens of each document, in their order, from one padded batch."""
+    """Return the log-probabilities of the trained tokens of each document, in their order, from one padded batch.
+
+    These are all but the beginning and the token after it, for a fault in the last layer shows in no other token.
+    """
     longest = max(map(len, documents))
     ids, mask = torch.zeros(2, len(documents), longest, dtype=torch.long)
     labels = torch.full_like(ids, IGNORED)
     for row, document in enumerate(documents):
         ids[row, : len(document)] = document
         mask[row, : len(document)] = 1
-        labels[row, len(document) - SUPERVISED : len(document)] = document[-SUPERVISED:]
+        labels[row, BEGINNING + 1 : len(document)] = document[BEGINNING + 1 :]
     given = {"input_ids": ids, "attention_mask": mask, "labels": labels}
     outputs = model(**{name: value.to(model.device) for name, value in given.items()}, fused_lm_head=True)
     return outputs.log_probs[outputs.label_mask].float().cpu()
