@@ -105,7 +105,7 @@ NOWHERE = {
     ),
     "none excluded": (["exclude_modules=[qq_proj]"], "adapter.exclude_modules: peft refuses it: You have passed"),
     "nothing to tie": (["ensure_weight_tying=true"], "adapter.ensure_weight_tying: peft refuses it: You have"),
-    "a pattern of another layer": (["rank_pattern={gate_proj: 4}"], "adapter.rank_pattern: peft refuses it: The foll"),
+    "a pattern of another layer": (["rank_pattern={gate_proj: 4}"], "adapter.rank_pattern: 'gate_proj' matches no"),
     "layers and a pattern": (
         ["target_modules=all-linear", "layers_to_transform=[0]"], "adapter.layers_to_transform: peft refuses it"
     ),
