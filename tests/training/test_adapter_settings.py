@@ -65,7 +65,8 @@ FULL_PRECISION = "needs a base in full precision; remove it or the quantization"
 REFUSED = {
     ("llama", "PiSSA", "nf4"): FULL_PRECISION,
     ("llama", "PiSSA, fast", "nf4"): FULL_PRECISION,
-    ("llama", "OLoRA", "nf4"): FULL_PRECISION,
+    ("llama", "OLoRA", "bf16"): "olora needs model.dtype: float32; on others it would not be opened as trained",
+    ("llama", "OLoRA", "nf4"): "olora needs model.dtype: float32; on others it would not be opened as trained",
     ("llama", "orthogonal", "nf4"): FULL_PRECISION,
     ("llama", "MiCA", "nf4"): FULL_PRECISION,
     ("llama", "VeLoRA", "nf4"): "adapter: peft refuses it: Linear4bit does not support VeLoRA",
@@ -105,7 +106,7 @@ NOWHERE = {
     ),
     "none excluded": (["exclude_modules=[qq_proj]"], "adapter.exclude_modules: peft refuses it: You have passed"),
     "nothing to tie": (["ensure_weight_tying=true"], "adapter.ensure_weight_tying: peft refuses it: You have"),
-    "a pattern of another layer": (["rank_pattern={gate_proj: 4}"], "adapter.rank_pattern: peft refuses it: The foll"),
+    "a pattern of another layer": (["rank_pattern={gate_proj: 4}"], "adapter.rank_pattern: 'gate_proj' matches no"),
     "layers and a pattern": (
         ["target_modules=all-linear", "layers_to_transform=[0]"], "adapter.layers_to_transform: peft refuses it"
     ),

@@ -21,8 +21,10 @@ def test_a_dora_adapter_of_smollm2_learns_and_is_merged_as_trained(quantization,
     recipe = load_recipe(
         SMOLLM2,
         [
-            f"quantization={quantization}", "model.dtype=bfloat16", "adapter.use_dora=true", "training.max_steps=6",
-            "training.logging_steps=1", "training.warmup_steps=0", "evaluation.rows=4", "export.dtype=float32",
+            f"quantization={quantization}", "model.dtype=bfloat16", "adapter.use_dora=true",
+            "adapter.target_modules=[v_proj]", "training.max_steps=3", "training.logging_steps=1",
+            "training.warmup_steps=0", "training.global_batch_size=2", "training.per_device_train_batch_size=2",
+            "export.probe_rows=2", "export.dtype=float32",
             f"run_directory={tmp_path / 'run'}",
         ],
     )  # fmt: skip
@@ -34,7 +36,7 @@ def test_a_dora_adapter_of_smollm2_learns_and_is_merged_as_trained(quantization,
     )
 
     losses = [line["loss"] for line in run.metric_lines() if "loss" in line]
-    assert losses[-1] < losses[0] - 0.3
+    assert losses[-1] < losses[0]
     assert done.returncode == 0, done.stderr[-3000:]
     for parity in json.loads(run.parity.read_text()).values():
         assert parity["kl_per_token"] <= 1e-6 and parity["top1_agreement"] == 1.0

@@ -12,13 +12,17 @@ from eyas.errors import PreflightError
 from eyas.recipe.adapter import Lora
 
 WITHOUT_EFFECT = (
-    "has no bias|no parameter was matched|were ignored|will be ignored|no modules were excluded|no tied modules"
+    "has no bias|no parameter was matched|will be ignored|no modules were excluded|no tied modules"
     "|no module was matched|set to True but the target"
 )
 """Words of peft 0.21's warnings that a setting does nothing, or that its result cannot be merged."""
 
-HANDLED = "a tied layer is part of the adapter|tied_target_modules|set to False but the target|no longer tied"
-"""Words of its warnings about what is handled: a merge unties embeddings, and peft itself turns Conv1D's weights."""
+HANDLED = (
+    "a tied layer is part of the adapter|tied_target_modules|no longer tied|set to False but the target"
+    "|did not match any targeted module"
+)
+"""Words of its warnings about what is handled: a merge unties embeddings, peft itself turns Conv1D's weights, and
+patterns of no layer are refused by `refuse_what_cannot_train`."""
 
 
 @contextmanager
@@ -58,6 +62,11 @@ def refuse_what_cannot_train(wrapped: Any, adapter: Lora) -> None:
     trained = [name for name, parameter in wrapped.named_parameters() if parameter.requires_grad]
     if bias != "none" and not any(name.endswith(".bias") and ".default." not in name for name in trained):
         raise PreflightError(f"adapter.bias: {bias} would train no bias: the layers that it means have none; remove it")
+    names = wrapped.base_model.targeted_module_names
+    for key in ("rank_pattern", "alpha_pattern"):  # peft turns those of experts into those of their parameters
+        for pattern in {} if wrapped.base_model.targeted_parameter_names else adapter.library_arguments.get(key) or {}:
+            if not any(re.match(rf"(.*\.)?({pattern})$", name) for name in names):
+                raise PreflightError(f"adapter.{key}: '{pattern}' matches no layer that the adapter sits on; remove it")
     head = getattr(wrapped, "get_output_embeddings", lambda: None)()
     if wrapped.peft_config["default"].task_type == "CAUSAL_LM" and isinstance(head, BaseTunerLayer):
         tied = wrapped.peft_config["default"].ensure_weight_tying

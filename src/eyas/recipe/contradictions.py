@@ -57,6 +57,11 @@ def _an_adapter_begins_as_asked(recipe: Recipe) -> Contradiction | None:
         return None
     if start in INITIALIZATIONS:
         return "adapter.init_lora_weights", f"{start}: {INITIALIZATIONS[start]}"
+    if start == "olora" and recipe.model.dtype != "float32":  # opened again, its logits were off by 2e-4 in bfloat16
+        return (
+            "adapter.init_lora_weights",
+            "olora needs model.dtype: float32; on others it would not be opened as trained",
+        )
     if recipe.quantization is not None and start.startswith(FULL_PRECISION_ONLY):
         return "adapter.init_lora_weights", f"{start} needs a base in full precision; remove it or the quantization"
     return None
