@@ -11,7 +11,7 @@ from eyas.data.splits import tensors
 from eyas.errors import PreflightError, RecipeError
 from eyas.evaluation.evaluate import held_out
 from eyas.export.merge import merge
-from eyas.export.parity import compare_saved
+from eyas.export.reopening import compare_saved
 from eyas.launchers.bitwise import first_difference
 from eyas.model.float32 import in_float32
 from eyas.model.tuned import load_base, load_tuned
@@ -213,7 +213,8 @@ def assert_saved_opened_resumed_and_merged(family, name, base, run_of, trained_l
     run_of(family, settings, base, resume=True)
     assert first_difference(run, whole) is None
     assert (run.adapter / "adapter_config.json").read_bytes() == (whole.adapter / "adapter_config.json").read_bytes()
-    for parity in merged(run, recipe).values():
+    proof = merged(run, recipe)
+    for parity in (proof.in_float32, proof.rounded):
         assert parity.kl_per_token <= 1e-6 and parity.top1_agreement == 1.0
 
 
@@ -227,11 +228,11 @@ class ReadsHere:
 def merged(run, recipe):
     from eyas.cli.arguments import open_run
 
-    opened = open_run(run.path)
-    probes = [tensors(example) for _, example in held_out(recipe, opened.splits)[:4]]
-    return merge(
-        run, recipe, opened.task.auto_model, None, opened.tokenizer, probes, ReadsHere(), say=lambda text: None
-    )
+    with open_run(run.path) as opened:
+        probes = [tensors(example) for _, example in held_out(recipe, opened.splits)[:4]]
+        return merge(
+            run, recipe, opened.task.auto_model, None, opened.tokenizer, probes, ReadsHere(), say=lambda text: None
+        )
 
 
 @pytest.mark.slow
