@@ -72,6 +72,8 @@ def all_others(
 ) -> tuple[int, list[str]]:
     """Return how many tensors are the base's, and a sentence on each that is neither that nor what was trained."""
     state, faults, untouched = merged.state_dict(), [], 0
+    changed = {name for name in state if name in updated or name in in_full or within(name, unchecked)}
+    shared = {state[name].data_ptr() for name in changed}  # a tied weight has both of its names
     for name, tensor in state.items():
         if name in updated or within(name, unchecked):
             continue
@@ -80,7 +82,7 @@ def all_others(
                 faults.append(f"{name}: was trained in full, and is not what the adapter's file holds")
         elif digest(tensor) == base.get(name):
             untouched += 1
-        else:
+        elif tensor.data_ptr() not in shared:
             faults.append(f"{name}: is not the base's, though the adapter does not change it")
     faults += [f"{name}: is in the base and not in the merged model" for name in base.keys() - state.keys()]
     return untouched, faults

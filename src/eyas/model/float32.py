@@ -29,8 +29,9 @@ def in_float32(model: Any) -> Iterator[None]:
     layers, rest = _parts(model)
     kept = [(tensor, tensor.data) for tensor in (*rest, *(each for its in layers.values() for each in its))]
     own = {id(tensor): data for tensor, data in kept}
-    four_bit = [(layer, layer.weight.quant_state) for layer in filter(is_four_bit, model.modules())]
-    own_dtypes = [(layer.compute_dtype, layer.compute_type_is_set, state.dtype) for layer, state in four_bit]
+    four_bit = [
+        (layer, layer.compute_dtype, layer.compute_type_is_set) for layer in filter(is_four_bit, model.modules())
+    ]
 
     def copy(layer: Any, *_: Any) -> None:
         for tensor in layers[layer]:
@@ -45,8 +46,8 @@ def in_float32(model: Any) -> Iterator[None]:
     try:
         for tensor in rest:
             tensor.data = tensor.data.float()
-        for layer, state in four_bit:  # bitsandbytes 0.50 unpacks to the state's dtype, but for its product
-            layer.compute_dtype, layer.compute_type_is_set, state.dtype = torch.float32, True, torch.float32
+        for layer, *_ in four_bit:
+            layer.compute_dtype, layer.compute_type_is_set = torch.float32, True
         with dense_products(model):
             yield
     finally:
@@ -54,8 +55,8 @@ def in_float32(model: Any) -> Iterator[None]:
             hook.remove()
         for tensor, data in kept:
             tensor.data = data
-        for (layer, state), dtypes in zip(four_bit, own_dtypes, strict=True):
-            layer.compute_dtype, layer.compute_type_is_set, state.dtype = dtypes
+        for layer, dtype, is_set in four_bit:
+            layer.compute_dtype, layer.compute_type_is_set = dtype, is_set
 
 
 def _parts(model: Any) -> tuple[dict[Any, list[Any]], list[Any]]:

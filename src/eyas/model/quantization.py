@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from eyas.model.precision import torch_dtype
+from eyas.model.precision import torch_dtype, weights_in
 from eyas.recipe.model import Model, Quantization
 
 
@@ -94,7 +94,7 @@ def _kinds(*names: str) -> tuple[type, ...]:
 def dequantize(model: Any, dtype: Any) -> Any:
     """Return the model with every quantized weight replaced by the value that training multiplied by."""
     if not quantized_names(model):
-        return model.to(dtype)
+        return weights_in(model, dtype)
     dequantized = model.dequantize(dtype=dtype)
     assert not quantized_names(dequantized)
-    return dequantized.to(dtype)
+    return weights_in(dequantized, dtype)

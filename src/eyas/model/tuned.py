@@ -7,7 +7,7 @@ from typing import Any
 from eyas.errors import CheckpointError
 from eyas.model.load import load_config, load_model
 from eyas.model.peft_refusals import pefts_refusals
-from eyas.model.precision import torch_dtype
+from eyas.model.precision import torch_dtype, weights_in
 from eyas.model.quantization import dequantize
 from eyas.model.saved import refuse_unsound, saved_names, saved_tensors
 from eyas.recipe import Recipe
@@ -59,7 +59,7 @@ def load_tuned(
         look_at_base(load_base(recipe, auto_model, labels, dtype, quantized))
     # What PiSSA and OLoRA take out of the base is found again only in the dtype that it was taken from. The file's
     # float32 is rounded to that dtype on its way, so it is read again.
-    model = attached(load_base(recipe, auto_model, labels, made_on, quantized), folder, saved).to(dtype)
+    model = weights_in(attached(load_base(recipe, auto_model, labels, made_on, quantized), folder, saved), dtype)
     model.load_adapter(str(folder), "default", torch_device=model.device.type)
     return model
 
