@@ -1,9 +1,10 @@
 import json
 import os
+from hashlib import sha256
 
 import pytest
 
-from eyas.files import digest_of_files, in_units, write_json
+from eyas.files import WORTH_REMEMBERING, digest_of_files, in_units, remembered_sha256, write_json
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
@@ -43,3 +44,53 @@ def test_a_digest_of_two_files_is_not_that_of_one_that_holds_both(tmp_path):
 )
 def test_bytes_are_told_in_units(count, text):
     assert in_units(count) == text
+
+
+@pytest.fixture
+def large_file(tmp_path, monkeypatch):
+    """A file that is large enough for its digest to be kept, and how often files were read."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    file = tmp_path / "weights.safetensors"
+    file.write_bytes(bytes(WORTH_REMEMBERING))
+    read = []
+    monkeypatch.setattr("eyas.files._sha256", lambda path: read.append(path) or sha256(path.read_bytes()).hexdigest())
+    return file, read
+
+
+def test_the_digest_of_a_large_file_is_kept_by_its_size_time_and_inode(large_file):
+    file, read = large_file
+    digest = sha256(bytes(WORTH_REMEMBERING)).hexdigest()
+
+    assert [remembered_sha256(file) for _ in range(3)] == [digest] * 3 and len(read) == 1
+
+    other = file.with_suffix(".other")
+    other.write_bytes(b"\1" + bytes(WORTH_REMEMBERING - 1))
+    stamp = file.stat()
+    os.utime(other, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    other.replace(file)  # the same size, time and name
+    assert remembered_sha256(file) == sha256(file.read_bytes()).hexdigest() != digest and len(read) == 2
+    os.utime(file)
+    remembered_sha256(file)
+    assert len(read) == 3
+
+
+def test_a_small_file_is_read_each_time_and_nothing_is_kept(large_file, tmp_path):
+    _, read = large_file
+    small = tmp_path / "config.json"
+    small.write_text("{}")
+
+    assert remembered_sha256(small) == remembered_sha256(small) == sha256(b"{}").hexdigest()
+    assert len(read) == 2 and not (tmp_path / "cache").exists()
+
+
+def test_a_store_that_is_damaged_or_cannot_be_written_costs_another_reading(large_file, tmp_path):
+    file, read = large_file
+    digest = remembered_sha256(file)
+    (kept,) = (tmp_path / "cache" / "eyas" / "digests").iterdir()
+    kept.write_text("[]")
+    assert remembered_sha256(file) == digest and len(read) == 2
+
+    kept.unlink()
+    kept.parent.rmdir()
+    kept.parent.write_text("a file in the way")
+    assert remembered_sha256(file) == remembered_sha256(file) == digest and len(read) == 4

@@ -8,7 +8,7 @@ import pytest
 from eyas.data.rows import BadRows
 from eyas.data.sources import digest_of_source, open_source
 from eyas.errors import DataError
-from eyas.hub.dataset_files import split_files
+from eyas.hub.dataset_files import WantedSplit, split_files
 from eyas.hub.look_up import look_up
 from eyas.hub.repository import Repository
 from eyas.hub.snapshot import tree_of
@@ -84,6 +84,18 @@ def test_a_split_or_configuration_that_is_not_there_is_refused_with_those_that_a
     assert said in str(refused.value) and str(refused.value).startswith("data.train ")
 
 
+def test_a_split_that_is_not_there_is_placed_at_the_key_that_names_it(hub, tmp_path):
+    recipe = recipe_of(tmp_path, f"{{path: {GUANACO}}}", f"{{path: {GUANACO}, split: validation}}")
+
+    with pytest.raises(DataError, match=f"data.evaluation {GUANACO}: has no split 'validation'"):
+        pin_without_weights(recipe)
+
+
+def pin_without_weights(recipe):
+    with pinned(recipe, NOTHING, weights=False):
+        pass
+
+
 @pytest.mark.parametrize(
     "files",
     [
@@ -106,7 +118,7 @@ def test_the_files_of_a_split_are_those_that_datasets_itself_reads_online(files,
 
     online = datasets.load_dataset("some/rows", split="train", revision=commit.sha)
     assert ours == online.to_list() and len(ours) >= 1
-    assert split_files(commit, tree_of(commit), None, "train")
+    assert split_files(commit, tree_of(commit), WantedSplit("data.train", None, "train"))
 
 
 def test_a_hub_dataset_is_known_by_its_commit(hub, tmp_path):

@@ -13,7 +13,7 @@ from typing import Any
 from eyas.data.readers import READERS
 from eyas.data.rows import BadRows, Place, PlacedRows
 from eyas.errors import DataError
-from eyas.hub.dataset_files import load_split
+from eyas.hub.dataset_files import WantedSplit, load_split
 from eyas.hub.repository import Commit, Repository
 from eyas.recipe.data import FILE_ENDINGS, IN_A_PACKAGE, Source
 
@@ -90,7 +90,7 @@ def _hub_table(source: Source) -> Any:
     assert source.revision is not None, "a hub name has its commit before anything is loaded"
     commit = Commit(Repository("dataset", source.path, source.revision, "data"), source.revision)
     try:
-        return load_split(commit, source.name, source.split)
+        return load_split(commit, WantedSplit("data", source.name, source.split))
     except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
         raise DataError(f"{source.path}: the hub's dataset could not be loaded: {error}") from error
 

@@ -54,6 +54,7 @@ def _read(recipe: Recipe, commit: Commit) -> tuple[list[str], str]:
         count = len(weight_files(who, tree, safetensors))
         return model_files(who, tree, True, safetensors, code), f"{kind} in {count} file{'s' if count > 1 else ''}"
     fetch(commit, description_files(tree), tree, None)
-    splits = list(dict.fromkeys(splits_of(recipe, commit.repository)))
-    files = {file for configuration, split in splits for file in split_files(commit, tree, configuration, split)}
-    return sorted(files), f"split{'s' if len(splits) > 1 else ''} {', '.join(split for _, split in splits)}"
+    wanted = splits_of(recipe, commit.repository)
+    files = {file for split in wanted for file in split_files(commit, tree, split)}
+    names = dict.fromkeys(split.name for split in wanted)
+    return sorted(files), f"split{'s' if len(names) > 1 else ''} {', '.join(names)}"

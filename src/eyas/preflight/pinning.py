@@ -11,7 +11,7 @@ from eyas.distributed.store import Beat, first_on_each_node, told_by_rank_zero
 from eyas.distributed.topology import rank
 from eyas.errors import PreflightError
 from eyas.files import in_units
-from eyas.hub.dataset_files import fetch_splits
+from eyas.hub.dataset_files import WantedSplit, fetch_splits
 from eyas.hub.look_up import look_up, remember
 from eyas.hub.model_files import model_files, weight_files
 from eyas.hub.offline import libraries_offline
@@ -96,11 +96,11 @@ def repositories(recipe: Recipe) -> list[Repository]:
     return list(seen.values())
 
 
-def splits_of(recipe: Recipe, dataset: Repository, streamed: bool = True) -> list[tuple[str | None, str]]:
-    """Return the configurations and splits of a dataset that a recipe reads; without `streamed`, those it keeps."""
+def splits_of(recipe: Recipe, dataset: Repository, streamed: bool = True) -> list[WantedSplit]:
+    """Return the splits of a dataset that a recipe reads; without `streamed`, those that it keeps."""
     return [
-        (source.name, source.split)
-        for _, source in _sources(recipe)
+        WantedSplit(where, source.name, source.split)
+        for where, source in _sources(recipe)
         if (source.path, source.revision) == (dataset.name, dataset.revision)
         and (streamed or not recipe.data.streaming or source is recipe.data.evaluation)
     ]
