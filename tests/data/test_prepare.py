@@ -389,8 +389,9 @@ def test_the_classes_of_a_hub_dataset_keep_its_own_order(models, folder, monkeyp
 
     features = datasets.Features({"text": datasets.Value("string"), "stars": datasets.ClassLabel(names=["two", "one"])})
     table = datasets.Dataset.from_list([{"text": "a", "stars": 1}, {"text": "b", "stars": 0}], features=features)
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: table)
-    recipe = recipe_of(folder, "sequence_classification", train={"path": "some/reviews"}, columns={"label": "stars"})
+    monkeypatch.setattr("eyas.data.sources.load_split", lambda *_: table)
+    source = {"path": "some/reviews", "revision": "c" * 40}
+    recipe = recipe_of(folder, "sequence_classification", train=source, columns={"label": "stars"})
 
     splits = prepared(models, recipe, "distilbert")
 
