@@ -15,10 +15,10 @@ def test_the_base_of_an_adapter_that_changes_it_is_the_bare_one(setting, trained
         "falcon7b_qlora", f"adapter.{setting}", "quantization=null", "training.learning_rate=0.05",
         "training.max_steps=4",
     )  # fmt: skip
-    opened = open_run(run.path)
+    with open_run(run.path) as opened:
+        task, tokenizer, splits = opened.task, opened.tokenizer, opened.splits
+        records, _ = ask_all(run, recipe, task.auto_model, tokenizer, splits, lambda text: None)
+        bare = evaluate(load(run, recipe, task.auto_model, None, "base"), tokenizer, recipe, splits)
 
-    records, _ = ask_all(run, recipe, opened.task.auto_model, opened.tokenizer, opened.splits, lambda text: None)
-
-    bare = evaluate(load(run, recipe, opened.task.auto_model, None, "base"), opened.tokenizer, recipe, opened.splits)
     assert records["base"] == bare
     assert records["tuned"] != bare
