@@ -11,7 +11,7 @@ from eyas.recipe import load_recipe
 from eyas.run_directory import RunDirectory
 from eyas.training.run import train
 
-pytestmark = [pytest.mark.real, pytest.mark.slow]
+pytestmark = [pytest.mark.real, pytest.mark.sweep]  # minutes a step where a CPU has no bfloat16 products
 SMOLLM2 = ROOT / "recipes" / "smollm2_qlora_quickstart.yaml"
 
 
