@@ -145,6 +145,16 @@ def test_a_repository_with_both_is_fetched_in_one_format(hub, recipe_of):
     assert "model.safetensors" in fetched and not {"pytorch_model.bin", "model.onnx", "tf_model.h5"} & fetched
 
 
+@pytest.mark.parametrize("path", ["../outside.jsonl", "data/../../outside.jsonl", "/tmp/eyas-outside.jsonl"])
+def test_a_file_that_is_listed_outside_of_its_repository_is_refused_and_written_nowhere(path, hub, recipe_of):
+    hub.push("datasets", "some/climber", {"train.jsonl": '{"text": "a"}\n', path: '{"text": "b"}\n'})
+
+    message = refused(recipe_of(train="some/climber"))
+
+    assert f"data.train some/climber: lists {path!r}, which is not within the repository" in message
+    assert hub.downloads("some/climber") == []
+
+
 def test_an_adapter_in_place_of_a_model_is_named_as_one(hub, recipe_of):
     hub.push("models", "some/adapter", {"adapter_config.json": "{}", "adapter_model.safetensors": b"x"})
 

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from glob import escape
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from eyas.errors import PreflightError
 from eyas.files import in_units, remembered_sha256
@@ -43,6 +43,9 @@ def tree_of(commit: Commit) -> Tree:
             if not present:
                 raise refusal(commit.repository, error) from error
             return present
+    outside = [file.path for file in files if PurePosixPath(file.path).is_absolute() or ".." in file.path.split("/")]
+    if outside:
+        raise PreflightError(f"{commit.repository}: lists {outside[0]!r}, which is not within the repository")
     return {file.path: file.size for file in files}
 
 
