@@ -1,11 +1,11 @@
 """Every weight of a merge against the base it was trained on and the adapter's file."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from eyas.export.update import LayerUpdate
+from eyas.model.saved import digest
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,6 @@ class Weights:
         if self.unchecked:
             parts.append(f"{len(self.unchecked)} updates could not be computed again, such as {self.unchecked[0]}")
         return "weights: " + "; ".join(parts)
-
-
-def digest(tensor: Any) -> str:
-    """Return the SHA-256 of a tensor's numbers."""
-    import torch
-
-    return hashlib.sha256(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()).hexdigest()
 
 
 def digests(model: Any, change: Callable[[str, Any], Any] = lambda _name, tensor: tensor) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The files of a commit: chosen from its tree, fetched once, and checked against the digests that the hub gives."""
 
 import hashlib
+import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from eyas.files import in_units, remembered_sha256
 from eyas.hub.progress import DownloadLine
 from eyas.hub.refusals import refusal
 from eyas.hub.repository import Commit, cache
+
+logger = logging.getLogger(__name__)
 
 Tree = Mapping[str, int]
 """Each file of a commit by its path, and its size in bytes."""
@@ -105,7 +108,16 @@ def refuse_other_bytes(commit: Commit, files: Iterable[str]) -> None:
     small one. huggingface_hub 2.4 compares it with nothing. A cache without links holds no ETags and is not compared.
     Raises PreflightError.
     """
-    wrong = [file for file in files if not _is_as_on_the_hub(commit.snapshot / file)]
+    files = list(files)
+    unknown = [file for file in files if not _has_digest(commit.snapshot / file)]
+    if unknown:
+        logger.warning(
+            "%s: the cache keeps no digest of the hub's for %d files, such as %s; they are not compared with it",
+            commit.repository,
+            len(unknown),
+            unknown[0],
+        )
+    wrong = [file for file in files if file not in unknown and not _is_as_on_the_hub(commit.snapshot / file)]
     if wrong:
         blobs = " ".join(str(_blob(commit.snapshot / file)) for file in wrong)
         raise PreflightError(
@@ -161,11 +173,14 @@ def _blob(file: Path) -> Path:
     return file.parent / file.readlink() if file.is_symlink() else file
 
 
+def _has_digest(file: Path) -> bool:
+    """Return whether a file's name in the cache is a SHA-256 or a SHA-1; a copy, or another hub's ETag, is neither."""
+    return file.is_symlink() and len(_blob(file).name) in (40, 64)
+
+
 def _is_as_on_the_hub(file: Path) -> bool:
     etag = _blob(file).name
-    if len(etag) == len(hashlib.sha256().hexdigest()) and file.is_symlink():
+    if len(etag) == len(hashlib.sha256().hexdigest()):
         return remembered_sha256(file) == etag
-    if len(etag) == len(hashlib.sha1().hexdigest()) and file.is_symlink():
-        content = file.read_bytes()
-        return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() == etag
-    return True
+    content = file.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() == etag

@@ -60,14 +60,16 @@ def write_adapter(model: Any, state: Mapping[str, Any], folder: Path) -> None:
     file.write_text(json.dumps(written | ordered, indent=2, sort_keys=True), encoding="utf-8")
 
 
-def digests(tensors: Mapping[str, Any]) -> dict[str, str]:
-    """Return the SHA-256 of each tensor's values."""
+def digest(tensor: Any) -> str:
+    """Return the SHA-256 of a tensor's values."""
     import torch
 
-    return {
-        name: hashlib.sha256(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()).hexdigest()
-        for name, tensor in tensors.items()
-    }
+    return hashlib.sha256(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()).hexdigest()
+
+
+def digests(tensors: Mapping[str, Any]) -> dict[str, str]:
+    """Return the digest of each tensor by its name."""
+    return {name: digest(tensor) for name, tensor in tensors.items()}
 
 
 def saved_tensors(folder: Path) -> dict[str, Any]:
