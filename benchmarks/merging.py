@@ -16,7 +16,7 @@ import torch
 
 from eyas.export.parity import compare, predictions
 from eyas.export.proof import TIMES_NOISE
-from eyas.export.rounding import Rounder, computing_with, nearest, nudged, stochastic
+from eyas.export.rounding import Rounder, computing_with, nearest, nudged, stochastic, with_random_signs
 from eyas.export.update import compare_update, factors
 from eyas.model.precision import torch_dtype
 from eyas.recipe.adapter import Lora
@@ -97,7 +97,10 @@ def _print_tables(model: Any, rows: list[dict[str, Any]]) -> None:
         with model.disable_adapter(), computing_with(model, merged):
             return predictions(model, probes)
 
-    print("| dtype | rounding | KL | of training's | top-1 | of the loss gained, kept |\n|---|---|---|---|---|---|")
+    print(
+        "| dtype | rounding | KL | of training's | of a random change as large | top-1 | of the loss gained, kept |\n"
+        "|---|---|---|---|---|---|---|"
+    )
     for dtype in ("bfloat16", "float16"):
         for rounding in ("nearest", "stochastic"):
             wanted = torch_dtype(dtype)
@@ -105,12 +108,15 @@ def _print_tables(model: Any, rows: list[dict[str, Any]]) -> None:
             def rounded(name: str, _base: Any, weight: Any, how: str = rounding, to: Any = wanted) -> Any:
                 return nearest(weight, to) if how == "nearest" else stochastic(weight, to, name, 0)
 
-            found = with_weights(rounded)
+            def at_random(name: str, base: Any, weight: Any, of: Any = rounded) -> Any:
+                return with_random_signs(lambda name, weight: of(name, base, weight), 0)(name, weight)
+
+            found, random_kl = with_weights(rounded), compare(tuned, with_weights(at_random)).kl_per_token
             parity, gained = compare(tuned, found), loss(base, rows) - loss(tuned, rows)
             kept = (loss(base, rows) - loss(found, rows)) / gained
             print(
                 f"| {dtype} | {rounding} | {parity.kl_per_token:.1e} | {parity.kl_per_token / moved:.2g} "
-                f"| {parity.top1_agreement:.1%} | {kept:.0%} |"
+                f"| {random_kl:.1e} | {parity.top1_agreement:.1%} | {kept:.0%} |"
             )
     _print_errors(model, tuned, probes, updates, with_weights)
 

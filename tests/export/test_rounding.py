@@ -7,12 +7,12 @@ import families
 from eyas.export.rounding import (
     LAST_PLACE,
     Rounder,
-    between_steps,
     computing_with,
     held_in,
     nudged,
     share_rounded,
     stochastic,
+    with_random_signs,
 )
 
 IN_BFLOAT16 = Rounder("bfloat16", None, seed=0)
@@ -64,12 +64,14 @@ def test_a_nudge_is_at_most_a_last_place_and_moves_most_numbers():
     assert 0 < float(off.max()) <= 1.5 * LAST_PLACE and float((off > 0).float().mean()) > 0.5
 
 
-def test_half_a_step_of_the_dtype_is_what_a_weight_is_moved_by():
-    exact = torch.ones(10_000)
+def test_a_random_change_moves_each_weight_as_far_as_rounding_does_and_in_no_direction():
+    weight = torch.full((10_000,), 1 + 0.25 / 128)
+    rounding = IN_BFLOAT16.change([])
 
-    off = between_steps(IN_BFLOAT16)("w", exact) - 1
+    off = with_random_signs(rounding, seed=3)("w", weight) - weight
 
-    assert float(off.abs().max()) == pytest.approx(0.5 / 128, rel=0.01) and abs(float(off.mean())) < 1e-4
+    assert torch.equal(off.abs(), (rounding("w", weight).float() - weight).abs()) and float(off.abs().max()) > 0
+    assert 0.48 < float((off > 0).float().mean()) < 0.52
 
 
 def test_a_model_computes_with_changed_weights_and_has_its_own_again_afterwards():

@@ -119,7 +119,7 @@ def test_the_figures_tell_the_update_from_what_rounding_costs(tmp_path):
     kl = {name: figures["kl_per_token"] for name, figures in found.items() if "kl_per_token" in str(figures)}
     assert kl["in float32"] < 1e-9 < kl["rounded to bfloat16"] < kl["the base"] / 100
     assert kl["rounded to bfloat16"] < 4 * kl["the base alone, rounded to bfloat16"]
-    assert kl["bfloat16's own rounding"] == kl["the base alone, rounded to bfloat16"]
+    assert 1 / 4 < kl["rounded to bfloat16"] / kl["a random change as large as rounding's"] < 4
     assert found["share_of_update_kept"] == pytest.approx(1, abs=0.01) and found["dtype"] == "bfloat16"
 
 

@@ -20,7 +20,7 @@ from eyas.export.proof import (
     refuse_what_rounding_destroyed,
 )
 from eyas.export.reopening import Reader, record
-from eyas.export.rounding import Change, Rounder, between_steps, computing_with, held_in, nudged, share_rounded
+from eyas.export.rounding import Change, Rounder, computing_with, held_in, nudged, share_rounded, with_random_signs
 from eyas.export.update import LayerUpdate, whole_updates
 from eyas.export.weights import digests
 from eyas.files import write_json
@@ -74,15 +74,20 @@ def merge(
         say(str(weights))
     if not force:
         refuse_another_function("in float32", in_float32, noise, weights)
+    rounding = rounder.change(update.name for update in changed if update.rounding == "stochastic")
+    at_random = in_float32
+    if rounder.dtype != "float32":
+        with computing_with(merged, with_random_signs(rounding, rounder.seed)):
+            at_random = compare(tuned, predictions(merged, probes))
     with _staging(run) as (staging, recorded):
-        written = _write(merged, rounder, changed, staging, probes[:FEW])
+        written = _write(merged, rounding, staging, probes[:FEW])
         tokenizer.save_pretrained(staging)
         del merged, trained
         record(recorded, probes, tuned, written.predictions, written.digests, recipe.merged_dtype)
         reopened = reader.compare(staging, auto_model, recorded)
         moved = compare(tuned, base.predictions)
         proof = Proof(
-            recipe.merged_dtype, in_float32, noise, moved, base.rounded, base.steps, reopened.to_tuned, changed, weights
+            recipe.merged_dtype, in_float32, noise, moved, base.rounded, reopened.to_tuned, at_random, changed, weights
         )
         say(f"{proof.after} and opened again: {proof.rounded}")
         say(f"rounding: {cost_in_words(proof)}")
@@ -102,9 +107,7 @@ class _Base:
 
     predictions: list[Any]
     rounded: Parity
-    """Its own distance once it is rounded."""
-    steps: Parity
-    """The same, were its weights between the steps of the dtype."""
+    """Its own distance once it is rounded: none where it was in that dtype already."""
     digests: dict[str, str]
 
 
@@ -131,14 +134,11 @@ def _trained(
     def look(base: Any) -> None:
         before = predictions(base, probes)
 
-        def moved_by(change: Change) -> Parity:
-            with computing_with(base, change):
-                return compare(before, predictions(base, probes))
-
-        rounded_already = share_rounded(base, rounder)
-        rounded = compare(before, before) if rounded_already == 1 else moved_by(rounder.change([]))
-        steps = moved_by(between_steps(rounder)) if rounded_already > 0.5 and rounder.dtype != "float32" else rounded
-        seen.append(_Base(before, rounded, steps, digests(base)))
+        rounded = before
+        if share_rounded(base, rounder) < 1:
+            with computing_with(base, rounder.change([])):
+                rounded = predictions(base, probes)
+        seen.append(_Base(before, compare(before, rounded), digests(base)))
 
     if recipe.adapter is None:
         base = load_base(recipe, auto_model, labels, _float32())
@@ -149,11 +149,10 @@ def _trained(
     return seen[0], trained, []
 
 
-def _write(model: Any, rounder: Rounder, changed: list[LayerUpdate], folder: Path, probes: Any) -> _Written:
+def _write(model: Any, rounding: Change, folder: Path, probes: Any) -> _Written:
     """Round a model's weights and save them; it computes in float32 with what was saved."""
-    wanted = rounder.change(update.name for update in changed if update.rounding == "stochastic")
-    should_be = digests(model, wanted)
-    held_in(model, wanted)
+    should_be = digests(model, rounding)
+    held_in(model, rounding)
     model.save_pretrained(folder)
     held_in(model, lambda _name, tensor: tensor.float() if tensor.is_floating_point() else tensor)
     return _Written(predictions(model, probes), should_be)

@@ -23,8 +23,8 @@ MOST_LOST = 0.25
 WORTH_SAYING = 0.01
 """KL of rounding over that of training at which a tenth of what was trained is lost."""
 
-TIMES_STEPS = 16
-"""KL of rounding that is allowed over that of the dtype's own steps on the base, where the update itself survives."""
+TIMES_RANDOM = 16
+"""KL of rounding that is allowed over that of a random change as large, where the update itself survives."""
 
 SURVIVES = 0.5
 """Least share of the update along its own direction; with less, weights are nearer to those of the base."""
@@ -47,10 +47,10 @@ class Proof:
     """The base: what training changed."""
     base_rounded: Parity
     """The rounded base, against the base: no distance at all where it was in that dtype already."""
-    steps: Parity
-    """The base with each weight moved by at most half a step of the dtype, against the base."""
     rounded: Parity
     """The saved model, opened again."""
+    at_random: Parity
+    """The merged model with each weight moved as far as rounding moves it, up or down at random."""
     updates: Sequence[LayerUpdate]
     """The weights whose update is known, and what rounding left of each."""
     weights: Weights | None
@@ -88,7 +88,7 @@ class Proof:
         if self.dtype == "float32":
             return found
         return found | {
-            f"{self.dtype}'s own rounding": self.steps,
+            "a random change as large as rounding's": self.at_random,
             f"the base alone, {self.after}": self.base_rounded,
         }
 
@@ -153,15 +153,16 @@ def refuse_another_function(where: str, found: Parity, noise: Parity, weights: W
 
 def refuse_what_rounding_destroyed(proof: Proof) -> None:
     """Refuse a saved model that has lost more than half of what was trained to the dtype of the file."""
-    cost, trained, steps = proof.rounded.kl_per_token, proof.base.kl_per_token, proof.steps.kl_per_token
-    if cost <= max(LEAST_KL, TIMES_NOISE * proof.noise.kl_per_token, MOST_LOST * trained):
+    cost, trained, random = proof.rounded, proof.base.kl_per_token, proof.at_random
+    if cost.kl_per_token <= max(LEAST_KL, TIMES_NOISE * proof.noise.kl_per_token, MOST_LOST * trained):
         return
-    as_by_steps = proof.rounded.median_kl <= TIMES_STEPS * proof.steps.median_kl or cost <= TIMES_STEPS * steps
-    if as_by_steps and _survives(proof):
+    in_the_mean = cost.kl_per_token <= TIMES_RANDOM * random.kl_per_token
+    if (in_the_mean or cost.median_kl <= TIMES_RANDOM * random.median_kl) and _survives(proof):
         return
     raise MergeRefused(
-        f"{proof.after}, the merged model has lost what was trained: {proof.rounded}. Training moved the base by a KL "
-        f"of {trained:.2e}, and {proof.dtype}'s own rounding moves it by {steps:.2e}. {kept_in_words(proof)}\n"
+        f"{proof.after}, the merged model has lost what was trained: {cost}. Training moved the base by a KL "
+        f"of {trained:.2e}, and a random change as large as rounding's moves it by {random.kl_per_token:.2e}. "
+        f"{kept_in_words(proof)}\n"
         f"Nothing was written. The merge is right; {proof.dtype} is too coarse for it: {ways_to_lose_less(proof)}; "
         "--force writes it all the same"
     )
@@ -193,8 +194,8 @@ def cost_in_words(proof: Proof) -> str:
         return "saved as merged: nothing is rounded"
     cost, trained = proof.rounded.kl_per_token, proof.base.kl_per_token
     said = (
-        f"training moved the base by a KL of {trained:.2e}; {proof.dtype}'s own rounding moves it by "
-        f"{proof.steps.kl_per_token:.2e}. {kept_in_words(proof)}"
+        f"training moved the base by a KL of {trained:.2e}; a random change as large as rounding's moves it by "
+        f"{proof.at_random.kl_per_token:.2e}. {kept_in_words(proof)}"
     )
     if cost > trained:
         said += (

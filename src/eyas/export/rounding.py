@@ -81,16 +81,13 @@ def nudged(name: str, tensor: Any) -> Any:
     return tensor * (1 + (2 * _draw(name, tensor, 0) - 1) * LAST_PLACE)
 
 
-def between_steps(rounder: Rounder) -> Change:
-    """Return what moves each weight at random by at most half a step of the dtype, as rounding to it would."""
+def with_random_signs(change: Change, seed: int) -> Change:
+    """Return what moves each weight as far as `change` does, but up or down at random: as large, in no direction."""
     import torch
 
-    dtype = torch_dtype(rounder.dtype)
-
     def moved(name: str, tensor: Any) -> Any:
-        close = tensor.to(dtype)
-        step = torch.nextafter(close, torch.full_like(close, torch.inf)).float() - close.float()
-        return tensor + (_draw(name, tensor, rounder.seed) - 0.5) * step
+        away = change(name, tensor).to(tensor.dtype) - tensor
+        return tensor + torch.where(_draw(f"sign of {name}", tensor, seed) < 0.5, away, -away)
 
     return moved
 
