@@ -86,7 +86,7 @@ def test_a_training_has_them(start, tmp_path):
     assert told.count("eyas.allocator") == 2
 
 
-@pytest.mark.slow
+@pytest.mark.sweep  # two trainings of a real model
 @pytest.mark.real
 @on_linux
 def test_batches_of_many_sizes_take_no_more_memory_for_it(tmp_path):

@@ -63,7 +63,12 @@ def run_of(adapter, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "export", "rows"), [("bfloat16", None, 4), ("bfloat16", None, 16), ("float32", "bfloat16", 8)]
+    ("dtype", "export", "rows"),
+    [
+        ("bfloat16", None, 4),
+        pytest.param("bfloat16", None, 16, marks=pytest.mark.sweep),
+        ("float32", "bfloat16", 8),
+    ],
 )
 def test_a_small_update_of_an_unsure_model_is_merged_and_survives(dtype, export, rows, run_of):
     proof = merges.merged(*run_of(dtype, export), probes=words(rows, seed=2))

@@ -126,7 +126,7 @@ def test_the_figures_tell_the_update_from_what_rounding_costs(tmp_path):
 @pytest.mark.sweep
 def test_no_draw_of_model_rows_and_seed_is_refused_and_no_wrong_one_is_released(tmp_path, monkeypatch):
     wrong = sound = 0
-    for number in range(200):
+    for number in range(1000, 1200):
         draw = random.Random(number)
         family = draw.choice(["llama", "qwen3", "falcon 7b", "falcon 40b", "gpt2", "phi", "opt", "gpt-neox", "mixtral"])
         run, recipe = merges.finished_run(

@@ -22,6 +22,9 @@ def plot_loss(lines: Sequence[dict[str, Any]], title: str, file: Path) -> None:
             axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
     axes.set(title=title, xlabel="optimizer step", ylabel="loss (nats)", ylim=(0, None))
     axes.grid(alpha=0.3)
-    axes.legend()
+    if axes.get_lines():
+        axes.legend()
+    else:
+        axes.text(0.5, 0.5, "no loss was logged: fewer steps than logging_steps", transform=axes.transAxes, ha="center")
     figure.savefig(file, dpi=120)
     pyplot.close(figure)
