@@ -197,9 +197,9 @@ def logits(model):
         return model(input_ids=IDS, attention_mask=torch.ones_like(IDS)).logits.float()
 
 
-def assert_saved_opened_resumed_and_merged(family, name, base, run_of, trained_logits):
+def assert_saved_opened_resumed_and_merged(family, name, base, run_of, trained_logits, *more):
     settings = WORKS[family][name]
-    run, recipe = run_of(family, settings, base)
+    run, recipe = run_of(family, settings, base, *more)
     trained = trained_logits[0]
 
     opened = load_tuned(recipe, "AutoModelForCausalLM", None, torch.float32, run.adapter)
@@ -210,7 +210,7 @@ def assert_saved_opened_resumed_and_merged(family, name, base, run_of, trained_l
     shutil.rmtree(run.adapter)
     shutil.rmtree(run.checkpoint(4))
     run.record(status="running")
-    run_of(family, settings, base, resume=True)
+    run_of(family, settings, base, *more, resume=True)
     assert first_difference(run, whole) is None
     assert (run.adapter / "adapter_config.json").read_bytes() == (whole.adapter / "adapter_config.json").read_bytes()
     proof = merged(run, recipe)
@@ -245,6 +245,16 @@ def test_what_an_adapter_trains_is_saved_opened_resumed_and_merged(cell, run_of,
 @pytest.mark.parametrize("cell", sorted(set(CELLS) - QUICK), ids="-".join)
 def test_what_an_adapter_trains_is_saved_opened_resumed_and_merged_in_every_cell(cell, run_of, trained_logits):
     assert_saved_opened_resumed_and_merged(*cell, run_of, trained_logits)
+
+
+@pytest.mark.sweep
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ on a CPU")
+@pytest.mark.filterwarnings("ignore")  # of torch's own compiler
+@pytest.mark.parametrize("base", BASES)
+def test_so_is_what_a_compiled_model_trains(base, run_of, trained_logits):
+    compiled = "training.torch_compile=true"
+
+    assert_saved_opened_resumed_and_merged("llama", "rsLoRA", base, run_of, trained_logits, compiled)
 
 
 def refusal_of(run_of, family, settings, base, tmp_path, monkeypatch):
