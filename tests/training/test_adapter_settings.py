@@ -134,7 +134,8 @@ NEVER = {
 
 QUICK = {
     ("llama", "DoRA", "bf16"), ("llama", "DoRA", "nf4"), ("llama", "embeddings", "nf4"), ("llama", "tokens", "nf4"),
-    ("llama", "both in full", "float32"), ("llama", "PiSSA", "bf16"), ("llama", "parameters", "float32"),
+    ("llama", "norm in full", "bf16"), ("llama", "both in full", "float32"),
+    ("llama", "PiSSA", "bf16"), ("llama", "parameters", "float32"),
     ("falcon", "biases", "bf16"), ("falcon", "biases", "nf4"), ("falcon", "embeddings", "float32"),
 }  # fmt: skip
 CELLS = [

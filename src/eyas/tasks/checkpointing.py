@@ -32,10 +32,8 @@ def checkpoint_activations(recipe: Recipe, trainer: Any, split: Split, verdicts:
         return [Lever(NAME, False, f"left to the recipe under {strategy}; training.{NAME}: true does it")]
     if not trainer.model.supports_gradient_checkpointing:
         return [Lever(NAME, False, "the model cannot")]
-    from eyas.model.activations import kept_bytes_per_token
-
     tokens = micro_batch_tokens(recipe, split)
-    needed = int(tokens * verdicts.of(NAME, lambda: kept_bytes_per_token(trainer.model)))
+    needed = int(tokens * verdicts.of(NAME, lambda: _kept_in_training(trainer)))
     trained = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
     room = max(0, free_device_bytes(world_size()) - BYTES_TO_TRAIN * trained)
     on = any(gather_objects(needed > SHARE * room))
@@ -44,6 +42,14 @@ def checkpoint_activations(recipe: Recipe, trainer: Any, split: Split, verdicts:
         if recipe.adapter:
             trainer.model.enable_input_require_grads()
     return [Lever(NAME, on, f"{tokens:,} tokens at once keep {in_units(needed)}; {in_units(room)} are free for them")]
+
+
+def _kept_in_training(trainer: Any) -> float:
+    """Return the bytes that a token keeps under training's autocast: modules trained in float32 need it on bfloat16."""
+    from eyas.model.activations import kept_bytes_per_token
+
+    with trainer.accelerator.autocast():
+        return kept_bytes_per_token(trainer.model)
 
 
 def micro_batch_tokens(recipe: Recipe, split: Split) -> int:
