@@ -25,6 +25,6 @@ def plot_loss(lines: Sequence[dict[str, Any]], title: str, file: Path) -> None:
     if axes.get_lines():
         axes.legend()
     else:
-        axes.text(0.5, 0.5, "no loss was logged: fewer steps than logging_steps", transform=axes.transAxes, ha="center")
+        axes.text(0.5, 0.5, "no loss was logged; see training.logging_steps", transform=axes.transAxes, ha="center")
     figure.savefig(file, dpi=120)
     pyplot.close(figure)

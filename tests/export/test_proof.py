@@ -1,0 +1,32 @@
+"""What rounding may cost, where much is lost of what training changed and the update itself survives."""
+
+import pytest
+
+from eyas.export.parity import Parity
+from eyas.export.proof import TIMES_RANDOM, MergeRefused, Proof, refuse_what_rounding_destroyed
+from eyas.export.update import LayerUpdate
+
+
+def parity(kl, median=None):
+    return Parity(kl, kl if median is None else median, 0.0, 1.0, 100, 0)
+
+
+def proof(rounded, kept=0.6):
+    """Return a proof in which training moves the base by a KL of 1e-3, as a random change of rounding's size does."""
+    update = LayerUpdate("w", 0.0, 0, 1.0, "nearest", kept)
+    changed = parity(1e-3)
+    return Proof("bfloat16", parity(0.0), parity(0.0), changed, parity(0.0), rounded, changed, [update], None)
+
+
+@pytest.mark.parametrize("rounded", [parity(1e-3 * (TIMES_RANDOM - 1)), parity(1.0, median=1e-3 * (TIMES_RANDOM - 1))])
+def test_what_costs_about_as_much_as_a_random_change_is_the_noise_of_the_dtype(rounded):
+    refuse_what_rounding_destroyed(proof(rounded))
+
+    with pytest.raises(MergeRefused, match="The saved weights hold 40% of the update"):
+        refuse_what_rounding_destroyed(proof(rounded, kept=0.4))
+
+
+@pytest.mark.parametrize("rounded", [parity(1e-3 * (TIMES_RANDOM + 1)), parity(float("nan"))])
+def test_what_costs_far_more_all_points_one_way_and_is_refused(rounded):
+    with pytest.raises(MergeRefused, match=r"a random change as large as rounding's moves it by 1\.00e-03"):
+        refuse_what_rounding_destroyed(proof(rounded))
