@@ -20,10 +20,12 @@ WAITS = (1, 2, 4)
 def look_up(repositories: Sequence[Repository], say: Callable[[str], None]) -> list[Commit]:
     """Return the commit of each repository's revision, in their order.
 
-    A hub that does not answer costs its few seconds once: all later commits then come from the cache. Raises
-    PreflightError for a name, revision or access that the hub refuses, and where neither hub nor cache knows a commit.
+    A hub that does not answer costs its few seconds, and one line, once: all later commits then come from the cache.
+    Raises PreflightError for a name, revision or access that the hub refuses, and where neither hub nor cache knows a
+    commit.
     """
     found: list[Commit] = []
+    told: list[str] = []
     silent: Exception | None = None
     for repository in repositories:
         if is_commit(repository.revision):
@@ -38,8 +40,10 @@ def look_up(repositories: Sequence[Repository], say: Callable[[str], None]) -> l
                 if cached is None or not is_out_of_reach(error):
                     raise refusal(repository, error) from error
                 silent = error
-        say(f"{repository}: hub not reached ({reason(silent)}); from the cache, commit {cached[0][:7]} of {cached[1]}")
+        told.append(f"{repository}, commit {cached[0][:7]} of {cached[1]}")
         found.append(Commit(repository, cached[0], from_cache=reason(silent)))
+    if silent is not None:
+        say(f"hub not reached ({reason(silent)}); from the cache: {'; '.join(told)}")
     return found
 
 
