@@ -1,7 +1,7 @@
 """How fast are eyas and the trainers that people use on the same job? One after another, in turns, on this machine.
 
 python benchmarks/training_speed.py JOB [--rounds 3] [--steps 10] [--only NAME …] [--write]
-                                        [--allocator] [--compiled] [--tiny]
+                                        [--allocator] [--tiny]
 
 JOB is sft, sft_no_prefix, qlora or classification, in float32 or, with _bf16 behind it, in bfloat16 (the classifier
 against others in float32), or two_ranks: two processes against one. The models and rows are those of `eyas demo`.
@@ -12,8 +12,7 @@ Run it on a machine that does nothing else. Each round runs every contestant onc
 what is quoted is the median over the rounds of a ratio taken within one round, and the worst of them. Every contestant
 gets the same rows in the same order, and the loss of each step is held against that of the padded reference. eyas gives
 itself jemalloc, or where that is not installed glibc's huge pages (`src/eyas/allocator.py`); with --allocator all have
-that; with --compiled eyas compiles layers, as it does by itself in runs of 1,000 steps and more. From the second round
-on it finds what it proved of the model in the first, as a second start does.
+that.
 
 A trainer that needs other versions than eyas has an environment of its own, and is left out where there is none:
   python -m venv .peers/llamafactory && .peers/llamafactory/bin/pip install llamafactory==0.9.5 torch==2.13.0
@@ -31,7 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -358,24 +357,20 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--only", action="append", default=[], help="only these contestants, beside eyas")
     parser.add_argument("--allocator", action="store_true", help="the allocator of eyas for all, not for it alone")
-    parser.add_argument("--compiled", action="store_true", help="eyas compiles layers, and a first step takes longer")
     parser.add_argument("--tiny", action="store_true", help="rehearse a job of 7B with a model of some kilobytes")
     parser.add_argument("--write", action="store_true", help="keep the figures in benchmarks/results")
     asked = parser.parse_args()
     if asked.tiny and (asked.write or not QUESTIONS[asked.job].shape):
         parser.error("--tiny is for the jobs of 7B, and its figures are not kept")
     environment = allocator.settings() if asked.allocator else {}
-    question = QUESTIONS[asked.job]
-    if asked.compiled:
-        question = replace(question, words=(*question.words, "speed.compiled_layers=true"))
-    found = compare(question, asked.rounds, asked.steps, asked.only, environment, asked.tiny)
+    found = compare(QUESTIONS[asked.job], asked.rounds, asked.steps, asked.only, environment, asked.tiny)
     print(table(found))
     if asked.write:
         RESULTS.mkdir(exist_ok=True)
         device = this_machine().device.lower().replace(" ", "-") if has_gpu() else "cpu"
         file = RESULTS / f"{device}.json"
         kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        kept[asked.job + "_allocator" * asked.allocator + "_compiled" * asked.compiled] = found
+        kept[asked.job + "_allocator" * asked.allocator] = found
         file.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 

@@ -1,19 +1,15 @@
 """In bf16 no lever can give the very same gradients; they are as near to those of float32 as without any."""
 
-import shutil
-
 import peft
 import pytest
 import torch
 from trl.trainer.utils import add_fused_lm_head
 
 from eyas.model.compact.forward import compact
-from eyas.model.compiled_layers import compile_layers
 from eyas.model.lora_linear import fuse_lora
 from families import VOCABULARY, make
 
 BATCHES = 12
-needs_a_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ on a CPU")
 SPREAD = 1.05
 """Two ways to round alike differ by so much over that many batches; a lever that lost digits would by far more."""
 
@@ -56,24 +52,12 @@ def gradients(model):
     return torch.stack(found)
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own compiler
-@pytest.mark.parametrize(
-    ("family", "way", "compiled"),
-    [
-        ("llama", "attention", False),
-        ("qwen3", "attention", False),
-        ("falcon 7b", "mask", False),
-        pytest.param("llama", "attention", True, marks=[pytest.mark.slow, needs_a_compiler]),
-    ],
-)
-def test_gradients_in_bf16_are_as_near_to_float32_as_without_levers(family, way, compiled, tmp_path):
+@pytest.mark.parametrize(("family", "way"), [("llama", "attention"), ("qwen3", "attention"), ("falcon 7b", "mask")])
+def test_gradients_in_bf16_are_as_near_to_float32_as_without_levers(family, way):
     exact, stock = gradients(adapted(family, torch.float32)), gradients(adapted(family, torch.bfloat16))
     ours = adapted(family, torch.bfloat16)
     assert fuse_lora(ours)[0] > 0
     compact(ours.get_base_model(), way, True)
-    if compiled:
-        torch._dynamo.reset()
-        assert len(compile_layers(ours.train(), tmp_path)) == 2
 
     errors = [float((each - exact).norm() / exact.norm()) for each in (gradients(ours), stock)]
 

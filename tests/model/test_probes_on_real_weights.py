@@ -19,7 +19,6 @@ from eyas.model import lora_linear
 from eyas.model.compact import attention, forward, probe
 from eyas.model.compact.encoder import probe_encoder
 from eyas.model.comparison import within
-from eyas.model.compiled_layers import compile_layers, probe_compiled, take_compiled_apart
 from eyas.model.dequantized import keep_dequantized
 from eyas.model.float32 import in_float32
 from eyas.model.load import load_config, load_model
@@ -288,30 +287,3 @@ def test_a_fused_adapter_is_pefts_and_one_scaled_by_one_percent_is_not(base, kin
 
 def test_an_8_bit_layer_is_left_to_peft():
     assert adapted("int8", "smollm2")[1] == 0
-
-
-def off_by_one_percent(piece):
-    def wrong(*given):
-        *rest, down = given
-        return piece(*rest, down._replace(scaling=1.01 * down.scaling))
-
-    return wrong
-
-
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own
-@pytest.mark.parametrize("kind", NOT_IN_8_BITS)
-def test_a_compiled_piece_is_the_librarys_and_one_scaled_by_one_percent_is_not(kind, monkeypatch, tmp_path):
-    """The compiler is left out: what it is given to compile is what is right or wrong here."""
-    model, *_ = adapted(kind, "smollm2", dense=True)
-    few_bits = KINDS[kind][0] == "bfloat16"
-    found = {}
-    for fault, compiler in (("sound", lambda piece, **_: piece), ("off", lambda piece, **_: off_by_one_percent(piece))):
-        monkeypatch.setattr(torch, "compile", compiler)
-        layers = compile_layers(model, tmp_path)
-        assert len(layers) == 2
-        with torch.autocast("cpu", torch.bfloat16, enabled=few_bits):
-            found[fault] = probe_compiled(layers)
-        take_compiled_apart(layers)
-        say("smollm2", kind, "compiled layers", fault, "outputs and gradients", *found[fault])
-
-    assert within(*found["sound"]) and found["off"][0] > 2 * found["off"][1]

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from eyas.errors import RecipeError
-from eyas.recipe import load_recipe
+from eyas.recipe import load_recipe, load_run_recipe
 
 RECIPES = sorted(Path(__file__).parents[2].glob("recipes/*.yaml"))
 SMALLEST = "task: sft\nmodel:\n  name: falcon\ndata:\n  train: {path: rows.jsonl}\n"  # five lines
@@ -339,3 +339,13 @@ def assert_comes_back(word: str, written) -> None:
     recipe = recipe.model_copy(update={"evaluation": evaluation})
 
     assert load_recipe(written(recipe.to_yaml())) == recipe
+
+
+@pytest.mark.parametrize("value", ["null", "true"])
+def test_a_retired_setting_is_refused_in_a_recipe_and_ignored_in_an_earlier_run(value, written):
+    file = written(SMALLEST + f"speed: {{compiled_layers: {value}, fused_lora: false}}\n")
+
+    (refused,) = mistakes(file)
+
+    assert refused.startswith("recipe.yaml:6:9: speed.compiled_layers: no longer a setting; delete this line")
+    assert load_run_recipe(file).speed.fused_lora is False

@@ -153,7 +153,7 @@ def test_all_levers_change_no_number_of_flat_batches(family, flat, rows, family_
 
     found = outcome(SFT, words, ALL)
 
-    assert found[2] == {**dict.fromkeys(found[2], True), "compiled_layers": False} and not any(plain[2].values())
+    assert found[2] == dict.fromkeys(found[2], True) and not any(plain[2].values())
     assert_the_same_training(found, plain)
 
 
@@ -193,7 +193,7 @@ def test_a_classifier_in_bfloat16_trains_with_every_lever(name, overrides_for, t
     train(load_recipe(recipe, [*words, f"run_directory={directory.path}"]), directory)
 
     assert directory.read_manifest()["speed"] == {
-        "quick_dropout": True, "fused_lora": True, "compiled_layers": False, "compact_batches": True,
+        "quick_dropout": True, "fused_lora": True, "compact_batches": True,
         "allocator": False,
     }  # fmt: skip
 
@@ -219,7 +219,7 @@ def test_a_lever_changes_no_number_of_a_classifier(name, lever, overrides_for, m
 
     found = outcome(recipe, words, speed)
 
-    assert not any(plain[2].values()) and found[2] == speed | {"compiled_layers": False}
+    assert not any(plain[2].values()) and found[2] == speed
     assert_the_same_training(found, plain)
 
 
@@ -311,7 +311,7 @@ def test_a_model_that_is_not_exact_keeps_its_padding_and_says_so(rows, family_fo
     train(load_recipe(SFT, [*words, f"run_directory={directory.path}", "training.max_steps=1"]), directory)
 
     assert directory.read_manifest()["speed"] == {
-        "fused_lora": True, "compiled_layers": False, "compact_batches": False, "shared_beginnings": False,
+        "fused_lora": True, "compact_batches": False, "shared_beginnings": False,
         "allocator": False,
     }  # fmt: skip
     assert "BloomForCausalLM computes otherwise without padding; only positions" in capsys.readouterr().out

@@ -57,11 +57,11 @@ def open_run(folder: Path, overrides: Sequence[str] = (), base_revision: str | N
     base's commit for a run that recorded none. Raises CheckpointError, DataError or PreflightError where base or rows
     are not those of the run.
     """
-    from eyas.recipe import load_recipe
+    from eyas.recipe import load_run_recipe
 
     directory = RunDirectory(folder)
     directory.read_recipe()
-    recipe = load_recipe(directory.recipe, overrides)
+    recipe = load_run_recipe(directory.recipe, overrides)
     began_with = directory.read_manifest().get("digests")
     if began_with is None:
         raise CheckpointError(f"{folder}: no training began here ({directory.manifest.name} records no rows); train it")

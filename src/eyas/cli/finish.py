@@ -13,13 +13,13 @@ def finish(run: RunFolder) -> None:
     earlier version refused it. The checkpoint must be whole and of the last step; where steps are missing, train them
     with eyas train --resume. What is written is checked and sealed as at the end of a run, and the manifest says so.
     """
-    from eyas.recipe import load_recipe
+    from eyas.recipe import load_run_recipe
     from eyas.run_directory import RunDirectory
 
     with mistakes_as_text():
         directory = RunDirectory(run)
         directory.read_recipe()
-        recipe = load_recipe(directory.recipe)
+        recipe = load_run_recipe(directory.recipe)
 
         from eyas.cli.imports import hide_what_is_not_used
 

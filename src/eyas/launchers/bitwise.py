@@ -12,9 +12,9 @@ from eyas.run_directory import RunDirectory
 
 TIMING = frozenset(
     {"tokens_per_second", "peak_bytes", "train_runtime", "train_tokens_per_second", "train_samples_per_second",
-     "train_steps_per_second", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}
+     "train_steps_per_second", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "total_flos"}
 )  # fmt: skip
-"""What is logged and no two runs have alike."""
+"""What is logged and no two runs have alike. Under ZeRO-3 total_flos counts the weights that are gathered just then."""
 
 
 @dataclass(frozen=True)

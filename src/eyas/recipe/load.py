@@ -1,20 +1,26 @@
 """From a file and overrides to a Recipe, or to every mistake in them at once."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from eyas.errors import RecipeError
 from eyas.recipe import yaml_reader
-from eyas.recipe.problems import WORD_WITH_SECRET, nearest, validated
+from eyas.recipe.problems import RETIRED, WORD_WITH_SECRET, nearest, validated
 from eyas.recipe.recipe import Recipe
 from eyas.recipe.yaml_reader import Document, read_yaml
 
 
-def load_recipe(file: Path | str, overrides: Sequence[str] = ()) -> Recipe:
+def load_run_recipe(file: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Return the resolved recipe of a run, which may hold settings that only earlier versions had."""
+    return load_recipe(file, overrides, ignored=RETIRED.keys())
+
+
+def load_recipe(file: Path | str, overrides: Sequence[str] = (), ignored: Collection[yaml_reader.Path] = ()) -> Recipe:
     """Return the recipe of a YAML file with `section.key=value` overrides applied to it.
 
+    `ignored` are section and key of settings that are left out where the file has them.
     Raises RecipeError with one line a mistake, each as `file:line:column: path: what; what to do`.
     """
     file = Path(file)
@@ -28,6 +34,8 @@ def load_recipe(file: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     places = _Places(str(file), document)
     mistakes = [(position, f"{file}:{position[0]}:{position[1]}: {what}") for position, what in document.problems]
     if isinstance(document.value, dict):
+        for section, key in ignored:
+            (document.value.get(section) or {}).pop(key, None)
         _apply_overrides(document.value, overrides, places)
     recipe, problems = validated(document.value)
     if document.value is not None or not mistakes:

@@ -24,6 +24,11 @@ WORD_WITH_SECRET = re.compile(rf"[^\s:]*(?:{SECRET.pattern})[^\s:]*")
 
 Problem = tuple[yaml_reader.Path, str]
 
+RETIRED: dict[yaml_reader.Path, str] = {
+    ("speed", "compiled_layers"): "no longer a setting; delete this line (it saved 6 % of long CPU runs)"
+}
+"""Keys of earlier versions. A recipe that names one is refused; the resolved recipe of an earlier run may hold it."""
+
 
 def validated(value: Any) -> tuple[Recipe | None, list[Problem]]:
     """Return the recipe of these values, or every problem with them."""
@@ -89,7 +94,7 @@ def _field_problems(error: ValidationError) -> list[Problem]:
     for one in error.errors():
         section, path = _place(one["loc"])
         if one["type"] == "extra_forbidden":
-            found[path] = _unknown(str(path[-1]), section, [])
+            found[path] = RETIRED.get(path) or _unknown(str(path[-1]), section, [])
         elif one["type"] == "missing":
             found[path] = f"missing; {section.model_fields[str(path[-1])].description or 'add it'}"
         else:

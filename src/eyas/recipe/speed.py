@@ -17,11 +17,6 @@ class Speed(Section):
         None, description="Compute once what several rows of a batch begin with, such as an instruction (sft)."
     )
     fused_lora: bool | None = Field(None, description="Compute a layer and its LoRA in one step of autograd.")
-    compiled_layers: bool | None = Field(
-        None,
-        description="Compile what is behind the attention of a Llama-like layer (LoRA, one process on a CPU). Left "
-        "out, in bfloat16 and from 1,000 steps on.",
-    )
     quick_dropout: bool | None = Field(
         None, description="On a CPU, draw what dropout hides many values at a time: the same share, other draws."
     )

@@ -10,7 +10,6 @@ from eyas.files import in_units
 from eyas.hardware import free_device_bytes
 from eyas.recipe import Recipe
 from eyas.tasks.levers import Lever
-from eyas.tasks.verdicts import Verdicts
 
 NAME = "activation_checkpointing"
 SHARE = 0.6
@@ -19,7 +18,7 @@ BYTES_TO_TRAIN = 12
 """Of each parameter that trains: a gradient and AdamW's two moments, in float32."""
 
 
-def checkpoint_activations(recipe: Recipe, trainer: Any, split: Split, verdicts: Verdicts) -> list[Lever]:
+def checkpoint_activations(recipe: Recipe, trainer: Any, split: Split) -> list[Lever]:
     """Decide it where the recipe does not, from what one token keeps, and have the trainer do it.
 
     All ranks do what one of them needs. What shares out weights or their optimizer's state leaves it to the recipe: how
@@ -33,7 +32,7 @@ def checkpoint_activations(recipe: Recipe, trainer: Any, split: Split, verdicts:
     if not trainer.model.supports_gradient_checkpointing:
         return [Lever(NAME, False, "the model cannot")]
     tokens = micro_batch_tokens(recipe, split)
-    needed = int(tokens * verdicts.of(NAME, lambda: _kept_in_training(trainer)))
+    needed = int(tokens * _kept_in_training(trainer))
     trained = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
     room = max(0, free_device_bytes(world_size()) - BYTES_TO_TRAIN * trained)
     on = any(gather_objects(needed > SHARE * room))

@@ -1,7 +1,6 @@
 """What of a task's batches need not be computed: proven on the model that trains, and left out."""
 
 from collections.abc import Callable
-from dataclasses import astuple
 from typing import Any
 
 from eyas.distributed.topology import world_size
@@ -9,16 +8,15 @@ from eyas.files import in_units
 from eyas.hardware import free_device_bytes, has_gpu
 from eyas.recipe import Recipe
 from eyas.tasks.levers import Lever, off
-from eyas.tasks.verdicts import Verdicts
 
 BATCHES, BEGINNINGS = "compact_batches", "shared_beginnings"
 HOW = {"attention": "no padding, attention by document", "mask": "no padding in batches whose mask fits 256 MiB"}
 
 
-def of_language_model(recipe: Recipe, trainer: Any, closed: str | None, verdicts: Verdicts) -> list[Lever]:
+def of_language_model(recipe: Recipe, trainer: Any, closed: str | None) -> list[Lever]:
     """Leave out padding, shared beginnings and scores that no loss asks for, under TRL's fused head."""
     from eyas.model.compact.forward import compact
-    from eyas.model.compact.probe import CompactVerdict, probe_compact
+    from eyas.model.compact.probe import probe_compact
 
     model = trainer.model.get_base_model() if recipe.adapter else trainer.model
     closed = closed or _why_not_to_prove(model)
@@ -27,7 +25,7 @@ def of_language_model(recipe: Recipe, trainer: Any, closed: str | None, verdicts
     batches = off(recipe, BATCHES, closed)
     if batches is None:
         apart = off(recipe, BEGINNINGS, _why_not_to_share(recipe, model))
-        verdict = CompactVerdict(*verdicts.of(BATCHES, lambda: astuple(_probed(probe_compact, model, apart is None))))
+        verdict = _probed(probe_compact, model, apart is None)
         if verdict.way is not None:
             compact(model, verdict.way, share_beginnings=apart is None)
             numbers = f"differs by {verdict.difference:.1g} of {verdict.tolerance:.1g} allowed"
@@ -42,7 +40,7 @@ def of_language_model(recipe: Recipe, trainer: Any, closed: str | None, verdicts
     return [batches, Lever(BEGINNINGS, False, "compact_batches is off")]
 
 
-def of_encoder(recipe: Recipe, trainer: Any, closed: str | None, verdicts: Verdicts) -> list[Lever]:
+def of_encoder(recipe: Recipe, trainer: Any, closed: str | None) -> list[Lever]:
     """Leave out padding in the layers of an encoder."""
     from eyas.model.compact.encoder import compact_encoder, probe_encoder
     from eyas.model.comparison import within
@@ -51,7 +49,7 @@ def of_encoder(recipe: Recipe, trainer: Any, closed: str | None, verdicts: Verdi
     batches = off(recipe, BATCHES, closed or _why_not_to_prove(model))
     if batches is not None:
         return [batches]
-    difference, tolerance = verdicts.of(BATCHES, lambda: _probed(probe_encoder, model))
+    difference, tolerance = _probed(probe_encoder, model)
     if not within(difference, tolerance):
         return [Lever(BATCHES, False, f"{type(model).__name__} computes otherwise without padding")]
     compact_encoder(model)

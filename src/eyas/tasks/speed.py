@@ -1,7 +1,5 @@
 """What makes a training faster and changes no number that is not drawn: done where it is proven, said either way."""
 
-import time
-from pathlib import Path
 from typing import Any
 
 from eyas import allocator
@@ -11,35 +9,26 @@ from eyas.errors import PreflightError
 from eyas.hardware import free_bytes, has_gpu
 from eyas.model.comparison import within
 from eyas.recipe import Recipe
-from eyas.tasks.arguments import optimizer_steps
 from eyas.tasks.checkpointing import checkpoint_activations
 from eyas.tasks.levers import Lever, off
 from eyas.tasks.task import Task
-from eyas.tasks.verdicts import Verdicts, verdicts_on
-
-REPAID_AFTER = 1000
-"""Steps: a compiler takes some 40 s the first time, and of SmolLM2's steps with 400 tokens it saves 0.04 s each."""
 
 
-def speed_up(task: Task, recipe: Recipe, trainer: Any, split: Split, base: str) -> list[Lever]:
+def speed_up(task: Task, recipe: Recipe, trainer: Any, split: Split) -> list[Lever]:
     """Do what the recipe's `speed` section allows, and return what was done and what was not.
 
-    `base` pins the weights that training begins with: what was shown of them is kept for the next start. All of it is
-    for the training alone; a finished run is evaluated with the libraries' own code. Raises PreflightError where the
-    recipe insists on what cannot be done.
+    All of it is for the training alone; a finished run is evaluated with the libraries' own code. Raises PreflightError
+    where the recipe insists on what cannot be done.
     """
     closed = _closed(trainer)
     levers = _dequantized(recipe, trainer, closed)
     levers += _quick_dropout(recipe, trainer, closed)
-    verdicts = verdicts_on(recipe, trainer, base)
-    levers += _fused_lora(recipe, trainer, closed, verdicts)
-    levers += _compiled_layers(recipe, trainer, split, closed)
-    levers += task.compact_batches(recipe, trainer, closed, verdicts)
+    levers += _fused_lora(recipe, trainer, closed)
+    levers += task.compact_batches(recipe, trainer, closed)
     for lever in levers:
         if getattr(recipe.speed, lever.name) and not lever.on:
             raise PreflightError(f"speed.{lever.name}: asked for, and cannot be: {lever.why}")
-    levers += checkpoint_activations(recipe, trainer, split, verdicts)
-    verdicts.keep()
+    levers += checkpoint_activations(recipe, trainer, split)
     return [*levers, Lever("allocator", *allocator.says())]
 
 
@@ -79,7 +68,7 @@ def _quick_dropout(recipe: Recipe, trainer: Any, closed: str | None) -> list[Lev
     return [Lever(name, True, f"{layers} layers draw many values at a time")] if layers else []
 
 
-def _fused_lora(recipe: Recipe, trainer: Any, closed: str | None, verdicts: Verdicts) -> list[Lever]:
+def _fused_lora(recipe: Recipe, trainer: Any, closed: str | None) -> list[Lever]:
     from eyas.model.lora_linear import fuse_lora, take_apart
     from eyas.model.lora_probe import probe_lora
     from eyas.model.lora_siblings import join_siblings
@@ -96,48 +85,10 @@ def _fused_lora(recipe: Recipe, trainer: Any, closed: str | None, verdicts: Verd
     alone = trainer.is_deepspeed_enabled  # 0.19 falls over where one of several that compute together has no gradient
     if not alone:
         join_siblings(trainer.model)
-    difference, tolerance = verdicts.of(name, lambda: probe_lora(trainer.model))
+    difference, tolerance = probe_lora(trainer.model)
     same = within(difference, tolerance)
     if not same:
         take_apart(trainer.model)
     numbers = f"differs by {difference:.1g} of {tolerance:.1g} allowed"
     which = f"{fused} of {layers} layers{', each alone under DeepSpeed' if alone else ''}"
     return [Lever(name, same, f"{which}; {numbers}")]
-
-
-def _compiled_layers(recipe: Recipe, trainer: Any, split: Split, closed: str | None) -> list[Lever]:
-    """Compile what runs long enough to repay it: it differs in the last digits, and a resumed run is as long."""
-    import torch
-
-    from eyas.model.compiled_layers import compile_layers, probe_compiled, take_compiled_apart
-
-    name = "compiled_layers"
-    if recipe.adapter is None:
-        return []
-    rows = None if split.stream is not None else len(split.for_trainer)
-    steps = optimizer_steps(trainer.args, rows, recipe.training.global_batch_size) or 0  # a stream's are always given
-    if trainer.model.device.type != "cpu" or world_size() > 1:
-        closed = closed or "done by one process on a CPU alone"
-    few_bits = trainer.accelerator.mixed_precision == "bf16"
-    if recipe.speed.compiled_layers is None:
-        closed = closed or (None if few_bits else "pays in bfloat16 alone")
-        closed = closed or (None if steps >= REPAID_AFTER else f"{steps} steps would not repay the compiler")
-    lever = off(recipe, name, closed)
-    if lever is not None:
-        return [lever]
-    folder = Path(recipe.data.cache_directory, "compiled").absolute()
-    layers, began = compile_layers(trainer.model, folder), time.monotonic()
-    if not layers:
-        return [Lever(name, False, "its layers are not Llama-like, with dense weights and fused LoRA, and all alike")]
-    try:
-        with torch.autocast("cpu", torch.bfloat16, enabled=few_bits):
-            difference, tolerance = probe_compiled(layers)
-    except RuntimeError as error:  # what torch's compiler raises, whatever the cause
-        take_compiled_apart(layers)
-        return [Lever(name, False, f"torch.compile: {str(error).strip().splitlines()[0]}")]
-    same = within(difference, tolerance)
-    if not same:
-        take_compiled_apart(layers)
-    numbers = f"differs by {difference:.1g} of {tolerance:.1g} allowed"
-    seconds = f"{len(layers)} layers, compiled in {time.monotonic() - began:.0f} s"
-    return [Lever(name, same, f"{seconds}; {numbers}")]

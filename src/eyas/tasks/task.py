@@ -9,7 +9,6 @@ from eyas.data.splits import Splits
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 from eyas.tasks.levers import Lever
-from eyas.tasks.verdicts import Verdicts
 
 
 @dataclass(frozen=True)
@@ -26,5 +25,5 @@ class Task:
     """→ the library's training arguments"""
     build_trainer: Callable[[Recipe, Any, Any, Any, Splits], Any]
     """(recipe, arguments, model, tokenizer, splits) → the library's trainer"""
-    compact_batches: Callable[[Recipe, Any, str | None, Verdicts], list[Lever]]
-    """(recipe, trainer, why a model's computing may not be touched, what it was shown to do) → what is left out"""
+    compact_batches: Callable[[Recipe, Any, str | None], list[Lever]]
+    """(recipe, trainer, why a model's computing may not be touched) → what is left out"""

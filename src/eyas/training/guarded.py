@@ -18,7 +18,6 @@ from eyas.training.disk_faults import disk_faults_in_words
 from eyas.training.divergence import DivergenceStop
 from eyas.training.final import save_and_reopen
 from eyas.training.finite import Finite
-from eyas.training.flops import count_flops_of_whole_parameters
 from eyas.training.gradients import look_at_first_gradients
 from eyas.training.manifest import finished
 from eyas.training.memory import memory_explained
@@ -51,7 +50,6 @@ def train_guarded(
         refuse_saves_without_room(trainer, run, room)
         seal_each_save(trainer, run, recipe.training.save_total_limit, start, {"stop": request, **stops})
         keep_row_order(trainer)
-        count_flops_of_whole_parameters(trainer)
         look_after_each_step(trainer, [Finite(trainer, rows, last_good), *stops.values(), request])
         leave_when_told(trainer, run, request)
         memory = memory_explained(recipe, rows, trainer)

@@ -91,7 +91,7 @@ def _train(
     card = card_of(recipe, trainer)
     say(card.text())
     refuse_what_was_not_asked(card, asked, recipe)
-    levers = speed_up(task, recipe, trainer, splits.train, base.base)
+    levers = speed_up(task, recipe, trainer, splits.train)
     say(table(levers))
     room = room_for(trainer, card, recipe.training.save_total_limit)
     refuse_without_room(run, room)

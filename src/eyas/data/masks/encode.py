@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from eyas.data.masks.conversation import Chat, SpecialTokens, Writer
-from eyas.data.masks.refusals import refuse_special_tokens, refuse_turn_tokens_in_answers, refuse_unreadable
+from eyas.data.masks.refusals import refuse_special_tokens, refuse_turn_tokens_in_answers
 from eyas.data.masks.spans import Draft, Span
 from eyas.data.masks.turns import marked, unmarked, with_ends
 from eyas.data.rows import RowError
@@ -42,6 +42,8 @@ def encode_chats(
 ) -> list[list[Encoded] | RowError]:
     """Return the texts of each conversation in order, or the RowError that says why there are none.
 
+    Messages are as `data/formats` reads them: known roles, text, calls that name a function, an answer.
+
     A conversation is one text, unless its template rewrites earlier answers when a later question follows (Qwen3 drops
     their reasoning). It is then as many texts as it takes to learn each answer as it is generated. Each answer is
     learnt with the token that ends its turn, and with nothing after it. Where the template writes no such token,
@@ -67,7 +69,6 @@ def encode_chats(
 def _drafted(writer: Writer, chat: Chat, answers_only: bool, add_missing_end: bool) -> list[Draft] | RowError:
     """Return the texts of a conversation, or why there are none."""
     try:
-        refuse_unreadable(chat.messages, chat.first)
         refuse_special_tokens(writer.special_tokens, chat.messages, chat.tools)
         conversation = writer.conversation(chat.messages, chat.tools, chat.first)
         drafts = marked(conversation) if conversation.has_marks else unmarked(conversation, answers_only)

@@ -9,46 +9,6 @@ from eyas.data.masks.said import Message, all_text, is_said, said, texts
 from eyas.data.masks.spans import MARKS, MOVE_THEM, Draft, Span
 from eyas.data.rows import RowError
 
-ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function", "ipython"})
-
-
-def refuse_unreadable(messages: Sequence[Message], first: int) -> None:
-    """Raise RowError for messages that are not text of known speakers, or that nobody answers."""
-    for number, message in enumerate(messages, start=1):
-        if not isinstance(message, Mapping):
-            raise RowError(f"message {number} is {type(message).__name__}, not an object with role and content")
-        role = message.get("role")
-        if role not in ROLES:
-            raise RowError(f"message {number} has the role {role!r}; expected one of {', '.join(sorted(ROLES))}")
-        _refuse_unreadable_content(message, f"message {number} ({role})")
-    if not any(message["role"] == "assistant" for message in messages[first:]):
-        raise RowError("nothing to learn: no message has the role assistant")
-
-
-def _refuse_unreadable_content(message: Message, where: str) -> None:
-    content = message.get("content")
-    calls = message.get("tool_calls") if message["role"] == "assistant" else None
-    if content is None:
-        if not calls:
-            raise RowError(f"{where} has no content; an answer that is meant to be empty has the content ''")
-    elif not isinstance(content, str) and not _is_text_parts(content):
-        raise RowError(f"{where} has content that is not text: {str(content)[:80]}")
-    if calls and not (isinstance(calls, list) and all(_function_of(call) for call in calls)):
-        raise RowError(f"{where} has tool_calls that name no function: {str(calls)[:80]}")
-
-
-def _is_text_parts(content: Any) -> bool:
-    return isinstance(content, list) and all(
-        isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str)
-        for part in content
-    )
-
-
-def _function_of(call: Any) -> Mapping[str, Any] | None:
-    """Return the name and arguments of a tool call, in either of the two shapes that templates read."""
-    function = call.get("function", call) if isinstance(call, Mapping) else None
-    return function if isinstance(function, Mapping) and isinstance(function.get("name"), str) else None
-
 
 def refuse_special_tokens(
     special_tokens: SpecialTokens, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None
@@ -86,6 +46,12 @@ _INJECTED = (
     "{where} contains {token!r}, which the tokenizer reads as a special token: it could end a turn or begin another "
     "one in the middle of the text. Take it out, or write it otherwise, with a space in it for example"
 )
+
+
+def _function_of(call: Any) -> Mapping[str, Any] | None:
+    """Return the name and arguments of a tool call, in either of the two shapes that templates read."""
+    function = call.get("function", call) if isinstance(call, Mapping) else None
+    return function if isinstance(function, Mapping) and isinstance(function.get("name"), str) else None
 
 
 def refuse_lost_answer(message: Message, index: int, answer: str) -> None:
