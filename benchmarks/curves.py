@@ -18,7 +18,7 @@ from typing import Any
 from eyas.cli.arguments import open_run
 from eyas.evaluation.compare import Score, compare
 from eyas.evaluation.evaluate import evaluate
-from eyas.inference.adapters import load
+from eyas.inference.load import load
 from eyas.run_directory import RunDirectory
 
 ROOT = Path(__file__).parent.parent

@@ -38,14 +38,12 @@ from shapes import SHAPES, write_model, write_rows
 from transformers import AutoConfig
 
 from eyas import allocator
-from eyas.data.prepare import prepare
-from eyas.data.writing import Reach
 from eyas.hardware import has_gpu, this_machine
-from eyas.model.load import empty_model, load_config, reach_of
-from eyas.model.tokenizer import load_tokenizer
+from eyas.model.load import empty_model
 from eyas.preflight.versions import installed_versions
 from eyas.recipe import Recipe, load_recipe
 from eyas.tasks import TASKS
+from eyas.tasks.rows import load_rows
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -177,10 +175,7 @@ def job_of(question: Question, steps: int, folder: Path, tiny: bool = False) -> 
 
 def tokens_of(recipe: Recipe) -> list[dict[str, Any]]:
     """Return the rows as eyas trains on them: token ids and labels."""
-    splits = prepare(
-        recipe, load_tokenizer(recipe.model), TASKS[recipe.task].rows, Reach(*reach_of(load_config(recipe.model)))
-    )
-    return [dict(example) for example in splits.train.for_trainer]
+    return [dict(example) for example in load_rows(recipe).splits.train.for_trainer]
 
 
 def measure(name: str, job: dict[str, Any], words: list[str], folder: Path, environment: dict[str, str]) -> Measured:

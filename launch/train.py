@@ -7,8 +7,8 @@ import argparse
 from pathlib import Path
 
 from eyas.allocator import restart_with_allocator
-from eyas.cli.imports import only_what_is_used, this_process_has_one_verb
-from eyas.cli.mistakes import mistakes_as_text
+from eyas.cli.errors import mistakes_as_text
+from eyas.cli.lazy_libraries import only_what_is_used, this_process_has_one_verb
 from eyas.distributed.topology import restarts
 from eyas.recipe import load_recipe
 from eyas.run_directory import RunDirectory
@@ -26,7 +26,7 @@ def main() -> None:
     with mistakes_as_text():
         recipe = load_recipe(given.recipe, given.overrides)
         run = RunDirectory(Path(recipe.run_folder))
-        from eyas.training.lineage import resumes_after_restart
+        from eyas.training.resume.changes import resumes_after_restart
         from eyas.training.run import train
 
         resume = resumes_after_restart(run) if restarts() else given.resume or given.resume_with_changes

@@ -18,7 +18,7 @@ import torch
 from filelock import FileLock
 
 import stand_ins
-from eyas.cli.mistakes import quieten_libraries
+from eyas.cli.errors import quieten_libraries
 from eyas.recipe import Recipe, load_recipe
 from eyas.run_directory import RunDirectory
 

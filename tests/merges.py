@@ -8,8 +8,8 @@ import torch
 from peft.tuners.lora.layer import Linear
 
 import families
+from eyas.export.fresh_process import compare_saved
 from eyas.export.merge import merge
-from eyas.export.reopening import compare_saved
 from eyas.model.adapter import lora_config
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory

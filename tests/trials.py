@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conftest import ROOT
-from eyas.launchers.bitwise import first_difference
 from eyas.run_directory import RunDirectory
+from eyas.selftest.compare_runs import first_difference
 
 
 def free_port():

@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from eyas.data import key
-from eyas.data.examples import LANGUAGE
+from eyas.data import cache_key
+from eyas.data.examples import LANGUAGE, ModelLimits
 from eyas.data.prepare import prepare
-from eyas.data.writing import Reach
 from eyas.recipe import Recipe
 
-REACH = Reach(512, 400)
+REACH = ModelLimits(512, 400)
 
 
 class Start:
@@ -110,7 +109,7 @@ def draw_a_subset(start: Start) -> None:
 
 
 def shorten_the_model(start: Start) -> None:
-    start.reach = Reach(256, 400)
+    start.reach = ModelLimits(256, 400)
 
 
 CHANGES = {
@@ -148,15 +147,16 @@ def test_another_version_of_the_code_misses_and_is_named(what, start, caplog, mo
     start()
     if what == "eyas":
         names = {
-            file.relative_to(Path(key.__file__).parent).as_posix() for file in Path(key.__file__).parent.rglob("*.py")
+            file.relative_to(Path(cache_key.__file__).parent).as_posix()
+            for file in Path(cache_key.__file__).parent.rglob("*.py")
         }
         assert {"examples.py", "masks/turns.py", "formats/table.py"} <= names
         monkeypatch.setattr(
-            key, "digest_of_files", lambda files: "another" if len(list(files)) == len(names) else "same"
+            cache_key, "digest_of_files", lambda files: "another" if len(list(files)) == len(names) else "same"
         )
     else:
-        monkeypatch.setattr(key, "version", lambda name: "9.9" if name == what else "1")
-        monkeypatch.setattr(key, "LIBRARIES", (what,))
+        monkeypatch.setattr(cache_key, "version", lambda name: "9.9" if name == what else "1")
+        monkeypatch.setattr(cache_key, "LIBRARIES", (what,))
     start()
 
     assert f"changed since the last time: {what}" in said(caplog)
@@ -205,11 +205,11 @@ from pathlib import Path
 from transformers import AutoTokenizer
 from eyas.data.examples import LANGUAGE
 from eyas.data.prepare import prepare
-from eyas.data.writing import Reach
+from eyas.data.examples import ModelLimits
 from eyas.recipe import load_recipe
 tokenizer = AutoTokenizer.from_pretrained({model!r})
 began = time.perf_counter()
-splits = prepare(load_recipe({recipe!r}), tokenizer, LANGUAGE, Reach(512, 400))
+splits = prepare(load_recipe({recipe!r}), tokenizer, LANGUAGE, ModelLimits(512, 400))
 print(splits.digests["train"], time.perf_counter() - began)
 """
 

@@ -8,11 +8,10 @@ import pytest
 from transformers import AutoTokenizer
 
 import stand_ins
-from eyas.data.examples import LABELLED, LANGUAGE
+from eyas.data.examples import LABELLED, LANGUAGE, ModelLimits
 from eyas.data.masks import IGNORED
 from eyas.data.prepare import prepare
 from eyas.data.splits import Splits
-from eyas.data.writing import Reach
 from eyas.errors import DataError
 from eyas.recipe import Recipe
 
@@ -38,7 +37,7 @@ def prepared(models: dict[str, Path], recipe: Recipe, model: str = "falcon7b", *
     tokenizer = AutoTokenizer.from_pretrained(models[model])
     learnable = LABELLED if recipe.task == "sequence_classification" else LANGUAGE
     return prepare(
-        recipe, tokenizer, learnable, Reach(**{"positions": POSITIONS, "vocabulary_size": VOCABULARY} | reach)
+        recipe, tokenizer, learnable, ModelLimits(**{"positions": POSITIONS, "vocabulary_size": VOCABULARY} | reach)
     )
 
 
@@ -67,7 +66,7 @@ def test_no_end_token_is_added_to_text_when_the_recipe_says_so_and_it_must_where
 
     tokenizer.eos_token = None
     with pytest.raises(DataError, match="this tokenizer has no end token"):
-        prepare(recipe_of(folder, **recipe), tokenizer, LANGUAGE, Reach(POSITIONS, VOCABULARY))
+        prepare(recipe_of(folder, **recipe), tokenizer, LANGUAGE, ModelLimits(POSITIONS, VOCABULARY))
 
 
 def test_a_cache_that_cannot_be_written_is_refused(models, folder):
@@ -312,7 +311,7 @@ def test_every_defect_of_a_thousand_rows_is_counted_and_placed(tokenizer_with_be
     recipe = recipe_of(folder, training={"max_length": 48}, train=train, evaluation=evaluation, limits=limits)
     tokenizer = tokenizer_with_begin_token
 
-    splits = prepare(recipe, tokenizer, LANGUAGE, Reach(POSITIONS, len(tokenizer) - 1))
+    splits = prepare(recipe, tokenizer, LANGUAGE, ModelLimits(POSITIONS, len(tokenizer) - 1))
 
     report = splits.report
     lines = {
@@ -350,7 +349,7 @@ def test_each_limit_of_the_recipe_stops_the_run_with_the_places(limit, said, tok
     tokenizer = tokenizer_with_begin_token
 
     with pytest.raises(DataError) as refused:
-        prepare(recipe, tokenizer, LANGUAGE, Reach(POSITIONS, len(tokenizer) - 1))
+        prepare(recipe, tokenizer, LANGUAGE, ModelLimits(POSITIONS, len(tokenizer) - 1))
 
     first, *places = str(refused.value).splitlines()
     assert said in first and f"data.limits.{limit} allows 0.00%" in first
@@ -364,7 +363,7 @@ def test_the_report_says_in_a_few_lines_what_is_in_the_rows(tokenizer_with_begin
     recipe = recipe_of(folder, training={"max_length": 48}, train=train, evaluation=evaluation, limits=limits)
     tokenizer = tokenizer_with_begin_token
 
-    text = prepare(recipe, tokenizer, LANGUAGE, Reach(POSITIONS, len(tokenizer) - 1)).report.text()
+    text = prepare(recipe, tokenizer, LANGUAGE, ModelLimits(POSITIONS, len(tokenizer) - 1)).report.text()
 
     assert "1,000 rows read; 999 examples" in text
     assert f"1 row equal to an earlier row: {folder}/train.jsonl:401" in text

@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 
 from eyas.data.examples import LANGUAGE
-from eyas.data.reading import read_rows
+from eyas.data.read_rows import read_rows
 from eyas.errors import DataError
 from eyas.recipe.data import Data
 

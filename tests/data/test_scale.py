@@ -8,9 +8,8 @@ import pytest
 from transformers import AutoTokenizer
 
 import stand_ins
-from eyas.data.examples import LANGUAGE
+from eyas.data.examples import LANGUAGE, ModelLimits
 from eyas.data.prepare import prepare
-from eyas.data.writing import Reach
 from eyas.recipe import Recipe
 
 ROWS, HELD_OUT, PLANTED = 95_000, 5_000, 1_000
@@ -44,7 +43,7 @@ def test_of_a_hundred_thousand_chats_each_planted_overlap_is_found_and_all_are_c
     tokenizer = AutoTokenizer.from_pretrained(models["smollm2"])
 
     began = time.perf_counter()
-    report = prepare(recipe, tokenizer, LANGUAGE, Reach(512, 400)).report
+    report = prepare(recipe, tokenizer, LANGUAGE, ModelLimits(512, 400)).report
     seconds = time.perf_counter() - began
 
     print(report.text(), f"\n{ROWS + HELD_OUT:,} rows prepared and counted in {seconds:.1f} s")

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from eyas.data.examples import LANGUAGE
+from eyas.data.examples import LANGUAGE, ModelLimits
 from eyas.data.prepare import prepare
 from eyas.data.splits import Splits
-from eyas.data.writing import Reach
 from eyas.errors import DataError
 from eyas.recipe import Recipe
 
@@ -26,7 +25,7 @@ def streamed(
     training = {"max_steps": 5, "max_length": 64}
     recipe = Recipe.model_validate({"task": "sft", "model": {"name": "m"}, "data": settings, "training": training})
     tokenizer = AutoTokenizer.from_pretrained(models["falcon7b"])
-    return prepare(recipe, tokenizer, LANGUAGE, Reach(512, 400), quarantine)
+    return prepare(recipe, tokenizer, LANGUAGE, ModelLimits(512, 400), quarantine)
 
 
 def numbers(models: dict[str, Path], stream: Any) -> list[int]:
@@ -100,10 +99,10 @@ PROGRAM = """
 import resource, sys
 from eyas.data.examples import LANGUAGE
 from eyas.data.prepare import prepare
-from eyas.data.writing import Reach
+from eyas.data.examples import ModelLimits
 from eyas.recipe import load_recipe
 from transformers import AutoTokenizer
-splits = prepare(load_recipe(sys.argv[1]), AutoTokenizer.from_pretrained(sys.argv[2]), LANGUAGE, Reach(512, 400))
+splits = prepare(load_recipe(sys.argv[1]), AutoTokenizer.from_pretrained(sys.argv[2]), LANGUAGE, ModelLimits(512, 400))
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 for count, _ in enumerate(splits.train.for_trainer, start=1):
     if count in (10_000, 100_000, 1_000_000):

@@ -14,7 +14,7 @@ from transformers import Trainer
 
 sys.path.insert(0, "tests")
 import stand_ins
-from eyas.cli.mistakes import mistakes_as_text, quieten_libraries
+from eyas.cli.errors import mistakes_as_text, quieten_libraries
 from eyas.errors import EyasError
 from eyas.recipe import load_recipe
 from eyas.run_directory import RunDirectory

@@ -1,7 +1,7 @@
 """A checkpoint is listed once every rank has written its files, not while one still does."""
 
 from eyas.sealing import faults, read_seal
-from eyas.training import checkpoint
+from eyas.training.resume import checkpoints
 
 
 def test_a_file_that_has_another_name_while_it_is_written_is_no_part_of_a_checkpoint(tmp_path, monkeypatch):
@@ -14,8 +14,8 @@ def test_a_file_that_has_another_name_while_it_is_written_is_no_part_of_a_checkp
             (staged / ".tmpRqbskp").rename(staged / "model.safetensors")
         return [value]
 
-    monkeypatch.setattr(checkpoint, "gather_objects", wait_for_all)
+    monkeypatch.setattr(checkpoints, "gather_objects", wait_for_all)
 
-    checkpoint._seal_together(staged, final, step=1)
+    checkpoints._seal_together(staged, final, step=1)
 
     assert read_seal(final)["files"].keys() == {"model.safetensors"} and faults(final) == []

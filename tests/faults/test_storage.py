@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 from eyas.run_directory import RunDirectory
 from eyas.sealing import SEAL, faults, files_in
-from eyas.training.checkpoint import resume_point, step_of
+from eyas.training.resume.checkpoints import resume_point, step_of
 from trials import assert_the_same
 
 RECIPE = ROOT / "recipes" / "smollm2_qlora_quickstart.yaml"

@@ -4,12 +4,13 @@ import runpy
 from pathlib import Path
 
 from eyas.run_directory import RunDirectory
-from eyas.training import checkpoint, storage
+from eyas.training.guards import disk_space
+from eyas.training.resume import checkpoints
 
 RunDirectory.staging = RunDirectory.checkpoints
-checkpoint._clear_unfinished = lambda run: None
-checkpoint._seal_together = lambda staged, final, step: None
-checkpoint.faults = lambda folder: []
-checkpoint.looks_whole = storage.looks_whole = Path.is_dir
-checkpoint.sealed_bytes = storage.sealed_bytes = lambda folder: 0
+checkpoints._clear_unfinished = lambda run: None
+checkpoints._seal_together = lambda staged, final, step: None
+checkpoints.faults = lambda folder: []
+checkpoints.looks_whole = disk_space.looks_whole = Path.is_dir
+checkpoints.sealed_bytes = disk_space.sealed_bytes = lambda folder: 0
 runpy.run_path("launch/train.py", run_name="__main__")

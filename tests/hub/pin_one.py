@@ -2,7 +2,7 @@
 
 import sys
 
-from eyas.cli.mistakes import mistakes_as_text
+from eyas.cli.errors import mistakes_as_text
 from eyas.preflight.pinning import pinned
 from eyas.recipe import load_recipe
 

@@ -15,8 +15,8 @@ from pydantic import BaseModel
 
 from eyas.errors import RecipeError
 from eyas.recipe import Recipe, load_recipe
-from eyas.recipe.problems import section_in
 from eyas.recipe.section import LibrarySection
+from eyas.recipe.validation import section_in
 
 RECIPES = sorted(Path(__file__).parents[2].glob("recipes/*.yaml"))
 WANTED, SEED = 100, 0

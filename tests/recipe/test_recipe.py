@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from eyas.errors import RecipeError
-from eyas.recipe import Recipe, contradictions, load_recipe
+from eyas.recipe import Recipe, load_recipe, rules
 
 SMALLEST = {"task": "sft", "model": {"name": "falcon"}, "data": {"train": {"path": "a/b"}}}
 HELD_OUT = "data.evaluation={path: c/d}"
@@ -156,10 +156,10 @@ def file(tmp_path):
 
 
 def test_every_rule_is_listed_and_broken_here():
-    listed = {rule.__name__ for rule in contradictions.RULES}
-    written = {
-        name for name, member in vars(contradictions).items() if inspect.isfunction(member) and name.startswith("_")
-    } - {"_is_commit"}
+    listed = {rule.__name__ for rule in rules.RULES}
+    written = {name for name, member in vars(rules).items() if inspect.isfunction(member) and name.startswith("_")} - {
+        "_is_commit"
+    }
 
     assert len(listed) >= 15
     assert listed == written == BROKEN.keys()
@@ -180,7 +180,7 @@ def test_what_contradicts_itself_is_refused_with_the_rule_s_own_words(rule, file
 def test_the_nearest_settings_that_do_not_contradict_are_taken(rule, file):
     _, _, mended = BROKEN[rule]
 
-    assert list(contradictions.contradictions(load_recipe(file, mended))) == []
+    assert list(rules.contradictions(load_recipe(file, mended))) == []
 
 
 def test_the_best_model_is_found_by_evaluating(file):

@@ -6,9 +6,9 @@ from typing import get_args
 import pytest
 
 from eyas.recipe import Recipe
-from eyas.recipe.problems import section_types
 from eyas.recipe.reference import json_schema, reference_page
 from eyas.recipe.section import LibrarySection
+from eyas.recipe.validation import section_types
 
 SECTIONS = section_types()
 TASKS = get_args(Recipe.model_fields["task"].annotation)

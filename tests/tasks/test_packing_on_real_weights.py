@@ -8,11 +8,10 @@ import torch
 
 import planted
 from conftest import ROOT
-from eyas.data.examples import LANGUAGE
+from eyas.data.examples import LANGUAGE, ModelLimits
 from eyas.data.prepare import prepare
-from eyas.data.writing import Reach
-from eyas.model.float32 import in_float32
 from eyas.model.load import load_config, load_model
+from eyas.model.probes.float32 import in_float32
 from eyas.model.tokenizer import load_tokenizer
 from eyas.recipe import load_recipe
 from eyas.run_directory import RunDirectory
@@ -56,7 +55,7 @@ FLAT = {
 def alone_and_together(recipe):
     """Return what sums the loss of each document, alone and in one row [2, documents]; trained tokens; the model."""
     tokenizer = load_tokenizer(recipe.model)
-    examples = prepare(recipe, tokenizer, LANGUAGE, Reach(8192, 49152)).train.examples
+    examples = prepare(recipe, tokenizer, LANGUAGE, ModelLimits(8192, 49152)).train.examples
     documents = [(torch.tensor(each["input_ids"]), torch.tensor(each["labels"])) for each in examples]
     model = load_model(recipe.model, recipe.quantization, load_config(recipe.model), "AutoModelForCausalLM")[0].train()
 

@@ -7,10 +7,9 @@ import torch
 from transformers import AutoTokenizer
 
 from conftest import ROOT
-from eyas.data.examples import LANGUAGE
+from eyas.data.examples import LANGUAGE, ModelLimits
 from eyas.data.prepare import prepare
 from eyas.data.prompts import prompt_ids, split_turn
-from eyas.data.writing import Reach
 from eyas.model.load import load_config, load_model
 from eyas.recipe import load_recipe
 from eyas.run_directory import RunDirectory
@@ -38,7 +37,7 @@ def built(models, tmp_path):
         recipe = load_recipe(ROOT / "recipes" / "smollm2_qlora_quickstart.yaml", [*words, *more])
         tokenizer = AutoTokenizer.from_pretrained(models["smollm2"])
         tokenizer.pad_token = tokenizer.eos_token
-        splits = prepare(recipe, tokenizer, LANGUAGE, Reach(512, 400))
+        splits = prepare(recipe, tokenizer, LANGUAGE, ModelLimits(512, 400))
         arguments = arguments_for(recipe, RunDirectory(tmp_path / "run"))
         model, _ = load_model(recipe.model, recipe.quantization, load_config(recipe.model), "AutoModelForCausalLM")
         return build_trainer(recipe, arguments, model, tokenizer, splits), tokenizer, recipe, splits

@@ -10,15 +10,15 @@ from conftest import ROOT
 from eyas.data.splits import tensors
 from eyas.errors import PreflightError, RecipeError
 from eyas.evaluation.evaluate import held_out
+from eyas.export.fresh_process import compare_saved
 from eyas.export.merge import merge
-from eyas.export.reopening import compare_saved
-from eyas.launchers.bitwise import first_difference
-from eyas.model.float32 import in_float32
+from eyas.model.probes.float32 import in_float32
 from eyas.model.tuned import load_base, load_tuned
 from eyas.recipe import load_recipe
 from eyas.run_directory import RunDirectory
-from eyas.training.final import save_and_reopen
+from eyas.selftest.compare_runs import first_difference
 from eyas.training.run import train
+from eyas.training.save import save_and_reopen
 
 RECIPES = {"llama": "smollm2_qlora_quickstart", "falcon": "falcon7b_qlora"}
 BASES = {
@@ -189,7 +189,7 @@ def trained_logits(monkeypatch):
             found.append(logits(model.get_base_model()))  # within accelerate's autocast
         return save_and_reopen(trainer, *given)
 
-    monkeypatch.setattr("eyas.training.guarded.save_and_reopen", first_ask)
+    monkeypatch.setattr("eyas.training.loop.save_and_reopen", first_ask)
     return found
 
 
@@ -260,7 +260,7 @@ def test_so_is_what_a_compiled_model_trains(base, run_of, trained_logits):
 
 def refusal_of(run_of, family, settings, base, tmp_path, monkeypatch):
     """Return what a start says that is refused before its first step, and leaves nothing in the way of another."""
-    monkeypatch.setattr("eyas.training.run.train_guarded", lambda *_: pytest.fail("a step was trained"))
+    monkeypatch.setattr("eyas.training.run.fit", lambda *_: pytest.fail("a step was trained"))
     with pytest.raises((PreflightError, RecipeError)) as refused:
         run_of(family, settings, base)
     RunDirectory(tmp_path / "run").refuse_if_taken(resume=False)

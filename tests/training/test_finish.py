@@ -10,12 +10,12 @@ from safetensors.torch import load_file, save_file
 
 from eyas.cli.finish import finish as finish_verb
 from eyas.errors import CheckpointError
-from eyas.launchers.bitwise import first_difference
 from eyas.model.tuned import load_tuned
 from eyas.run_directory import RunDirectory
 from eyas.sealing import faults, files_in, listed, write_seal
+from eyas.selftest.compare_runs import first_difference
 from eyas.training.finish import finish
-from eyas.training.guarded import save_and_reopen
+from eyas.training.loop import save_and_reopen
 
 STEPS = ("training.max_steps=4", "training.save_steps=2", "training.learning_rate=0.02")
 DORA = ("smollm2_qlora_quickstart", *STEPS, "adapter.use_dora=true")
@@ -36,10 +36,10 @@ def refused_at_the_end(trained, tmp_path, monkeypatch):
         def refuse(*_):
             raise CheckpointError("the saved file lacks everything")
 
-        monkeypatch.setattr("eyas.training.guarded.save_and_reopen", refuse)
+        monkeypatch.setattr("eyas.training.loop.save_and_reopen", refuse)
         with pytest.raises(CheckpointError, match="lacks everything"):
             trained(*words)
-        monkeypatch.setattr("eyas.training.guarded.save_and_reopen", save_and_reopen)
+        monkeypatch.setattr("eyas.training.loop.save_and_reopen", save_and_reopen)
         run = RunDirectory(Path(recipe.run_folder))
         assert run.read_manifest()["status"] == "failed" and not run.adapter.exists()
         return run, recipe, wanted

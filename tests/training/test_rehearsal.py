@@ -12,7 +12,7 @@ LLAMA = ("smollm2_qlora_quickstart", "training.global_batch_size=4", "training.p
 
 @pytest.fixture
 def no_step(monkeypatch):
-    monkeypatch.setattr("eyas.training.run.train_guarded", lambda *_: pytest.fail("a step was trained"))
+    monkeypatch.setattr("eyas.training.run.fit", lambda *_: pytest.fail("a step was trained"))
 
 
 def writes(change):

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from eyas.errors import CheckpointError, DataError, PreflightError
-from eyas.launchers.bitwise import first_difference
 from eyas.run_directory import RunDirectory
+from eyas.selftest.compare_runs import first_difference
 
 
 def test_a_run_records_what_it_was_made_from(trained):

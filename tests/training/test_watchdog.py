@@ -13,11 +13,11 @@ from transformers import TrainerControl, TrainerState
 
 from eyas.recipe.watchdog import Watchdog
 from eyas.run_directory import RunDirectory
-from eyas.training.watchdog.hang_report import Standing, merged, odd_one_out, report, verdict
 from eyas.training.watchdog.heartbeat import DONE, Beat, Pulse, read_beat, take_pulse, write_beat
-from eyas.training.watchdog.peers import Introduction, Processes, introduction, watched_by
+from eyas.training.watchdog.peers import Processes, RankInfo, introduction, watched_by
+from eyas.training.watchdog.ranks import RankView, WatchClock, forgiven, granted, hang, lost
+from eyas.training.watchdog.report import Standing, merged, odd_one_out, report, verdict
 from eyas.training.watchdog.roll_call import RollCall, wait_for
-from eyas.training.watchdog.sightings import Sighting, WatchClock, forgiven, granted, hang, lost
 from eyas.training.watchdog.watch import watch_ranks
 
 LIMITS = Watchdog(set_up_seconds=100, step_seconds=10, save_seconds=50)
@@ -28,7 +28,7 @@ BEAT = Beat(rank=0, pid=1, phase="step", step=5, progress=20, count=9)
 
 def seen(rank, phase="step", beaten_at=0.0, moved_at=0.0, state="running", left="", step=5):
     beat = replace(BEAT, rank=rank, phase=phase, left=left, step=step)
-    return Sighting(rank, state, beat, beaten_at, moved_at)
+    return RankView(rank, state, beat, beaten_at, moved_at)
 
 
 def stands(rank, progress=20, where=WAITS, state="running", left=""):
@@ -104,8 +104,8 @@ def test_nobody_is_accused_who_has_left_or_cannot_be_seen():
 
     assert hang(0, [me, seen(1, left=DONE)], LIMITS, now=1001) is None
     assert hang(0, [me, seen(1, left="KeyError: 'x'")], LIMITS, now=1001) is None
-    assert hang(0, [me, Sighting(1, "unknown")], LIMITS, now=1001) is None
-    assert hang(0, [me, Sighting(1, "running")], LIMITS, now=1001) is not None
+    assert hang(0, [me, RankView(1, "unknown")], LIMITS, now=1001) is None
+    assert hang(0, [me, RankView(1, "running")], LIMITS, now=1001) is not None
 
 
 def test_a_file_may_take_its_time_from_another_machine():
@@ -142,7 +142,7 @@ def test_a_pause_of_its_own_makes_no_rank_accuse_anyone():
 
 
 def test_what_did_not_change_was_not_seen():
-    first = Sighting(0).seen(BEAT, "running", now=3)
+    first = RankView(0).seen(BEAT, "running", now=3)
     again = first.seen(BEAT, "stopped", now=4)
     beaten = again.seen(replace(BEAT, count=10), "running", now=5)
     unread = beaten.seen(None, "running", now=6)
@@ -167,7 +167,7 @@ def test_a_killed_rank_is_named_before_one_that_failed_and_that_before_one_that_
 
 
 def test_every_rank_of_the_machine_is_watched_and_one_rank_of_each_other_machine_by_one():
-    ranks = [Introduction(rank, host, 7, host, True) for rank, host in enumerate("aaabbbccc")]
+    ranks = [RankInfo(rank, host, 7, host, True) for rank, host in enumerate("aaabbbccc")]
 
     assert watched_by(1, ranks) == {0, 1, 2}
     assert watched_by(4, ranks) == {0, 3, 4, 5}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eyas.cli.imports import hide_what_is_not_used
+from eyas.cli.lazy_libraries import hide_what_is_not_used
 from eyas.errors import CheckpointError, DataError
 from eyas.run_directory import RunDirectory
 
@@ -77,12 +77,9 @@ def open_run(folder: Path, overrides: Sequence[str] = (), base_revision: str | N
 
 
 def _opened(directory: RunDirectory, recipe: "Recipe", began_with: Mapping[str, Any]) -> OpenRun:
-    from eyas.data.prepare import prepare
-    from eyas.data.writing import Reach
     from eyas.model.base_identity import base_identity
-    from eyas.model.load import load_config, reach_of
-    from eyas.model.tokenizer import load_tokenizer
     from eyas.tasks import TASKS
+    from eyas.tasks.rows import load_rows
 
     another = base_identity(recipe.model).differences(began_with)
     if another:
@@ -90,13 +87,11 @@ def _opened(directory: RunDirectory, recipe: "Recipe", began_with: Mapping[str, 
             f"{recipe.model.name} is not the base that {directory.path} was trained on; bring back the folder or "
             "revision that was used:\n  " + "\n  ".join(another)
         )
-    task = TASKS[recipe.task]
-    tokenizer = load_tokenizer(recipe.model)
-    splits = prepare(recipe, tokenizer, task.rows, Reach(*reach_of(load_config(recipe.model))))
-    changed = splits.changes_since(began_with)
+    rows = load_rows(recipe)
+    changed = rows.splits.changes_since(began_with)
     if changed:
         raise DataError(
             f"{directory.path}: began with other rows; changed since: {', '.join(changed)}. Bring back what was there, "
             "or train again"
         )
-    return OpenRun(directory, recipe, task, tokenizer, splits)
+    return OpenRun(directory, recipe, TASKS[recipe.task], rows.tokenizer, rows.splits)

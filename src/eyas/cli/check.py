@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from eyas.cli.arguments import Overrides, RecipeFile
-from eyas.cli.mistakes import mistakes_as_text
+from eyas.cli.errors import mistakes_as_text
 
 
 def check(

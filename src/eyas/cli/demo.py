@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from eyas.cli.imports import hide_what_is_not_used
-from eyas.cli.mistakes import mistakes_as_text
+from eyas.cli.errors import mistakes_as_text
+from eyas.cli.lazy_libraries import hide_what_is_not_used
 
 
 def demo(

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from eyas.cli.arguments import BaseRevision, RunFolder, open_run
-from eyas.cli.mistakes import mistakes_as_text
+from eyas.cli.errors import mistakes_as_text
 
 
 def evaluate(
@@ -19,7 +19,7 @@ def evaluate(
         from eyas.evaluation.compare import compare
         from eyas.evaluation.evaluate import evaluate as score
         from eyas.evaluation.evaluate import majority
-        from eyas.inference.adapters import load, which_model
+        from eyas.inference.load import load, which_model
 
         name = which_model(which)
         model = load(opened.directory, opened.recipe, opened.task.auto_model, opened.labels, name)

@@ -3,7 +3,7 @@
 import typer
 
 from eyas.cli.arguments import RunFolder
-from eyas.cli.mistakes import mistakes_as_text
+from eyas.cli.errors import mistakes_as_text
 
 
 def finish(run: RunFolder) -> None:
@@ -21,7 +21,7 @@ def finish(run: RunFolder) -> None:
         directory.read_recipe()
         recipe = load_run_recipe(directory.recipe)
 
-        from eyas.cli.imports import hide_what_is_not_used
+        from eyas.cli.lazy_libraries import hide_what_is_not_used
 
         hide_what_is_not_used(recipe)
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from eyas.cli.arguments import BaseRevision, RunFolder, open_run
-from eyas.cli.mistakes import mistakes_as_text
+from eyas.cli.errors import mistakes_as_text
 
 
 def generate(
@@ -22,8 +22,8 @@ def generate(
     with mistakes_as_text(), open_run(run, base_revision=base_revision) as opened:
         from eyas.data.prompts import as_chat, prompt_ids
         from eyas.errors import PreflightError
-        from eyas.inference.adapters import load, which_model
         from eyas.inference.generate import generate as answer
+        from eyas.inference.load import load, which_model
 
         if opened.recipe.task != "sft":
             raise PreflightError(

@@ -20,7 +20,7 @@ from eyas.cli import (
     train,
     verify,
 )
-from eyas.cli.imports import this_process_has_one_verb
+from eyas.cli.lazy_libraries import this_process_has_one_verb
 
 app = typer.Typer(
     name="eyas",

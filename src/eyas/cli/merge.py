@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from eyas.cli.arguments import BaseRevision, RunFolder, open_run
-from eyas.cli.mistakes import mistakes_as_text
+from eyas.cli.errors import mistakes_as_text
 from eyas.cli.report import write
 
 
@@ -28,7 +28,7 @@ def merge(
     Exits with 1 and leaves nothing behind when the merged model is not what was trained; a report is written all the
     same.
     """
-    from eyas.export.reopening import Reader
+    from eyas.export.fresh_process import Reader
 
     overrides = [] if dtype is None else [f"export.dtype={dtype}"]
     with mistakes_as_text(), Reader() as reader, open_run(run, overrides, base_revision) as opened:

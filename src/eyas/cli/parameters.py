@@ -3,7 +3,7 @@
 import typer
 
 from eyas.cli.arguments import Overrides, RecipeFile
-from eyas.cli.mistakes import mistakes_as_text
+from eyas.cli.errors import mistakes_as_text
 
 
 def parameters(recipe: RecipeFile, overrides: Overrides = None) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from eyas.cli.arguments import Overrides, RecipeFile
-from eyas.cli.mistakes import mistakes_as_text
+from eyas.cli.errors import mistakes_as_text
 
 
 def preview(
@@ -24,32 +24,29 @@ def preview(
         # What only training needs, such as a tracker, need not be here.
         refuse_if_blocked([finding for finding in check(loaded) if finding.where.startswith(("model.", "data."))])
 
-        from eyas.data.prepare import prepare
-        from eyas.data.preview_tensors import preview as shown
-        from eyas.data.writing import Reach
-        from eyas.model.load import load_config, reach_of
-        from eyas.model.tokenizer import load_tokenizer
+        from eyas.data.preview.from_tensors import preview as shown
         from eyas.preflight.pinning import pinned
         from eyas.tasks import TASKS
-        from eyas.tasks.batches import first_batches
+        from eyas.tasks.first_batches import first_batches
+        from eyas.tasks.rows import load_rows
 
         with pinned(loaded, typer.echo, weights=False) as names:
             loaded, task = names.recipe, TASKS[loaded.task]
-            tokenizer = load_tokenizer(loaded.model)
-            splits = prepare(loaded, tokenizer, task.rows, Reach(*reach_of(load_config(loaded.model))))
+            rows = load_rows(loaded)
+            splits = rows.splits
             found = [
-                shown(batch, splits.train, tokenizer, splits.labels)
-                for batch in first_batches(loaded, task, tokenizer, splits, batches)
+                shown(batch, splits.train, rows.tokenizer, splits.labels)
+                for batch in first_batches(loaded, task, rows.tokenizer, splits, batches)
             ]
         if html is None:
             from rich.console import Console
 
-            from eyas.data.preview_terminal import print_batches
+            from eyas.data.preview.terminal import print_batches
 
             typer.echo(f"{splits.report.text()}\n")
             print_batches(found, Console())
         else:
-            from eyas.data.preview_page import page
+            from eyas.data.preview.html import page
 
             _write(html, page(recipe.stem, splits.report.text(), found))
             typer.echo(f"written: {html}")

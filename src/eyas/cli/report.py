@@ -3,7 +3,7 @@
 import typer
 
 from eyas.cli.arguments import BaseRevision, OpenRun, RunFolder, open_run
-from eyas.cli.mistakes import mistakes_as_text
+from eyas.cli.errors import mistakes_as_text
 
 
 def report(run: RunFolder, base_revision: BaseRevision = None) -> None:

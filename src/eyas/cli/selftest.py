@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from eyas.cli.arguments import AccelerateConfig, Overrides, RecipeFile
-from eyas.cli.mistakes import mistakes_as_text
+from eyas.cli.errors import mistakes_as_text
 from eyas.run_directory import RunDirectory
 
 app = typer.Typer(help="Prove on this machine what eyas promises.", no_args_is_help=True)
@@ -43,7 +43,7 @@ def resume(
         loaded = load_recipe(recipe, overrides or [])
 
         from eyas.launchers.accelerate import Command, launch_command
-        from eyas.launchers.selftest import KILLED_AFTER, new_folder, prove_resume, short_run
+        from eyas.selftest.resume import KILLED_AFTER, new_folder, prove_resume, short_run
 
         words = [*(overrides or []), *short_run(loaded)]
         load_recipe(recipe, words)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eyas.cli.arguments import AccelerateConfig, Overrides, RecipeFile
+from eyas.cli.errors import mistakes_as_text
 from eyas.cli.merge import merge
-from eyas.cli.mistakes import mistakes_as_text
 from eyas.errors import Preempted
 from eyas.run_directory import RunDirectory
 
@@ -76,7 +76,7 @@ def _train_here(recipe: "Recipe", run: RunDirectory, environment: dict[str, str]
     os.environ.update(environment)
     import torch
 
-    from eyas.cli.imports import only_what_is_used
+    from eyas.cli.lazy_libraries import only_what_is_used
     from eyas.hardware import usable_cores
     from eyas.training.run import train
 

@@ -11,6 +11,14 @@ from eyas.recipe.data import Format
 
 
 @dataclass(frozen=True)
+class ModelLimits:
+    """What the model can read: its maximum positions and its number of token ids."""
+
+    positions: int
+    vocabulary_size: int
+
+
+@dataclass(frozen=True)
 class Encoding:
     """All that decides how a row becomes examples."""
 
@@ -141,7 +149,7 @@ def _cut(ids: list[int], labels: list[int], ends: Sequence[int], encoding: Encod
 
 
 @dataclass(frozen=True)
-class Learnable:
+class RowSpec:
     """What a task learns from: the formats of its rows, and how they become examples."""
 
     formats: tuple[Format, ...]
@@ -149,5 +157,5 @@ class Learnable:
     labels_a_token: bool
 
 
-LANGUAGE = Learnable(("messages", "sharegpt", "alpaca", "prompt_completion", "text"), encode_language_rows, True)
-LABELLED = Learnable(("labelled_text",), encode_labelled_rows, False)
+LANGUAGE = RowSpec(("messages", "sharegpt", "alpaca", "prompt_completion", "text"), encode_language_rows, True)
+LABELLED = RowSpec(("labelled_text",), encode_labelled_rows, False)

@@ -9,25 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from eyas.data.cache import Key, prepared
-from eyas.data.examples import Encoding, Learnable
-from eyas.data.key import key_of
+from eyas.data.cache_key import key_of
+from eyas.data.examples import Encoding, ModelLimits, RowSpec
 from eyas.data.leakage import overlap
-from eyas.data.reading import Reading, read_rows, refuse_bad_rows
+from eyas.data.read_rows import Reading, read_rows, refuse_bad_rows
 from eyas.data.report import DataReport, Defect, OverlapReport
 from eyas.data.rows import SHOWN, text_of
-from eyas.data.selection import Candidates, choose
+from eyas.data.selection import SelectedRows, choose
 from eyas.data.sources import digest_of_source
 from eyas.data.splits import Split, Splits
 from eyas.data.streaming import stream
 from eyas.data.tables import RowTable, read_table
-from eyas.data.writing import Making, Reach, write_split
+from eyas.data.write_split import SplitPlan, write_split
 from eyas.files import write_json
 from eyas.recipe import Recipe
 from eyas.recipe.data import Data
 
 
 def prepare(
-    recipe: Recipe, tokenizer: Any, learnable: Learnable, reach: Reach, quarantine: Path | None = None
+    recipe: Recipe, tokenizer: Any, learnable: RowSpec, reach: ModelLimits, quarantine: Path | None = None
 ) -> Splits:
     """Return the recipe's rows as the trainer gets them, from the cache if nothing that decides them has changed.
 
@@ -49,8 +49,8 @@ def prepare(
 
 
 def making_of(
-    recipe: Recipe, tokenizer: Any, learnable: Learnable, reach: Reach, labels: Sequence[str] | None
-) -> Making:
+    recipe: Recipe, tokenizer: Any, learnable: RowSpec, reach: ModelLimits, labels: Sequence[str] | None
+) -> SplitPlan:
     """Return what a recipe says about turning rows into examples."""
     data, training = recipe.data, recipe.training
     encoding = Encoding(
@@ -61,10 +61,10 @@ def making_of(
         template_options=data.chat_template_kwargs,
         labels=labels or (),
     )
-    return Making(data, learnable, encoding, reach, packing=bool(training.library_arguments.get("packing")))
+    return SplitPlan(data, learnable, encoding, reach, packing=bool(training.library_arguments.get("packing")))
 
 
-def _build(recipe: Recipe, tokenizer: Any, learnable: Learnable, reach: Reach, folder: Path) -> None:
+def _build(recipe: Recipe, tokenizer: Any, learnable: RowSpec, reach: ModelLimits, folder: Path) -> None:
     data = recipe.data
     reading = read_rows(data, learnable, folder)
     sides = choose(recipe, reading)
@@ -97,7 +97,7 @@ def _open_split(rows: RowTable, entry: Path, name: str) -> Split:
     return Split(rows, read_table(entry / f"{name}.arrow"), read_table(sequences) if sequences.exists() else None)
 
 
-def _classes(data: Data, reading: Reading, candidates: Sequence[Candidates]) -> list[str]:
+def _classes(data: Data, reading: Reading, candidates: Sequence[SelectedRows]) -> list[str]:
     """Return the dataset's own names of the classes, or those in the training rows as numbers or words are ordered."""
     first = reading.parts[0]
     column = data.columns_of(first.source).get("label", "label")
@@ -107,7 +107,7 @@ def _classes(data: Data, reading: Reading, candidates: Sequence[Candidates]) -> 
     return sorted(found, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
 
 
-def _shared(table: RowTable, sides: dict[str, list[Candidates]], near_threshold: float | None) -> OverlapReport:
+def _shared(table: RowTable, sides: dict[str, list[SelectedRows]], near_threshold: float | None) -> OverlapReport:
     """Return which held-out rows are trained on too."""
     rows = {name: [row for one in candidates for row in one.rows] for name, candidates in sides.items()}
     texts = {name: (text_of(row) for row in table.some(numbers)) for name, numbers in rows.items()}

@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 
 from eyas.data import mixture
 from eyas.data.fingerprints import fingerprint
-from eyas.data.reading import Part, Reading
+from eyas.data.read_rows import Part, Reading
 from eyas.data.rows import counted, text_of
 from eyas.errors import DataError
 from eyas.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Candidates:
+class SelectedRows:
     """Rows of one source for one split, in the order in which they are taken, and how many are wanted of them."""
 
     part: Part
@@ -20,7 +20,7 @@ class Candidates:
     wanted: int | None = None
 
 
-def choose(recipe: Recipe, reading: Reading) -> dict[str, list[Candidates]]:
+def choose(recipe: Recipe, reading: Reading) -> dict[str, list[SelectedRows]]:
     """Return the candidates of `train` and, if anything is held out, of `evaluation`.
 
     A subset and a hold-out hang on each row's own content, so that another row in the file moves neither.
@@ -44,17 +44,17 @@ def choose(recipe: Recipe, reading: Reading) -> dict[str, list[Candidates]]:
     }
 
 
-def _drawn(recipe: Recipe, reading: Reading, part: Part) -> Candidates:
+def _drawn(recipe: Recipe, reading: Reading, part: Part) -> SelectedRows:
     """Return the source's rows, or those drawn for its subset; all in drawn order where some may yet be left out."""
     wanted, rows = part.source.rows, part.rows
     if wanted is None:
-        return Candidates(part, rows)
+        return SelectedRows(part, rows)
     if wanted > len(rows):
         raise DataError(f"{part.source.path}: has {counted(len(rows), 'row')}; {wanted:,} were asked for")
     order = [rows[index] for index in mixture.drawn([_fingerprint(reading, row) for row in rows], recipe.training.seed)]
     if recipe.data.longer_than_model == "filter":
-        return Candidates(part, order, wanted)
-    return Candidates(part, order[:wanted])
+        return SelectedRows(part, order, wanted)
+    return SelectedRows(part, order[:wanted])
 
 
 def _fingerprint(reading: Reading, row: int) -> bytes:

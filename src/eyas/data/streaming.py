@@ -10,16 +10,16 @@ from typing import Any
 
 from eyas.data import mixture
 from eyas.data.examples import Example
-from eyas.data.reading import recognised
+from eyas.data.read_rows import recognised
 from eyas.data.report import MEANING
 from eyas.data.rows import BadRows, Place, Row, RowError
-from eyas.data.tally import defects_of
-from eyas.data.writing import Making
+from eyas.data.split_stats import defects_of
+from eyas.data.write_split import SplitPlan
 
 ROWS_AT_ONCE = 64
 
 
-def stream(making: Making, seed: int, quarantine: Path | None) -> Any:
+def stream(making: SplitPlan, seed: int, quarantine: Path | None) -> Any:
     """Return the training examples as a datasets.IterableDataset, each read from the files when it is asked for.
 
     Every pass yields the same examples in the same order, so that a resumed trainer finds the next unseen one. Bad rows
@@ -34,7 +34,7 @@ def stream(making: Making, seed: int, quarantine: Path | None) -> Any:
     return whole
 
 
-def examples(making: Making, quarantine: Path | None = None) -> Iterator[dict[str, Any]]:
+def examples(making: SplitPlan, quarantine: Path | None = None) -> Iterator[dict[str, Any]]:
     """Yield `input_ids` and `labels` of one example after the other."""
     bad = _AtOnce(making.data.bad_rows, making.data.max_bad_rows, file=quarantine)
     rows = _rows(making, bad)
@@ -66,7 +66,7 @@ class _AtOnce(BadRows):
                 stream.write(f"{self.rows[-1].as_line()}\n")
 
 
-def _rows(making: Making, bad: BadRows) -> Iterator[tuple[Place, Row]]:
+def _rows(making: SplitPlan, bad: BadRows) -> Iterator[tuple[Place, Row]]:
     """Yield the rows of all sources: one after the other, or mixed by weight until the first runs out."""
     sources = making.data.training_sources
     opened = [recognised(source, making.data, making.learnable, bad, streaming=True).rows for source in sources]
@@ -82,7 +82,7 @@ def _rows(making: Making, bad: BadRows) -> Iterator[tuple[Place, Row]]:
         yield row
 
 
-def _past_limits(found: Sequence[Example], making: Making) -> str | None:
+def _past_limits(found: Sequence[Example], making: SplitPlan) -> str | None:
     """Return why a row may not be learnt from: of what its limit is 0, or nothing of it is left to learn."""
     limits = making.data.limits.model_dump()
     for example in found:

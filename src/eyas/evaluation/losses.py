@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from eyas.data.batches import by_length, padded
-from eyas.inference.beginnings import plain_cache, read_beginning
+from eyas.inference.shared_prefix import plain_cache, read_beginning
 
 Found = TypeVar("Found")
 

@@ -6,8 +6,8 @@ from typing import Any
 from eyas.data.prompts import as_chat, prompt_ids
 from eyas.data.splits import Splits
 from eyas.evaluation.evaluate import Record, evaluate
-from eyas.inference.adapters import load, without_adapter
 from eyas.inference.generate import generate
+from eyas.inference.load import load, without_adapter
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from eyas.errors import ExportError
+from eyas.export.fresh_process import Reader, record
 from eyas.export.merging import merge_and_check
 from eyas.export.model_card import model_card
 from eyas.export.parity import LONGEST_PROBE, Parity, compare, predictions
@@ -19,7 +20,6 @@ from eyas.export.proof import (
     refuse_another_function,
     refuse_what_rounding_destroyed,
 )
-from eyas.export.reopening import Reader, record
 from eyas.export.rounding import Change, Rounder, computing_with, held_in, nudged, share_rounded, with_random_signs
 from eyas.export.update import LayerUpdate, whole_updates
 from eyas.export.weights import digests

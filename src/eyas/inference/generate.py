@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from eyas.data.batches import by_length
-from eyas.inference.beginnings import read_beginning
+from eyas.inference.shared_prefix import read_beginning
 
 
 def generate(model: Any, tokenizer: Any, prompts: Sequence[list[int]], max_new_tokens: int) -> list[str]:

@@ -85,7 +85,7 @@ def load_model(
     return loaded, sorted(information["missing_keys"])
 
 
-def reach_of(config: Any) -> tuple[int, int]:
+def model_limits_of(config: Any) -> tuple[int, int]:
     """Return how many tokens the model reads at most (without a stated limit, no limit), and how many ids it knows."""
     text = config.get_text_config()
     return int(getattr(text, "max_position_embeddings", None) or 2**31), int(text.vocab_size)

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from eyas.errors import PreflightError
-from eyas.model.comparison import ALLOWED_DIFFERENCE, PADDINGS, largest, smallest, tells, within, worst
 from eyas.model.document_mask import is_masked, mask
-from eyas.model.layerwise import (
+from eyas.model.packing_verdict import PackingVerdict, Way
+from eyas.model.probes.difference import ALLOWED_DIFFERENCE, PADDINGS, largest, smallest, tells, within, worst
+from eyas.model.probes.documents import dense_products, without_dropout
+from eyas.model.probes.layerwise import (
     ATTENTION,
     OUTPUTS,
     Observed,
@@ -20,8 +22,6 @@ from eyas.model.layerwise import (
     observe,
     tokens,
 )
-from eyas.model.packing_verdict import PackingVerdict, Way
-from eyas.model.probed import dense_products, without_dropout
 
 DOCUMENT_LENGTHS = (12, 7, 5)
 LAST_DIGITS = 2

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from eyas.model.comparison import within
+from eyas.model.probes.difference import within
 
 Way = Literal["native", "block_diagonal"]
 OFF = "set training.packing: false"

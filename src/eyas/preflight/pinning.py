@@ -154,7 +154,7 @@ def _fetch(recipe: Recipe, commits: Sequence[Commit], weights: bool, say: Say | 
 def _refuse_without_room_for_the_run(recipe: Recipe, commits: Sequence[Commit]) -> None:
     """Refuse a full fine-tuning that cannot fit: one checkpoint and the trained model hold the weights once each.
 
-    The exact need is known only once the trainer is built (training/storage.py).
+    The exact need is known only once the trainer is built (training/guards/disk_space.py).
     """
     for commit in commits:
         if commit.repository.kind != "model":

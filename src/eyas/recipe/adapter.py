@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from eyas.recipe.library import LORA_CONFIG, LibraryClass
+from eyas.recipe.library_signatures import LORA_CONFIG, LibraryClass
 from eyas.recipe.section import LibrarySection
 
 _SET_BY_EYAS = "eyas sets it from the model and the task"

@@ -7,8 +7,8 @@ from typing import Any
 
 from eyas.errors import RecipeError
 from eyas.recipe import yaml_reader
-from eyas.recipe.problems import RETIRED, WORD_WITH_SECRET, nearest, validated
 from eyas.recipe.recipe import Recipe
+from eyas.recipe.validation import RETIRED, WORD_WITH_SECRET, nearest, validated
 from eyas.recipe.yaml_reader import Document, read_yaml
 
 

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from eyas.recipe.library import BITS_AND_BYTES_CONFIG, LibraryClass
+from eyas.recipe.library_signatures import BITS_AND_BYTES_CONFIG, LibraryClass
 from eyas.recipe.section import LibrarySection, Section
 
 DType = Literal["float32", "bfloat16", "float16"]

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from eyas.recipe.problems import section_in, section_types
 from eyas.recipe.recipe import Recipe
 from eyas.recipe.section import LibrarySection
+from eyas.recipe.validation import section_in, section_types
 
 INTRODUCTION = """# Recipes
 

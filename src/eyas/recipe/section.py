@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from eyas.recipe.library import LibraryClass
+from eyas.recipe.library_signatures import LibraryClass
 
 
 class Section(BaseModel):

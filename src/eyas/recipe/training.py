@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from eyas.recipe.library import SFT_CONFIG, TRAINING_ARGUMENTS, LibraryClass
+from eyas.recipe.library_signatures import SFT_CONFIG, TRAINING_ARGUMENTS, LibraryClass
 from eyas.recipe.section import LibrarySection
 
 _ACCELERATE = "an accelerate config says how a run is spread (accelerate launch --config_file …)"

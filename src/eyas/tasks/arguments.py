@@ -54,12 +54,14 @@ def trainer_arguments(recipe: Recipe, run: RunDirectory) -> dict[str, Any]:
     return {
         **training.library_arguments,
         **handed_on,
-        "output_dir": str(run.staging),  # training/checkpoint.py seals what is written there, and rotates
+        "output_dir": str(run.staging),  # training/resume/checkpoints.py seals what is written there, and rotates
         "save_total_limit": None,
         "gradient_accumulation_steps": accumulation_steps(recipe, world_size()),
         "bf16": precision == "bf16",
         "fp16": precision == "fp16",
-        "activation_checkpointing": bool(training.activation_checkpointing),  # tasks/checkpointing.py decides the rest
+        "activation_checkpointing": bool(
+            training.activation_checkpointing
+        ),  # speed/activation_checkpointing.py decides the rest
         "use_cpu": not has_gpu(),
         "eval_strategy": "no" if training.eval_steps is None else "steps",
         "eval_steps": training.eval_steps,

@@ -12,7 +12,6 @@ from eyas.model.peft_refusals import pefts_refusals
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 from eyas.tasks.arguments import trainer_arguments
-from eyas.tasks.compact_batches import of_encoder
 from eyas.tasks.task import Task
 
 
@@ -76,5 +75,5 @@ TASK = Task(
     rows=LABELLED,
     arguments_for=arguments_for,
     build_trainer=build_trainer,
-    compact_batches=of_encoder,
+    compaction="encoder",
 )

@@ -12,7 +12,6 @@ from eyas.model.peft_refusals import pefts_refusals
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 from eyas.tasks.arguments import trainer_arguments
-from eyas.tasks.compact_batches import of_language_model
 from eyas.tasks.task import Task
 
 logger = logging.getLogger(__name__)
@@ -56,5 +55,5 @@ TASK = Task(
     rows=LANGUAGE,
     arguments_for=arguments_for,
     build_trainer=build_trainer,
-    compact_batches=of_language_model,
+    compaction="causal_lm",
 )

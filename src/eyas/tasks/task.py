@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from eyas.data.examples import Learnable
+from eyas.data.examples import RowSpec
 from eyas.data.splits import Splits
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
-from eyas.tasks.levers import Lever
 
 
 @dataclass(frozen=True)
@@ -19,11 +18,11 @@ class Task:
     """Class of transformers that the base is loaded with."""
     peft_task_type: str
     """Task type of peft (CAUSAL_LM, SEQ_CLS …)."""
-    rows: Learnable
+    rows: RowSpec
     """What it learns from, and how that becomes token ids and labels."""
     arguments_for: Callable[[Recipe, RunDirectory], Any]
     """→ the library's training arguments"""
     build_trainer: Callable[[Recipe, Any, Any, Any, Splits], Any]
     """(recipe, arguments, model, tokenizer, splits) → the library's trainer"""
-    compact_batches: Callable[[Recipe, Any, str | None], list[Lever]]
-    """(recipe, trainer, why a model's computing may not be touched) → what is left out"""
+    compaction: Literal["causal_lm", "encoder"] | None
+    """How `speed/compact_batches.py` may leave padding out of its batches."""

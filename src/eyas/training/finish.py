@@ -14,9 +14,9 @@ from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 from eyas.sealing import SEAL, faults, seal
 from eyas.tasks import TASKS
-from eyas.training.checkpoint import newest_valid
-from eyas.training.final import is_finished
 from eyas.training.manifest import finished_from
+from eyas.training.resume.checkpoints import newest_valid
+from eyas.training.save import is_finished
 
 TRAINERS_OWN = ("optimizer.", "scheduler.", "scaler.", "rng_state", "loop_state_", "trainer_state.", "latest", SEAL)
 """What the names of a checkpoint's files begin with that only the trainer reads; so are its subfolders."""

@@ -2,7 +2,8 @@
 
 import hashlib
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,31 +14,40 @@ from eyas.hardware import peak_bytes, this_machine
 from eyas.model.base_identity import BaseIdentity
 from eyas.preflight.pinning import Pinned
 from eyas.preflight.versions import installed_versions
-from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 from eyas.sealing import listed
-from eyas.tasks.levers import Lever
-from eyas.training.card import Card
+from eyas.speed.optimization import Optimization
+from eyas.training.guards.disk_space import DiskBudget
+from eyas.training.run_summary import RunSummary
 
 
-def record_beginning(
-    run: RunDirectory, recipe: Recipe, splits: Splits, begins: dict[str, Any], step: int | None, changes: list[str]
-) -> None:
-    """Record a run that begins, or that goes on after a `step`, with what is not as it was."""
+@dataclass(frozen=True)
+class Start:
+    """Facts known before the first step."""
+
+    splits: Splits
+    base: BaseIdentity
+    summary: RunSummary
+    optimizations: Sequence[Optimization]
+    disk_budget: DiskBudget
+    untouched: Mapping[str, str]
+    """Digest of each tensor of the adapter as it was built; none of a whole model."""
+
+
+def record_start(run: RunDirectory, names: Pinned, start: Start, step: int | None, changes: list[str]) -> None:
+    """Record a run that begins, or that continues after a `step`, with what changed since."""
     lineage = run.read_manifest().get("lineage", [])
     if changes or step is None:
-        run.open(recipe.to_yaml())
-        run.keep_data_report(splits.report.as_dict(), splits.cached)
-        run.record(**begins)
+        run.open(names.recipe.to_yaml())
+        run.keep_data_report(start.splits.report.as_dict(), start.splits.cached)
+        run.record(**_as_record(names, start))
     if step is not None:
         here = {"at": _now(), "from_step": step, "hardware": this_machine().as_dict(), "changes": changes}
         run.record(status="running", lineage=[*lineage, here])
     run.keep_metrics_until(step or 0)
 
 
-def beginning(pinned: Pinned, card: Card, levers: list[Lever], splits: Splits, base: BaseIdentity) -> dict[str, Any]:
-    """Return what is known before the first step."""
-    recipe = pinned.recipe
+def _as_record(names: Pinned, start: Start) -> dict[str, Any]:
     return {
         "status": "running",
         "started": _now(),
@@ -45,17 +55,17 @@ def beginning(pinned: Pinned, card: Card, levers: list[Lever], splits: Splits, b
         "commit": _commit(),
         "versions": installed_versions(),
         "hardware": this_machine().as_dict(),
-        "runs": card.as_dict(),
-        "speed": {lever.name: lever.on for lever in levers},
-        "seed": recipe.training.seed,
-        "labels": splits.labels,
-        "hub": pinned.records,
+        "runs": start.summary.as_dict(),
+        "speed": {optimization.name: optimization.on for optimization in start.optimizations},
+        "seed": names.recipe.training.seed,
+        "labels": start.splits.labels,
+        "hub": names.records,
         "digests": {
-            "recipe": "sha256:" + hashlib.sha256(recipe.to_yaml().encode()).hexdigest(),
-            "data": splits.digests,
-            "sources": splits.sources,
-            "base": base.base,
-            "weights": base.weights,
+            "recipe": "sha256:" + hashlib.sha256(names.recipe.to_yaml().encode()).hexdigest(),
+            "data": start.splits.digests,
+            "sources": start.splits.sources,
+            "base": start.base.base,
+            "weights": start.base.weights,
         },
     }
 

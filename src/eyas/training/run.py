@@ -1,105 +1,116 @@
-"""The line: one recipe, from settings on disk to a checked adapter on disk."""
+"""The training pipeline: one recipe, from settings on disk to a checked adapter on disk."""
 
 from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
-from eyas.data.prepare import prepare
-from eyas.data.writing import Reach
+from eyas.distributed.console import say
 from eyas.distributed.gather import refuse_if_ranks_differ
 from eyas.distributed.topology import Topology, asked_topology, rank, refuse_what_cannot_start, started_topology
 from eyas.hardware import has_gpu
 from eyas.model.adapter import refuse_untrained_head, resolve
-from eyas.model.base_identity import base_identity
-from eyas.model.load import empty_model, load_config, load_model, reach_of
-from eyas.model.tokenizer import load_tokenizer
+from eyas.model.base_identity import BaseIdentity, base_identity
+from eyas.model.load import empty_model, load_model
 from eyas.preflight.checks import check, refuse_if_blocked
-from eyas.preflight.pinning import Pinned, pinned
+from eyas.preflight.pinning import pinned
 from eyas.preflight.versions import refuse_old_versions
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
-from eyas.training import lineage
-from eyas.training.callbacks import say
-from eyas.training.card import card_of, refuse_what_was_not_asked
-from eyas.training.checkpoint import resume_point, step_of
-from eyas.training.final import is_finished
-from eyas.training.guarded import train_guarded
-from eyas.training.manifest import beginning, record_beginning
-from eyas.training.preemption import StopRequest, told_to_leave
+from eyas.tasks import TASKS
+from eyas.tasks.rows import Rows, load_rows
+from eyas.training.loop import fit
+from eyas.training.manifest import Start, record_start
 from eyas.training.rehearsal import rehearse
-from eyas.training.storage import refuse_without_room, room_for
+from eyas.training.resume import changes
+from eyas.training.resume.checkpoints import resume_point, step_of
+from eyas.training.resume.preemption import told_to_leave
+from eyas.training.run_summary import refuse_what_was_not_asked, run_summary_of
+from eyas.training.save import is_finished
 from eyas.training.tracking import start_tracker
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 
 def train(recipe: Recipe, run: RunDirectory, resume: bool = False, with_changes: bool = False) -> None:
     """Carry one recipe from settings on disk to an adapter on disk, on every rank that the launcher started.
 
-    `resume` goes on from the newest valid checkpoint of the same run; `with_changes` also of one that is now asked for
-    otherwise, and records that. Raises Preempted where a signal asked the run to leave.
+    `resume` continues from the newest valid checkpoint of the same run; `with_changes` also where settings, versions or
+    rows have changed since, and records what did. Raises Preempted where a signal told the run to leave.
     """
-    refuse_old_versions()
-    asked, started = asked_topology(), started_topology()
-    refuse_what_cannot_start(asked, started, has_gpu())
-    refuse_if_blocked(check(recipe))
-    run.refuse_if_taken(resume)
+    asked = check_environment(recipe, run, resume)
     with (
         run.locked() if rank() == 0 else nullcontext(),
         told_to_leave(launched=asked is not None) as request,
         pinned(recipe, say, run.hub_commits() if resume else [], trains=True) as names,
     ):
-        _train(names, run, asked or started, request, resume, with_changes)
-
-
-def _train(
-    names: Pinned, run: RunDirectory, asked: Topology, request: StopRequest, resume: bool, with_changes: bool
-) -> None:
-    recipe = names.recipe
-    changes = lineage.changes_in_asking(run, recipe, started_topology()) if resume else []
-    if resume:
-        lineage.refuse_a_state_that_cannot_move(run, started_topology())
-        lineage.refuse_changes(run, [] if with_changes else changes)
-
-    from transformers import set_seed
-
-    from eyas.tasks import TASKS
-    from eyas.tasks.levers import table
-    from eyas.tasks.speed import speed_up
-
-    task = TASKS[recipe.task]
-    tokenizer = load_tokenizer(recipe.model)
-    # Rows before weights: they are quick to refuse, and a classifier's head has as many outputs as there are labels.
-    reach = Reach(*reach_of(load_config(recipe.model)))
-    splits = prepare(recipe, tokenizer, task.rows, reach, run.quarantine if rank() == 0 else None)
-    say(splits.report.text())
-    config = load_config(recipe.model, splits.labels)
-    base = base_identity(recipe.model)
-    if resume:
-        changes += lineage.changes_in_bytes(run, splits, base)
-        lineage.refuse_changes(run, [] if with_changes else changes)
-        if is_finished(run) and not changes:
+        recipe = names.recipe
+        found = changes.changed_settings(run, recipe, allowed=with_changes) if resume else []
+        rows = load_rows(recipe, run.quarantine if rank() == 0 else None)
+        say(rows.splits.report.text())
+        base = base_identity(recipe.model)
+        found += changes.changed_bytes(run, rows.splits, base, allowed=with_changes) if resume else []
+        if resume and is_finished(run) and not found:
             say(f"{run.path}: is finished; nothing to resume")
             return
+        trainer = build_trainer(recipe, run, rows)
+        start = check_trainer(recipe, run, rows, trainer, asked or started_topology(), base)
+        checkpoint = resume_point(run) if resume else None
+        if rank() == 0:
+            record_start(run, names, start, step_of(checkpoint) if resume else None, found)
+            start_tracker(recipe, run, trainer, step_of(checkpoint))
+        fit(trainer, recipe, run, start, request, checkpoint)
+        say(f"trained: {run.path} (next: eyas merge {run.path})")
+
+
+def check_environment(recipe: Recipe, run: RunDirectory, resume: bool) -> Topology | None:
+    """Return the topology that the launcher was asked for, or None for a plain process.
+
+    Raises PreflightError for versions, ranks, settings or a run folder with which nothing can start.
+    """
+    refuse_old_versions()
+    asked = asked_topology()
+    refuse_what_cannot_start(asked, started_topology(), has_gpu())
+    refuse_if_blocked(check(recipe))
+    run.refuse_if_taken(resume)
+    return asked
+
+
+def build_trainer(recipe: Recipe, run: RunDirectory, rows: Rows) -> "Trainer":
+    """Return the task's trainer, with the base model's weights loaded and the adapter attached."""
+    from transformers import set_seed
+
+    task = TASKS[recipe.task]
     if recipe.adapter is not None:
-        empty = empty_model(config, task.auto_model, recipe.model.trust_remote_code)
+        empty = empty_model(rows.config, task.auto_model, recipe.model.trust_remote_code)
         say(resolve(recipe.adapter, task.peft_task_type, empty).table())
     arguments = task.arguments_for(recipe, run)  # before the model: ZeRO-3 shards weights while they load
-    refuse_if_ranks_differ("prepared rows", " ".join(splits.digests.values()))
-    in_full = (recipe.adapter.modules_to_save or []) if recipe.adapter else []
+    refuse_if_ranks_differ("prepared rows", " ".join(rows.splits.digests.values()))
     set_seed(recipe.training.seed)  # a new head draws its first weights while the model loads, an adapter after that
-    model, random = load_model(recipe.model, recipe.quantization, config, task.auto_model, in_full)
-    trainer = task.build_trainer(recipe, arguments, model, tokenizer, splits)
+    trained_in_full = (recipe.adapter.modules_to_save or []) if recipe.adapter else []
+    model, random = load_model(recipe.model, recipe.quantization, rows.config, task.auto_model, trained_in_full)
+    trainer = task.build_trainer(recipe, arguments, model, rows.tokenizer, rows.splits)
     refuse_untrained_head(random, [name for name, p in trainer.model.named_parameters() if p.requires_grad])
+    return trainer
 
-    card = card_of(recipe, trainer)
-    say(card.text())
-    refuse_what_was_not_asked(card, asked, recipe)
-    levers = speed_up(task, recipe, trainer, splits.train)
-    say(table(levers))
-    room = room_for(trainer, card, recipe.training.save_total_limit)
-    refuse_without_room(run, room)
-    untouched = rehearse(recipe, run, trainer, task.auto_model, splits.labels)
-    start = resume_point(run) if resume else None
-    if rank() == 0:
-        begins = beginning(names, card, levers, splits, base)
-        record_beginning(run, recipe, splits, begins, step_of(start) if resume else None, changes)
-        start_tracker(recipe, run, trainer, step_of(start))
-    train_guarded(recipe, run, trainer, splits.train, room, request, start, untouched)
-    say(f"trained: {run.path} (next: eyas merge {run.path})")
+
+def check_trainer(
+    recipe: Recipe, run: RunDirectory, rows: Rows, trainer: "Trainer", asked: Topology, base: BaseIdentity
+) -> Start:
+    """Return what is known before the first step: what runs, its speed-ups, its disk budget, its untrained adapter.
+
+    Raises PreflightError where what runs is not what was requested, or cannot be saved at the end.
+    """
+    from eyas.speed.apply import apply
+    from eyas.speed.optimization import table
+    from eyas.training.guards.disk_space import disk_budget_of, refuse_without_room
+
+    task = TASKS[recipe.task]
+    summary = run_summary_of(recipe, trainer)
+    say(summary.text())
+    refuse_what_was_not_asked(summary, asked, recipe)
+    optimizations = apply(recipe, trainer, rows.splits.train, task.compaction)
+    say(table(optimizations))
+    budget = disk_budget_of(trainer, summary, recipe.training.save_total_limit)
+    refuse_without_room(run, budget)
+    untouched = rehearse(recipe, run, trainer, task.auto_model, rows.splits.labels)
+    return Start(rows.splits, base, summary, optimizations, budget, untouched)

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
-from eyas.data.formats.cells import Item, each, needed, others, parsed, said, unexpected
+from eyas.data.formats.fields import Item, each, needed, others, parsed, said, unexpected
 from eyas.data.formats.tool_calls import read_call
 from eyas.data.rows import RowError
 

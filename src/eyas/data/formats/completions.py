@@ -5,8 +5,8 @@ Each raises RowError where nothing can be learnt; what it returns, converted aga
 
 from typing import Any
 
-from eyas.data.formats.cells import Cells, unexpected, written
 from eyas.data.formats.chats import Message, read_messages, refuse_without_answer
+from eyas.data.formats.fields import Cells, unexpected, written
 from eyas.data.formats.tool_calls import tools_beside
 from eyas.data.rows import RowError
 

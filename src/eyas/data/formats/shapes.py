@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from eyas.data.formats.cells import MISSING, Cells, cell
+from eyas.data.formats.fields import MISSING, Cells, cell
 from eyas.data.rows import Row
 
 

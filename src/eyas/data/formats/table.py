@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eyas.data.formats import completions, conversions
-from eyas.data.formats.cells import MISSING, cell
+from eyas.data.formats import completions, plain
+from eyas.data.formats.fields import MISSING, cell
 from eyas.data.formats.shapes import CLASS, MESSAGES, SPOKEN, TAGS, TEXT, TURNS, VERDICT, WORDS, Shape, listed
 from eyas.data.rows import Row, RowError
 from eyas.errors import DataError
@@ -18,28 +18,28 @@ FORMATS: dict[Format, Shape] = {
     "preference": Shape({"chosen": SPOKEN, "rejected": SPOKEN}, completions.preference, ("prompt", "tools")),
     "messages": Shape(
         {"messages": MESSAGES},
-        conversions.messages,
+        plain.messages,
         ("system", "tools"),
         ({"messages": "conversation"}, {"messages": "conversations"}),
     ),
     "sharegpt": Shape(
         {"conversations": TURNS},
-        conversions.sharegpt,
+        plain.sharegpt,
         ("system", "tools"),
         ({"conversations": "conversation"}, {"conversations": "messages"}),
     ),
     "prompt_completion": Shape({"prompt": SPOKEN, "completion": SPOKEN}, completions.prompt_completion, ("tools",)),
-    "alpaca": Shape({"instruction": TEXT, "output": TEXT}, conversions.alpaca, ("input", "system", "history")),
+    "alpaca": Shape({"instruction": TEXT, "output": TEXT}, plain.alpaca, ("input", "system", "history")),
     "token_labels": Shape(
         {"tokens": WORDS, "tags": TAGS},
-        conversions.token_labels,
+        plain.token_labels,
         spellings=({"tags": "ner_tags"}, {"tags": "labels"}, {"tags": "pos_tags"}),
     ),
     "seq2seq": Shape(
-        {"source": TEXT, "target": TEXT}, conversions.seq2seq, spellings=({"source": "document", "target": "summary"},)
+        {"source": TEXT, "target": TEXT}, plain.seq2seq, spellings=({"source": "document", "target": "summary"},)
     ),
-    "labelled_text": Shape({"text": TEXT, "label": CLASS}, conversions.labelled_text),
-    "text": Shape({"text": TEXT}, conversions.text),
+    "labelled_text": Shape({"text": TEXT, "label": CLASS}, plain.labelled_text),
+    "text": Shape({"text": TEXT}, plain.text),
 }
 """In the order in which formats that fit equally many rows are chosen: those that say most about a row first."""
 

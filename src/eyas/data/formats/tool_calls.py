@@ -1,6 +1,6 @@
 """Tools that a chat may call and the calls it makes, in OpenAI's layout but for arguments, which are objects."""
 
-from eyas.data.formats.cells import Cells, Item, each, needed, others, parsed, refuse_unencodable, unexpected, written
+from eyas.data.formats.fields import Cells, Item, each, needed, others, parsed, refuse_unencodable, unexpected, written
 
 
 def tools_beside(chat: str | list[Item], cells: Cells) -> dict[str, list[Item]]:

@@ -71,6 +71,8 @@ def _drafted(writer: Writer, chat: Chat, answers_only: bool, add_missing_end: bo
     try:
         refuse_special_tokens(writer.special_tokens, chat.messages, chat.tools)
         conversation = writer.conversation(chat.messages, chat.tools, chat.first)
+        if not conversation.answers:
+            raise RowError("nothing to learn: no message has the role assistant")
         drafts = marked(conversation) if conversation.has_marks else unmarked(conversation, answers_only)
         refuse_turn_tokens_in_answers(writer.special_tokens, chat.messages, drafts)
         return [with_ends(draft, writer.special_tokens.end) for draft in drafts] if add_missing_end else drafts

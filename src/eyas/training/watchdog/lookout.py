@@ -6,29 +6,29 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from eyas.recipe.watchdog import Watchdog
-from eyas.training.watchdog.hang_report import Standing, View
 from eyas.training.watchdog.heartbeat import Beat, Pulse, read_beat, write_beat
-from eyas.training.watchdog.peers import Introduction, Processes
-from eyas.training.watchdog.sightings import Sighting, WatchClock, forgiven, granted
+from eyas.training.watchdog.peers import Processes, RankInfo
+from eyas.training.watchdog.ranks import RankView, WatchClock, forgiven, granted
+from eyas.training.watchdog.report import Standing, View
 from eyas.training.watchdog.stacks import main_thread_is_at
 
 
 class Lookout:
     """What this rank knows of all ranks."""
 
-    def __init__(self, me: int, ranks: Sequence[Introduction], folder: Path, limits: Watchdog, pulse: Pulse) -> None:
+    def __init__(self, me: int, ranks: Sequence[RankInfo], folder: Path, limits: Watchdog, pulse: Pulse) -> None:
         self._me, self._ranks, self._folder, self._limits, self._pulse = me, ranks, folder, limits, pulse
         self._clock = WatchClock(time.monotonic())
         self._looks = 0
         self.processes = Processes(me, ranks)
-        self.sightings = [Sighting(each.rank) for each in ranks]
+        self.sightings = [RankView(each.rank) for each in ranks]
 
     @property
     def now(self) -> float:
         """Return the time of the last look."""
         return self._clock.now
 
-    def look(self, whom: Iterable[int]) -> list[Sighting]:
+    def look(self, whom: Iterable[int]) -> list[RankView]:
         """Write this rank's beat, read those of others, and return what is known of all."""
         now = self._clock.look(time.monotonic())
         mine = self._beat()
@@ -50,7 +50,7 @@ class Lookout:
         pulse = self._pulse
         return Beat(self._me, os.getpid(), pulse.phase, pulse.step, pulse.progress, self._looks, pulse.left)
 
-    def _standing(self, who: Introduction, known: Sighting) -> Standing:
+    def _standing(self, who: RankInfo, known: RankView) -> Standing:
         return Standing(
             who.rank, who.host, who.pid, known.phase, known.step, known.progress, self.now - known.moved_at,
             known.state, main_thread_is_at() if who.rank == self._me else "", known.left,

@@ -12,12 +12,12 @@ from typing import Any
 import psutil
 
 from eyas.distributed.topology import rank
-from eyas.training.watchdog.sightings import State
+from eyas.training.watchdog.ranks import State
 from eyas.training.watchdog.stacks import ASKS_FOR_STACKS
 
 
 @dataclass(frozen=True)
-class Introduction:
+class RankInfo:
     """Where a rank runs."""
 
     rank: int
@@ -29,14 +29,14 @@ class Introduction:
     """Whether the folder that rank 0 has made is there for this rank too."""
 
 
-def introduction(heartbeats: Path) -> Introduction:
+def introduction(heartbeats: Path) -> RankInfo:
     """Return this rank's."""
     host, namespace = socket.gethostname(), Path("/proc/self/ns/pid")
     space = f"{host} {os.readlink(namespace)}" if namespace.is_symlink() else host
-    return Introduction(rank(), host, os.getpid(), space, heartbeats.is_dir())
+    return RankInfo(rank(), host, os.getpid(), space, heartbeats.is_dir())
 
 
-def watched_by(me: int, ranks: Sequence[Introduction]) -> set[int]:
+def watched_by(me: int, ranks: Sequence[RankInfo]) -> set[int]:
     """Return the ranks whose beats this rank reads: those of its machine, and rank 0, which writes the checkpoints.
 
     The first rank of each machine also reads those of the other machines: all by all would be too many files.
@@ -49,7 +49,7 @@ def watched_by(me: int, ranks: Sequence[Introduction]) -> set[int]:
 class Processes:
     """The ranks of this machine. psutil knows a process by its start too, for a pid may be another's later."""
 
-    def __init__(self, me: int, ranks: Sequence[Introduction]) -> None:
+    def __init__(self, me: int, ranks: Sequence[RankInfo]) -> None:
         self._here = {each.rank: _process(each.pid) for each in ranks if each.space == ranks[me].space}
 
     def state(self, rank: int) -> State:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from eyas.training.watchdog.hang_report import Standing, View
+from eyas.training.watchdog.report import Standing, View
 from eyas.training.watchdog.stacks import write_stacks
 
 

@@ -15,12 +15,12 @@ from eyas.distributed.topology import rank
 from eyas.errors import EyasError, RankError
 from eyas.recipe.watchdog import Watchdog
 from eyas.run_directory import RunDirectory
+from eyas.training.watchdog.exit import LAST_SECONDS, leave_a_hang, leave_at_once, what_is_lost
 from eyas.training.watchdog.heartbeat import DONE, Pulse, take_pulse
-from eyas.training.watchdog.leaving import LAST_SECONDS, leave_a_hang, leave_at_once, what_is_lost
 from eyas.training.watchdog.lookout import Lookout
-from eyas.training.watchdog.peers import Introduction, introduction, watched_by
+from eyas.training.watchdog.peers import RankInfo, introduction, watched_by
+from eyas.training.watchdog.ranks import RankView, hang, lost, tells_of_others
 from eyas.training.watchdog.roll_call import RollCall, wait_for
-from eyas.training.watchdog.sightings import Sighting, hang, lost, tells_of_others
 from eyas.training.watchdog.stacks import leave_within, stacks_when_asked
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class RankWatch(threading.Thread):
     """The watch of one rank over itself and others."""
 
     def __init__(
-        self, run: RunDirectory, folder: Path, ranks: Sequence[Introduction], limits: Watchdog, pulse: Pulse
+        self, run: RunDirectory, folder: Path, ranks: Sequence[RankInfo], limits: Watchdog, pulse: Pulse
     ) -> None:
         super().__init__(name="watchdog", daemon=True)
         self._run, self._folder, self._ranks, self._limits, self._pulse = run, folder, ranks, limits, pulse
@@ -119,7 +119,7 @@ class RankWatch(threading.Thread):
         """Return which rank's end an error comes from, or None where it is this rank's own."""
         of_others = tells_of_others(str(error))
 
-        def culprits() -> list[Sighting]:
+        def culprits() -> list[RankView]:
             found = lost(rank(), self._lookout.look(self._watched))
             return [each for each in found if not each.left or (of_others and not tells_of_others(each.left))]
 
@@ -133,7 +133,7 @@ class RankWatch(threading.Thread):
             if not each.left:
                 print(f"[rank {rank()}] {self._told(each)}", file=sys.stderr, flush=True)
 
-    def _leave_if_lost(self, found: list[Sighting]) -> None:
+    def _leave_if_lost(self, found: list[RankView]) -> None:
         """Leave when another rank has, unless the main thread does so by an error of its own."""
         if not found:
             self._lost_since = None
@@ -146,5 +146,5 @@ class RankWatch(threading.Thread):
             self._lookout.look([])
             leave_at_once(self._run, told)
 
-    def _told(self, other: Sighting) -> str:
+    def _told(self, other: RankView) -> str:
         return what_is_lost(self._ranks[other.rank], other, self._run)

@@ -1,0 +1,132 @@
+"""All rows of a recipe in one table, in the shape that their format has, bad ones set aside."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from eyas.data.examples import RowSpec
+from eyas.data.formats import Recognition, convert, recognise
+from eyas.data.rows import BadRows, Place, Row, RowError
+from eyas.data.sources import open_source
+from eyas.data.tables import RowTable, columns_of_rows, read_table, write_table
+from eyas.errors import DataError
+from eyas.recipe.data import Data, Source
+
+LOOKED_AT = 100
+"""Rows from which the format of a source is recognised."""
+FIRST_OF_A_STREAM = 1000
+"""Rows of a streamed source that are counted and shown before training."""
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """A source whose format is known, and its rows in the shape of that format."""
+
+    recognition: Recognition
+    rows: Iterator[tuple[Place, Row]]
+    class_names: Mapping[str, list[str]]
+
+
+def recognised(source: Source, data: Data, learnable: RowSpec, bad: BadRows, streaming: bool = False) -> Recognised:
+    """Return the rows of a source, converted as they are asked for; those that do not fit go to `bad`."""
+    opened = open_source(source, bad, streaming)
+    first = list(islice(opened.rows, LOOKED_AT))
+    columns = data.columns_of(source)
+    if not first:
+        bad.refuse()
+        raise DataError(f"{source.path}: has no rows")
+    asked = source.format or data.format
+    if asked is not None and asked not in learnable.formats:
+        raise DataError(f"data.format: this task learns from {', '.join(learnable.formats)}; not from {asked}")
+    try:
+        recognition = recognise([row for _, row in first], columns, [asked] if asked else learnable.formats)
+    except DataError as error:
+        raise DataError(f"{source.path}: {error}") from None
+    if asked is not None:
+        recognition = Recognition(asked, "as the recipe says")
+    rows = _converted(chain(first, opened.rows), recognition, columns, bad)
+    return Recognised(recognition, rows, opened.class_names)
+
+
+class Part(NamedTuple):
+    """One source, and where its rows are in the table."""
+
+    source: Source
+    format: str
+    """The format of its rows, and why it was chosen."""
+    class_names: Mapping[str, list[str]]
+    rows: range
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Every row that was read: first those to train on, then the held-out ones."""
+
+    table: RowTable
+    files: list[str]
+    parts: list[Part]
+    digests: list[bytes]
+    """Of each row, with its columns: equal for equal rows."""
+    bad: dict[str, BadRows]
+    """Bad rows of `train` and `evaluation`."""
+
+
+def read_rows(data: Data, learnable: RowSpec, folder: Path) -> Reading:
+    """Write the rows of all sources to a table in this folder. Raises DataError with every bad row, when strict."""
+    bad = {name: BadRows(data.bad_rows, data.max_bad_rows) for name in ("train", "evaluation")}
+    files: dict[str, int] = {}
+    parts: list[Part] = []
+    digests: list[bytes] = []
+
+    def records() -> Iterator[dict[str, Any]]:
+        for source, bad_rows in _sources(data, bad):
+            streamed = data.streaming and source is not data.evaluation
+            found = recognised(source, data, learnable, bad_rows, streamed)
+            start = len(digests)
+            rows = islice(found.rows, FIRST_OF_A_STREAM) if streamed else found.rows
+            for place, text in _as_json(rows, bad_rows):
+                digests.append(hashlib.blake2b(text.encode(), digest_size=16).digest())
+                yield {"row": text, "file": files.setdefault(place.file, len(files)), "line": place.line}
+            why = f"{found.recognition.format} ({found.recognition.why})"
+            parts.append(Part(source, why, found.class_names, range(start, len(digests))))
+
+    file = folder / "rows.arrow"
+    write_table(file, columns_of_rows(), records())
+    refuse_bad_rows(bad)
+    for part in parts:
+        if not part.rows:
+            raise DataError(f"{part.source.path}: has no rows")
+    return Reading(RowTable(read_table(file), list(files)), list(files), parts, digests, bad)
+
+
+def _sources(data: Data, bad: Mapping[str, BadRows]) -> list[tuple[Source, BadRows]]:
+    train = [(source, bad["train"]) for source in data.training_sources]
+    return train if data.evaluation is None else [*train, (data.evaluation, bad["evaluation"])]
+
+
+def _as_json(rows: Iterator[tuple[Place, Row]], bad: BadRows) -> Iterator[tuple[Place, str]]:
+    for place, row in rows:
+        try:
+            yield place, json.dumps(row, ensure_ascii=False)
+        except TypeError as error:  # a date in a tool's arguments, which only an Arrow file can hold
+            bad.add(place, f"cannot be written as JSON: {error}", str(row))
+
+
+def refuse_bad_rows(bad: Mapping[str, BadRows]) -> None:
+    """Raise DataError with the bad rows of both splits in one report, if the policy is strict and there is one."""
+    everything = BadRows(bad["train"].policy, bad["train"].limit, [row for rows in bad.values() for row in rows.rows])
+    everything.refuse()
+
+
+def _converted(
+    rows: Iterator[tuple[Place, Row]], recognition: Recognition, columns: Mapping[str, str], bad: BadRows
+) -> Iterator[tuple[Place, Row]]:
+    for place, row in rows:
+        try:
+            yield place, convert(row, recognition.format, columns)
+        except RowError as error:
+            bad.add(place, str(error), json.dumps(row, ensure_ascii=False, default=str))

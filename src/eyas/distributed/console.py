@@ -1,0 +1,9 @@
+"""Printing from a job of several ranks."""
+
+from eyas.distributed.topology import rank
+
+
+def say(text: str) -> None:
+    """Print once, on rank 0."""
+    if rank() == 0:
+        print(text, flush=True)

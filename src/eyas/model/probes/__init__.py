@@ -1,0 +1,1 @@
+"""Numerical probes: run a model on known documents and compare two ways to compute the same."""

@@ -1,0 +1,1 @@
+"""Proof that a resumed run equals an uninterrupted one, bit for bit."""

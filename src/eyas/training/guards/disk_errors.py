@@ -1,0 +1,88 @@
+"""What a disk has refused, told in words with what is left to go on from."""
+
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+from eyas.errors import CheckpointError
+from eyas.files import in_units
+from eyas.run_directory import RunDirectory
+from eyas.training.resume.checkpoints import newest_whole
+
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+PROBE_BYTES = 2**20
+TORCH_CANNOT_WRITE = re.compile(r"PytorchStreamWriter failed|inline_container|iostream error|cannot be opened")
+
+
+@contextmanager
+def disk_faults_in_words(run: RunDirectory) -> Iterator[None]:
+    """Turn what a disk refused into a CheckpointError, with what is left to go on from; remove what was half written.
+
+    Any other error passes as it is.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause = _disk_fault(error, run.path)
+        if cause is None:
+            raise
+        unfinished = ", ".join(sorted(path.name for path in run.unfinished())) or "what was to be written"
+        free = in_units(free_bytes(run.path))
+        shutil.rmtree(run.staging, ignore_errors=True)
+        raise CheckpointError(
+            f"{run.path}: {unfinished} could not be written: {cause} ({free} free). {way_on(newest_whole(run))}"
+        ) from error
+
+
+def way_on(newest: Path | None) -> str:
+    """Return what to do once a save has failed."""
+    if newest is None:
+        return "There is no checkpoint before it; once the disk takes files again, begin again with --resume"
+    return f"The newest whole checkpoint is {newest}; once the disk takes files again, go on from it with --resume"
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the bytes free on the file system that a folder is on, or would be."""
+    there = next(path for path in (folder, *folder.resolve().parents) if path.is_dir())
+    return int(shutil.disk_usage(there).free)
+
+
+def _disk_fault(error: BaseException | None, folder: Path) -> str | None:
+    """Return in words what a disk refused, if that is what an error comes from.
+
+    Libraries that write files themselves raise errors of their own: safetensors 0.8 and tokenizers 0.23 name the number
+    in the text, torch 2.13 ("unexpected pos 17024 vs 16912") nothing that helps, so that the disk is asked again.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in DISK and _is_within(error.filename, folder):
+            return os.strerror(error.errno)
+        number = None if isinstance(error, OSError) else re.search(r"\(os error (\d+)\)", str(error))
+        if number is not None and int(number[1]) in DISK:
+            return os.strerror(int(number[1]))
+        if type(error) is RuntimeError and TORCH_CANNOT_WRITE.search(str(error)):
+            return _refusal_of_a_probe(folder) or f"torch says '{str(error).splitlines()[0]}'"
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return None
+
+
+def _refusal_of_a_probe(folder: Path) -> str | None:
+    """Return why the disk takes no file now; what was half written still fills it. None where it takes one."""
+    try:
+        with TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(PROBE_BYTES))
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        return os.strerror(error.errno or errno.EIO)
+    return None
+
+
+def _is_within(file: Any, folder: Path) -> bool:
+    """Return whether an error is about the run's own files; one that names no file is taken to be."""
+    return file is None or Path(os.fsdecode(file)).resolve().is_relative_to(folder.resolve())

@@ -1,0 +1,105 @@
+"""The proof that a resume is exact: it holds for a whole one, and finds one that is not."""
+
+import json
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from conftest import ROOT
+from eyas.cli.main import app
+from eyas.errors import CheckpointError, TrainingError
+from eyas.launchers.accelerate import Command, launch_command
+from eyas.recipe import load_recipe
+from eyas.sealing import files_in, listed, write_seal
+from eyas.selftest.resume import new_folder, prove_resume, short_run
+
+RECIPE = ROOT / "recipes" / "minilm_lora_sentiment.yaml"
+LONGER = ["training.global_batch_size=16", "training.per_device_train_batch_size=4"]
+"""Steps that take long enough to be killed in."""
+
+
+def train_with(overrides_for):
+    words = [*overrides_for(RECIPE), *LONGER, *short_run(load_recipe(RECIPE))]
+
+    def train(run, resume):
+        return launch_command(RECIPE, [*words, f"run_directory={run.path}"], None, ["--resume"] if resume else [])
+
+    return train
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param("cpu", marks=pytest.mark.slow),
+        pytest.param("ddp", marks=pytest.mark.slow),
+        pytest.param("zero3", marks=pytest.mark.sweep),
+    ],
+)
+def test_a_resume_is_proven_and_leaves_nothing_behind(config, overrides_for, tmp_path):
+    options = ["--config_file", f"accelerate_configs/{config}.yaml"]
+    folder = f"run_directory={tmp_path}/runs/mini"
+    words = ["selftest", "resume", RECIPE, *overrides_for(RECIPE), *LONGER, folder, *options]
+
+    found = CliRunner().invoke(app, [str(word) for word in words])
+
+    assert found.exit_code == 0, found.output
+    assert "3 of 3: --resume" in found.output and "equal, bit for bit" in found.output
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_resume_that_forgets_what_was_drawn_is_found_with_its_first_difference(overrides_for, tmp_path):
+    plain = train_with(overrides_for)
+
+    class WithoutLauncher(Command):
+        @property
+        def line(self):
+            return [sys.executable, *self.words[self.words.index("launch/train.py") :]]
+
+    def forgetful(run, resume):
+        if resume:
+            file = run.checkpoint(3) / "loop_state_0.json"
+            state = json.loads(file.read_text())
+            file.write_text(json.dumps({**state, "loss_logged": state["loss_logged"] + 1}))
+            write_seal(file.parent, listed(file.parent, files_in(file.parent)), {"step": 3})
+        return WithoutLauncher(plain(run, resume).words)
+
+    told = []
+    found = prove_resume(forgetful, tmp_path, told.append)
+
+    assert found.step == 6 and found.what.startswith("step 6, train_loss: ")
+    assert (tmp_path / "whole" / "adapter").is_dir() and (tmp_path / "killed" / "adapter").is_dir()
+    assert any("killed when step" in line for line in told)
+
+
+@pytest.mark.slow
+def test_a_training_that_fails_is_told_with_the_end_of_what_it_said(overrides_for, tmp_path):
+    plain = train_with(overrides_for)
+
+    def failing(run, resume):
+        return Command([*plain(run, resume).words, "training.learning_rate=-1"])
+
+    with pytest.raises(TrainingError, match=r"(?s)left with exit code 1.*whole\.log.*training\.learning_rate"):
+        prove_resume(failing, tmp_path, print)
+
+
+def test_the_run_that_proves_it_is_short_and_the_recipe_otherwise_the_same():
+    words = ["training.warmup_steps=100", "training.eval_steps=50", "tracking.report_to=wandb", "training.save_steps=9",
+             "training.load_best_model_at_end=true", "training.metric_for_best_model=loss"]  # fmt: skip
+    recipe = load_recipe(RECIPE, words)
+
+    short = load_recipe(RECIPE, [*words, *short_run(recipe)])
+
+    assert (short.training.max_steps, short.training.save_steps, short.training.logging_steps) == (6, 3, 1)
+    assert short.training.warmup_steps == 3 and short.training.eval_steps is None
+    assert short.tracking.report_to == "none" and not short.training.library_arguments["load_best_model_at_end"]
+    assert short.training.learning_rate == recipe.training.learning_rate and short.data == recipe.data
+
+
+def test_a_folder_that_is_there_is_not_written_into(tmp_path):
+    assert new_folder(tmp_path / "runs" / "mini", None).name.startswith("mini-selftest-")
+    assert list(new_folder(tmp_path / "runs" / "mini", tmp_path / "new" / "place").iterdir()) == []
+
+    with pytest.raises(CheckpointError, match="cannot be made: File exists; name a folder that is not there"):
+        new_folder(tmp_path / "runs" / "mini", tmp_path)

@@ -1,0 +1,271 @@
+"""Compact batches: the same loss and the same gradients as padded rows, on whatever a model's family is."""
+
+import copy
+
+import pytest
+import torch
+from trl.trainer.utils import add_fused_lm_head
+
+from eyas.model.probes.float32 import in_float32
+from eyas.speed.compact import attention, layout, lm_head
+from eyas.speed.compact.causal_lm import compact
+from eyas.speed.compact.probe import probe_compact
+from families import FAMILIES, VOCABULARY, make
+
+BY_ATTENTION = {
+    "llama", "mistral", "mixtral", "qwen2", "qwen2 windowed", "qwen3", "gemma", "gemma3", "phi", "phi3", "gpt2", "opt",
+    "gpt-neox", "starcoder2", "olmo2", "cohere", "granite moe",
+}  # fmt: skip
+BY_MASK = {"falcon 7b", "falcon 40b", "stablelm", "biogpt"}
+NOT = {"falcon alibi", "bloom", "mpt", "mamba", "gpt-oss", "gemma2"}
+
+
+def fused(family):
+    model = make(family, FAMILIES[family][2][0])
+    add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))
+    return model.eval()
+
+
+def batch():
+    """Five rows, three that begin alike and two that begin alike otherwise."""
+    draw = torch.Generator().manual_seed(11)
+
+    def tokens(count):
+        return torch.randint(3, VOCABULARY, (count,), generator=draw)
+
+    one, two = tokens(8), tokens(5)
+    rows = [torch.cat([one, tokens(6)]), torch.cat([two, tokens(3)]), torch.cat([one, tokens(12)]),
+            torch.cat([two, tokens(9)]), torch.cat([one, tokens(2)])]  # fmt: skip
+    ids, mask = torch.zeros(2, 5, 22, dtype=torch.long)
+    labels = torch.full_like(ids, -100)
+    for index, row in enumerate(rows):
+        ids[index, : len(row)], mask[index, : len(row)] = row, 1
+        learnt = 2 if index != 1 else len(row)  # one row is learnt from its first token on
+        labels[index, len(row) - learnt : len(row)] = row[-learnt:]
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def loss_and_gradients(model, given):
+    model.zero_grad()
+    outputs = model(**given, fused_lm_head=True)
+    loss = -outputs.log_probs.sum()
+    loss.backward()
+    gradients = torch.cat([p.grad.flatten().double() for p in model.parameters() if p.grad is not None])
+    return float(loss.detach()), gradients, outputs
+
+
+@pytest.mark.parametrize("share", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["shared", "not shared"])
+@pytest.mark.parametrize("family", sorted(BY_ATTENTION | BY_MASK))
+def test_loss_and_gradients_are_those_of_padded_rows(family, share):
+    model = fused(family)
+    verdict = probe_compact(model, share)
+    loss, gradients, plain = loss_and_gradients(model, batch())
+
+    compact(model, verdict.way, share)
+    found, its_gradients, outputs = loss_and_gradients(model, batch())
+
+    assert verdict.way == ("attention" if family in BY_ATTENTION else "mask")
+    assert found == pytest.approx(loss, rel=1e-5)
+    assert float(torch.nn.functional.cosine_similarity(gradients, its_gradients, dim=0)) > 0.999999
+    for name in ("entropy", "is_top1", "label_mask"):
+        sums = [float(getattr(each, name).detach().float().sum()) for each in (outputs, plain)]
+        assert sums[0] == pytest.approx(sums[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("family", sorted(BY_ATTENTION | BY_MASK))
+def test_a_frozen_head_gives_what_one_that_trains_gives(family, monkeypatch):
+    monkeypatch.setattr(lm_head, "SCORES_AT_ONCE", 3 * VOCABULARY)  # three positions, so that there are several parts
+    model = fused(family)
+    for parameter in model.get_output_embeddings().parameters():
+        parameter.requires_grad_(False)
+    loss, gradients, plain = loss_and_gradients(model, batch())
+
+    compact(model, probe_compact(model, True).way, True)
+    found, its_gradients, outputs = loss_and_gradients(model, batch())
+
+    assert lm_head.frozen_head(model) is not None
+    assert found == pytest.approx(loss, rel=1e-5) and torch.allclose(outputs.loss, plain.loss)
+    assert torch.allclose(its_gradients, gradients, atol=1e-5 * float(gradients.abs().max()))
+    for name in ("entropy", "is_top1", "label_mask"):
+        sums = [float(getattr(each, name).detach().float().sum()) for each in (outputs, plain)]
+        assert sums[0] == pytest.approx(sums[1], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [*((name, 0.5) for name in lm_head.SCORES_ARE_CHANGED_BY), ("output_router_logits", True)]
+)
+def test_a_head_whose_scores_are_changed_after_it_is_left_to_trl(name, value):
+    model = make("llama", "sdpa").requires_grad_(False)
+    assert lm_head.frozen_head(model) is not None
+
+    setattr(model.config, name, value)
+
+    assert lm_head.frozen_head(model) is None
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_what_a_frozen_head_says_is_what_the_definitions_say(bias):
+    torch.manual_seed(0)
+    layer, hidden = torch.nn.Linear(16, 50, bias=bias).double(), torch.randn(7, 16).double().requires_grad_()
+    targets = torch.randint(50, (7,))
+    targets[2] = (layer(hidden)[2]).argmax()
+    weights = torch.rand(7)
+    logs = layer(hidden).log_softmax(dim=1)
+    expected = logs.gather(1, targets[:, None])[:, 0]
+    (of_hidden,) = torch.autograd.grad((weights * expected).sum(), hidden)
+
+    log_probs, entropy, is_top1 = lm_head.token_log_probs(layer, hidden, targets)
+    (found,) = torch.autograd.grad((weights * log_probs).sum(), hidden)
+
+    assert torch.allclose(log_probs.double(), expected, atol=1e-5) and torch.allclose(found, of_hidden, atol=1e-5)
+    assert torch.allclose(entropy.double(), -(logs.exp() * logs).sum(dim=1), atol=1e-5)
+    assert is_top1.tolist() == (logs.argmax(dim=1) == targets).tolist() and is_top1[2]
+
+
+def test_rows_padded_on_the_left_are_read_from_their_first_token():
+    model, right = fused("llama"), batch()
+    loss, _, _ = loss_and_gradients(model, right)
+    length = right["attention_mask"].sum(dim=1)
+    moved = (torch.arange(22) - (22 - length[:, None])) % 22  # each row turned until it ends where the batch does
+    left = {name: value.gather(1, moved) for name, value in right.items()}
+    compact(model, "attention", True)
+
+    assert left["attention_mask"][:, -1].all()
+    assert loss_and_gradients(model, left)[0] == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "falcon alibi", "bloom", "mpt"])
+def test_where_batches_stay_padded_only_learnt_positions_are_scored(family):
+    model, given = fused(family), batch()
+    given["labels"][3] = -100  # a row without any label
+    loss, gradients, _ = loss_and_gradients(model, given)
+
+    compact(model, "scores", False)
+    found, its_gradients, outputs = loss_and_gradients(model, given)
+
+    assert outputs.log_probs.shape == (1, int((given["labels"][:, 1:] != -100).sum()))
+    assert found == pytest.approx(loss, rel=1e-6)
+    assert torch.allclose(its_gradients, gradients, atol=1e-6 * float(gradients.abs().max()))
+
+
+@pytest.mark.parametrize("way", ["attention", "scores"])
+def test_a_batch_without_any_label_gives_a_differentiable_zero(way):
+    model, given = fused("llama"), batch()
+    given["labels"] = torch.full_like(given["labels"], -100)
+    compact(model, way, way == "attention")
+
+    loss, gradients, _ = loss_and_gradients(model, given)
+
+    assert loss == 0 and not gradients.any()
+
+
+@pytest.mark.parametrize("family", sorted(NOT))
+def test_a_family_that_does_not_compute_the_same_is_left_as_it_is(family):
+    model = fused(family)
+    before = model(**batch(), fused_lm_head=True).log_probs
+
+    assert probe_compact(model, True).way is None
+
+    assert torch.equal(model(**batch(), fused_lm_head=True).log_probs, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_leak_is_seen(monkeypatch, dtype):
+    """Planted: a document reads the rest of the one before it, too."""
+    model = fused("llama").to(dtype)
+    real = attention._attend
+
+    def leaking(q, k, v, group, *more):
+        return real(q, k, v, type(group)(0, (group.tokens,)), *more)
+
+    monkeypatch.setattr(attention, "_attend", leaking)
+
+    with in_float32(model):
+        verdict = probe_compact(model, True)
+
+    assert verdict.way == "mask" and verdict.difference < verdict.tolerance < verdict.reaction
+
+
+@pytest.mark.parametrize(("family", "way"), [("llama", "attention"), ("gpt2", "attention"), ("falcon 7b", "mask")])
+@pytest.mark.parametrize("share", [True, False], ids=["shared", "not shared"])
+def test_tokens_that_fill_a_batch_up_change_nothing(family, way, share, monkeypatch):
+    """As in bfloat16, for its kernels' sake; in float32 it can be told."""
+    model = fused(family)
+    loss, gradients, _ = loss_and_gradients(model, batch())
+    sizes = []
+
+    def next_hundred(tokens, *_):
+        sizes.append(tokens)
+        return tokens + 100
+
+    monkeypatch.setattr(layout, "recurring", next_hundred)
+    compact(model, way, share)
+    found, its_gradients, _ = loss_and_gradients(model, batch())
+
+    assert sizes and found == pytest.approx(loss, rel=1e-5)
+    assert torch.nn.functional.cosine_similarity(gradients, its_gradients, dim=0) > 1 - 1e-6
+
+
+def test_flat_rows_share_beginnings_too():
+    """TRL packs documents end to end, with positions that begin again."""
+    model = fused("llama")
+    given = batch()
+    loss, gradients, _ = loss_and_gradients(model, given)
+    kept = given["attention_mask"].bool()
+    flat = {name: given[name][kept][None] for name in ("input_ids", "labels")}
+    starts = kept.sum(dim=1).tolist()
+    flat["position_ids"] = torch.cat([torch.arange(length) for length in starts])[None]
+    flat["labels"][flat["position_ids"] == 0] = -100
+
+    compact(model, "attention", True)
+    found, its_gradients, _ = loss_and_gradients(model, flat)
+
+    assert found == pytest.approx(loss, rel=1e-5)
+    assert float(torch.nn.functional.cosine_similarity(gradients, its_gradients, dim=0)) > 0.999999
+
+
+def test_recomputed_activations_see_the_same_layout():
+    model = fused("llama").train()
+    plain = copy.deepcopy(model)
+    model.activation_checkpointing_enable()
+    compact(model, "attention", True)
+    loss, gradients, _ = loss_and_gradients(plain, batch())
+
+    found, its_gradients, _ = loss_and_gradients(model, batch())
+
+    assert found == pytest.approx(loss, rel=1e-5)
+    assert torch.allclose(its_gradients, gradients, atol=1e-5 * float(gradients.abs().max()))
+
+
+def test_generation_and_plain_calls_pass_as_they_are():
+    model = fused("llama")
+    ids = batch()["input_ids"][:1, :8]
+    logits, answer = model(ids).logits, model.generate(ids, max_new_tokens=4, do_sample=False)
+
+    compact(model, "attention", True)
+    loss_and_gradients(model, batch())
+
+    assert torch.allclose(model(ids).logits, logits, atol=1e-6)
+    assert torch.equal(model.generate(ids, max_new_tokens=4, do_sample=False), answer)
+
+
+def test_a_mask_that_would_be_too_large_leaves_the_batch_padded(monkeypatch):
+    model, seen = fused("falcon 7b"), []
+    before, _, _ = loss_and_gradients(model, batch())
+    compact(model, "mask", True)
+    monkeypatch.setattr("eyas.speed.compact.mask.LARGEST", 100)
+    model.base_model.register_forward_pre_hook(lambda *call: seen.append(call[2]["input_ids"].shape), with_kwargs=True)
+
+    found, _, _ = loss_and_gradients(model, batch())
+
+    assert found == pytest.approx(before, rel=1e-6) and seen == [batch()["input_ids"].shape]
+
+
+def test_tokens_that_are_not_those_of_the_layout_are_refused():
+    """The decoder called past the model that holds it would read another batch's layout."""
+    model = fused("llama")
+    compact(model, "attention", True)
+    loss_and_gradients(model, batch())
+
+    with pytest.raises(RuntimeError, match="5 tokens reached the attention of a batch of"):
+        model.model(batch()["input_ids"][:1, :5])

@@ -1,0 +1,126 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from eyas.distributed.topology import Topology
+from eyas.errors import CheckpointError, PreflightError
+from eyas.run_directory import RunDirectory
+from eyas.sealing import seal
+from eyas.training.guards import disk_space
+from eyas.training.guards.disk_space import DiskBudget, disk_budget_of, refuse_saves_without_room, refuse_without_room
+
+PARAMETERS = 1_000_000
+SMALL_CHANGE = 100 * disk_space.BYTES_A_TOKEN + disk_space.BYTES_A_TENSOR + disk_space.BYTES_A_RANK
+
+
+def trainer_of(optim="adamw_torch", dtype=torch.float32, **arguments):
+    model = torch.nn.Linear(1000, 1000, bias=False, dtype=dtype)
+    given = {"optim": optim, "metric_for_best_model": None, "save_strategy": "steps", "save_steps": 10,
+             "max_steps": 100, "num_train_epochs": 1, **arguments}  # fmt: skip
+    return SimpleNamespace(model=model, args=SimpleNamespace(**given), processing_class=range(100))
+
+
+def run_summary_of(strategy="single", rows=None):
+    return SimpleNamespace(topology=Topology(1, strategy), trainable=PARAMETERS, rows=rows, global_batch=10)
+
+
+@pytest.mark.parametrize(
+    ("optim", "dtype", "strategy", "bytes_a_parameter"),
+    [
+        ("adamw_torch", torch.float32, "single", 4 + 8),
+        ("adamw_torch_fused", torch.bfloat16, "ddp", 2 + 4),
+        ("paged_adamw_8bit", torch.bfloat16, "single", 2 + 2),
+        ("lion_32bit", torch.float32, "single", 4 + 4),
+        ("adafactor", torch.float32, "single", 4),
+        ("sgd", torch.float32, "single", 4),
+        ("some_new_one", torch.float32, "single", 4 + 8),
+        ("adamw_torch", torch.bfloat16, "zero-2", 2 + 2 + 12),
+        ("adamw_torch", torch.bfloat16, "zero-3", 2 + 12),
+        ("adamw_torch", torch.bfloat16, "fsdp", 2 + 12),
+    ],
+)
+def test_a_checkpoint_is_the_weights_and_what_the_optimizer_keeps_of_them(optim, dtype, strategy, bytes_a_parameter):
+    room = disk_budget_of(trainer_of(optim, dtype), run_summary_of(strategy), keep=2)
+
+    assert room.checkpoint == bytes_a_parameter * PARAMETERS + SMALL_CHANGE
+    assert room.result == dtype.itemsize * PARAMETERS + 100 * disk_space.BYTES_A_TOKEN
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rows", "kept"),
+    [
+        ({}, None, 3),
+        ({"metric_for_best_model": "loss"}, None, 4),
+        ({"max_steps": 10}, None, 1),
+        ({"max_steps": 11}, None, 2),
+        ({"max_steps": -1}, 100, 1),
+        ({"max_steps": -1, "num_train_epochs": 3}, 100, 3),
+        ({"save_strategy": "epoch"}, 100, 3),
+    ],
+)
+def test_as_many_checkpoints_stand_at_once_as_are_kept_and_one_that_is_written(arguments, rows, kept):
+    assert disk_budget_of(trainer_of(**arguments), run_summary_of(rows=rows), keep=2).kept == kept
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    run.path.mkdir()
+    return run
+
+
+def free(monkeypatch, count):
+    monkeypatch.setattr(disk_space, "free_bytes", lambda _: count)
+
+
+def test_a_disk_must_hold_two_checkpoints_the_next_and_the_result(run, monkeypatch, capsys, caplog):
+    room = DiskBudget(checkpoint=100 * 2**20, kept=6, result=2**20)
+
+    free(monkeypatch, room.least - 1)
+    with pytest.raises(PreflightError, match=r"need 301\.0 MiB, and there are 301\.0 MiB; make room, or name a run_d"):
+        refuse_without_room(run, room)
+    free(monkeypatch, room.least)
+    refuse_without_room(run, room)
+    assert (
+        "storage: 100.0 MiB a checkpoint, 6 at once, and 1.0 MiB at the end: 601.0 MiB at most"
+        in capsys.readouterr().out
+    )
+    assert "not all checkpoints will have room" in caplog.text
+    caplog.clear()
+    free(monkeypatch, room.wanted)
+    refuse_without_room(run, room)
+    assert not caplog.text
+
+
+def test_the_checkpoints_of_a_run_that_goes_on_make_disk_budget_of_newer_ones(run, monkeypatch):
+    written(run, step=2, size=1000)
+    free(monkeypatch, 2100)
+
+    refuse_without_room(run, DiskBudget(checkpoint=1000, kept=3, result=100))
+    with pytest.raises(PreflightError):
+        refuse_without_room(run, DiskBudget(checkpoint=1001, kept=3, result=100))
+
+
+def written(run, step, size):
+    staged = run.staging / f"checkpoint-{step}"
+    staged.mkdir(parents=True)
+    (staged / "optimizer.pt").write_bytes(bytes(size))
+    seal(staged, run.checkpoint(step), {"step": step})
+
+
+def test_a_save_needs_as_much_as_the_newest_checkpoint_has(run, monkeypatch):
+    saved = []
+    trainer = SimpleNamespace(_save_checkpoint=lambda *given: saved.append(given), state=SimpleNamespace(global_step=4))
+    refuse_saves_without_room(trainer, run, DiskBudget(checkpoint=5000, kept=3, result=0))
+
+    free(monkeypatch, 4999)
+    with pytest.raises(CheckpointError, match=r"step 4 is not saved: it needs about 4\.9 KiB.*no checkpoint before it"):
+        trainer._save_checkpoint("model", None)
+    written(run, step=2, size=4000)
+    trainer._save_checkpoint("model", None)
+    free(monkeypatch, 3999)
+    with pytest.raises(CheckpointError, match=rf"needs about 3\.9 KiB.*newest whole checkpoint is {run.checkpoint(2)}"):
+        trainer._save_checkpoint("model", None)
+
+    assert saved == [("model", None)]
