@@ -12,7 +12,7 @@ help:
 	@echo "make test-fast    the tests that take seconds"
 	@echo "make test-all     every test, long sweeps too"
 	@echo "make check        format, lint, types, layers, import cost"
-	@echo "make docs         print docs/recipes.md and the README's tables again"
+	@echo "make docs         print docs/recipes.md and the tables of docs/performance.md again"
 
 # One environment a set of extras; each is a stamp so that a second call does nothing.
 .venv/.demo: pyproject.toml constraints.txt
@@ -57,8 +57,8 @@ test-all: check
 
 docs: .venv/.dev
 	$(BIN)/eyas schema --markdown > docs/recipes.md
-	$(BIN)/python benchmarks/parameter_counts.py --write README.md
-	$(BIN)/python benchmarks/speed_table.py --write README.md
+	$(BIN)/python benchmarks/parameter_counts.py --write docs/performance.md
+	$(BIN)/python benchmarks/speed_table.py --write docs/performance.md
 
 clean:
 	rm -rf .venv runs demo

@@ -1,6 +1,6 @@
 """How many parameters do the shipped adapters train? Counted from configs alone, on the meta device.
 
-python benchmarks/parameter_counts.py [--write README.md]
+python benchmarks/parameter_counts.py [--write docs/performance.md]
 """
 
 import argparse

@@ -1,6 +1,6 @@
-"""What benchmarks/training_speed.py has measured, as the README shows it.
+"""What benchmarks/training_speed.py has measured, as docs/performance.md shows it.
 
-python benchmarks/speed_table.py [--write README.md]
+python benchmarks/speed_table.py [--write docs/performance.md]
 """
 
 import argparse
