@@ -10,6 +10,9 @@ import sys
 import pytest
 
 from conftest import ROOT
+from eyas.recipe import load_recipe
+from eyas.run_directory import RunDirectory
+from eyas.training.run import train
 
 BLOCKS = re.findall(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
 COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line and not line.startswith("#")]
@@ -53,6 +56,45 @@ def test_the_readme_shows_the_two_commands_and_ci_calls_one_of_them():
 
 def test_the_readme_has_at_most_a_thousand_words():
     assert len((ROOT / "README.md").read_text().split()) <= 1000
+
+
+YAML = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+ROWS = [
+    json.loads(row) for row in re.findall(r"one JSON object a line: `(.*)`$", (ROOT / "README.md").read_text(), re.M)
+]
+
+
+@pytest.mark.parametrize(("number", "name"), [(0, "smollm2"), (1, "minilm")])
+def test_your_own_data_in_five_lines_trains(number, name, models, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = tmp_path / "my_recipe.yaml"
+    recipe.write_text(YAML[number])
+    loaded = load_recipe(recipe, [f"model.name={models[name]}", "training.max_length=64", "training.max_steps=1"])
+    labels = ["positive", "negative"]
+    with open(loaded.data.train.path, "w") as stream:
+        for row in range(40):
+            text = f"a falcon over hill {row}"
+            chat = [turn | {"content": text} for turn in ROWS[0]["messages"]]
+            stream.write(json.dumps([{"messages": chat}, {"text": text, "label": labels[row % 2]}][number]) + "\n")
+
+    train(loaded, RunDirectory(tmp_path / "runs"))
+
+    assert YAML[number].count("\n") == 5
+    assert ROWS[1].keys() == {"text", "label"}
+    assert RunDirectory(tmp_path / "runs").read_manifest()["status"] == "finished"
+
+
+def test_the_shortened_recipe_says_what_the_shipped_one_says(tmp_path):
+    file = tmp_path / "falcon7b_qlora.yaml"
+    file.write_text(YAML[2])
+    shipped = load_recipe(ROOT / "recipes" / "falcon7b_qlora.yaml")
+
+    shown = load_recipe(file)
+
+    assert shown.model == shipped.model
+    assert shown.quantization.model_dump(exclude_unset=True).items() <= shipped.quantization.model_dump().items()
+    assert (shown.adapter.r, shown.adapter.target_modules) == (shipped.adapter.r, shipped.adapter.target_modules)
+    assert shown.data.train == shipped.data.train
 
 
 @pytest.mark.parametrize("program", ["speed_table.py", pytest.param("parameter_counts.py", marks=pytest.mark.slow)])
