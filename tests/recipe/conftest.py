@@ -5,7 +5,7 @@ import pytest
 
 @pytest.fixture
 def write_recipe(tmp_path, monkeypatch):
-    """Return a function that writes a recipe to `recipe.yaml` in the working folder."""
+    """Return a function that writes `recipe.yaml`."""
     monkeypatch.chdir(tmp_path)
 
     def write(text: str) -> Path:

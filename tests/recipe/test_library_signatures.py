@@ -108,7 +108,7 @@ def test_reading_the_arguments_imports_no_library():
     assert imported == "[]"
 
 
-def test_a_class_that_is_not_installed_is_an_error_of_ours():
+def test_an_unknown_class_is_a_programming_error():
     with pytest.raises(AssertionError, match="the installed peft has no LorConfig"):
         LibraryClass("peft.LorConfig").arguments()
 

@@ -1,4 +1,4 @@
-"""A hundred misspelled keys in the shipped recipes, and the messages that their author would read."""
+"""Messages for a hundred misspelled keys in the shipped recipes."""
 
 import json
 import random
@@ -38,7 +38,7 @@ def test_misspelled_keys_are_refused_at_their_place_and_most_are_guessed():
 
 
 def mutations(generator: random.Random) -> Iterator[tuple[Path, str, yaml.ScalarNode, str]]:
-    """Yield a recipe, the path of a misspelled key, the key it replaces and its spelling, without end."""
+    """Yield a recipe, and the path, original and spelling of a misspelled key."""
     keys = {
         file: list(keys_of(yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader))) for file in RECIPES
     }
@@ -58,7 +58,7 @@ def keys_of(node: yaml.Node, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple
 
 
 def mistyped(key: str, generator: random.Random) -> str:
-    """Return the key with one letter deleted, doubled, swapped with the next, substituted or inserted."""
+    """Return the key with one random edit of a letter."""
     at, letter = generator.randrange(len(key)), generator.choice(ascii_lowercase)
     before, here, after = key[:at], key[at], key[at + 1 :]
     return generator.choice(
@@ -84,7 +84,7 @@ def names_at(path: tuple[str, ...]) -> set[str]:
 
 
 def refusal(folder: Path, recipe: Path, dotted: str, key: yaml.ScalarNode, typed: str) -> dict:
-    """Load a recipe with one misspelled key, and return the message and its quality."""
+    """Load a recipe with one misspelled key, and return the message."""
     text = recipe.read_text(encoding="utf-8")
     file = folder / recipe.name
     file.write_text(text[: key.start_mark.index] + typed + text[key.end_mark.index :], encoding="utf-8")

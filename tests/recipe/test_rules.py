@@ -201,35 +201,6 @@ def test_load_best_model_at_end_needs_eval_steps(file):
         load_recipe(file, ["training.load_best_model_at_end=true", "training.metric_for_best_model=loss", HELD_OUT])
 
 
-@pytest.mark.parametrize("setting", ["labels=[a, b]", "pad_to_max_length=true", "longer_than_model=filter"])
-def test_sft_refuses_each_setting_of_classification(setting, file):
-    name = setting.partition("=")[0]
-    with pytest.raises(RecipeError, match=f"data.{name}: has no effect on task sft; remove it"):
-        load_recipe(file, [f"data.{setting}"])
-
-    assert load_recipe(file, [CLASSIFICATION, f"data.{setting}"]).data.model_fields_set >= {name}
-
-
-def test_classification_refuses_prompts(file):
-    with pytest.raises(RecipeError, match=r"evaluation\.prompts: a sequence_classification model generates no text"):
-        load_recipe(file, [CLASSIFICATION, "evaluation.prompts=[why]"])
-
-
-@pytest.mark.parametrize(
-    ("override", "path"),
-    [
-        ("data.format=text", "data.format"),
-        ("data.train=[{path: a/b}, {path: c/d, format: alpaca}]", "data.train.1.format"),
-        ("data.evaluation={path: c/d, format: messages}", "data.evaluation.format"),
-    ],
-)
-def test_a_format_that_the_task_does_not_read_is_refused_at_its_place(override, path, file):
-    with pytest.raises(RecipeError) as error:
-        load_recipe(file, [CLASSIFICATION, override])
-
-    assert f": {path}: task sequence_classification does not read " in str(error.value)
-
-
 def test_violations_are_listed_together_in_line_order(tmp_path):
     file = tmp_path / "recipe.yaml"
     file.write_text(

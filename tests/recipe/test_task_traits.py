@@ -102,7 +102,7 @@ def test_a_third_task_is_read_with_its_own_defaults(third_task):
         ({"training": {"label_names": ["a"]}}, "training.label_names", "not set in a recipe; eyas sets it"),
     ],
 )  # fmt: skip
-def test_a_third_task_has_its_mistakes_reported(sections, path, message, third_task):
+def test_mistakes_of_a_third_task_are_reported(sections, path, message, third_task):
     _, problems = read(**sections)
 
     assert [name for name, _ in problems] == [path]
@@ -127,5 +127,5 @@ def test_settings_of_other_tasks_have_no_effect(monkeypatch):
 
 
 @pytest.mark.parametrize("value", ["stf", None, 3, ["sft"], {"sft": 1}])
-def test_a_value_that_names_no_task_has_the_traits_of_the_first(value):
+def test_an_unknown_task_has_the_traits_of_the_first(value):
     assert traits_of(value) is TASK_TRAITS["sft"]

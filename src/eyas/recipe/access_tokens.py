@@ -1,4 +1,4 @@
-"""Access tokens in a recipe: found before anything else is reported, and never printed."""
+"""Search of a recipe for access tokens, which are never printed."""
 
 import re
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ REFUSAL = "looks like an access token; log in with the service's own command and
 
 
 def access_tokens(value: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
-    """Yield the path of each value that looks like an access token, and what to do about it."""
+    """Yield the path of each value that looks like an access token, with a message."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from access_tokens(inner, (*path, key))

@@ -12,14 +12,14 @@ _NEEDS_DATA = "it needs a pass over the data before training, which eyas does no
 _QUANTIZES = "it quantizes the base by itself; use the quantization section"
 
 INITIALIZATIONS = {"eva": _NEEDS_DATA, "corda": _NEEDS_DATA, "loftq": _QUANTIZES}
-"""Values of peft's init_lora_weights that a recipe may not have, each with the reason."""
+"""Values of init_lora_weights that a recipe may not have, each with the reason."""
 
 FULL_PRECISION_ONLY = ("pissa", "olora", "mica", "orthogonal")
 """Prefixes of initializations that need full-precision weights. On quantized weights peft 0.21 refuses them, fails,
 or changes the weights to values that cannot be restored from the saved adapter."""
 
 TAKEN_FROM_THE_BASE = ("pissa", "olora")
-"""Prefixes of initializations that move a part of the base's weights into the adapter."""
+"""Prefixes of initializations that move base weights into the adapter."""
 
 
 class AdapterSection(LibrarySection):
@@ -34,12 +34,12 @@ class AdapterSection(LibrarySection):
 
     @property
     def initialized_from_base(self) -> bool:
-        """Return True where the adapter's initial weights are subtracted from the base's weights."""
+        """Return True where the initial weights are taken out of the base."""
         return False
 
     @property
     def changes_the_base(self) -> bool:
-        """Return True where the base with the adapter disabled differs from the base alone."""
+        """Return True where disabling the adapter does not restore the base."""
         return self.initialized_from_base
 
 
@@ -78,12 +78,12 @@ class Lora(AdapterSection):
 
     @property
     def initialized_from_base(self) -> bool:
-        """Return True where the adapter's initial weights are subtracted from the base's weights."""
+        """Return True where the initial weights are taken out of the base."""
         return str(self.library_arguments.get("init_lora_weights", True)).startswith(TAKEN_FROM_THE_BASE)
 
     @property
     def changes_the_base(self) -> bool:
-        """Return True where the base with the adapter disabled differs from the base alone."""
+        """Return True where disabling the adapter does not restore the base."""
         return self.initialized_from_base or self.library_arguments.get("bias", "none") != "none"
 
 

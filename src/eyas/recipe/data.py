@@ -16,7 +16,7 @@ IN_A_PACKAGE = "package:"
 
 
 class Columns(Section):
-    """Column names in the file, for each column of a format that has another name there."""
+    """Names in the file of the columns of a format, where they differ."""
 
     messages: str | None = Field(None, description="Chat: a list of `role` and `content` (messages).")
     conversations: str | None = Field(None, description="Chat: a list of `from` and `value` (sharegpt).")
@@ -44,12 +44,12 @@ class Columns(Section):
     target: str | None = Field(None, description="Target text (seq2seq).")
 
     def named(self) -> dict[str, str]:
-        """Return the name in the file of each column that has another name there."""
+        """Return the columns that have another name in the file."""
         return self.model_dump(exclude_none=True)
 
 
 class Source(Section):
-    """Rows of a hub dataset, a local file, a folder of files, or a file in an installed package."""
+    """Rows of a hub dataset, of local files, or of a file in an installed package."""
 
     path: str = Field(
         description="A hub dataset id, a local .jsonl, .json, .csv, .tsv, .parquet or .arrow file, a folder of them, "
@@ -71,7 +71,10 @@ class Source(Section):
 
     @property
     def is_local(self) -> bool:
-        """Return True for a path that is written like a file or is a folder here, and False for a hub id."""
+        """Return True for a local path, and False for a hub id.
+
+        A path that is written like a file, or that is a folder here, is local.
+        """
         return (
             PurePath(self.path).suffix in FILE_ENDINGS
             or self.path.startswith((IN_A_PACKAGE, ".", "/", "~"))

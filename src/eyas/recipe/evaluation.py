@@ -6,7 +6,7 @@ from eyas.recipe.section import Section
 
 
 class Evaluation(Section):
-    """Scores of the base, the tuned and the merged model on held-out rows."""
+    """Scores of the base, tuned and merged models on held-out rows."""
 
     rows: int | None = Field(None, gt=0, description="Score this many held-out rows; left out, all.")
     prompts: list[str] = Field([], description="Prompts that the base and the tuned model answer in the report (sft).")

@@ -1,4 +1,4 @@
-"""The export section: the merged model and its comparison with the trained one."""
+"""The export section: the merged model and its checks."""
 
 from typing import Literal
 

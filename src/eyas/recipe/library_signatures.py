@@ -1,4 +1,4 @@
-"""Arguments of installed library classes, read from their source so that torch stays unimported."""
+"""Arguments of installed library classes, read from source without importing torch."""
 
 import ast
 from collections.abc import Iterator
@@ -18,12 +18,14 @@ BUILTIN_TYPES: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class LibraryClass:
-    """A public class of an installed library, by its dotted name, such as `peft.LoraConfig`."""
+    """A class of an installed library, such as `peft.LoraConfig`."""
 
     name: str
 
     def arguments(self) -> dict[str, Any]:
-        """Return each argument's name and type; the type is `object` where it is the library's own.
+        """Return the type of each argument by name.
+
+        The type is `object` where it is a class of the library.
 
         Raises AssertionError where the installed library has no such class.
         """
@@ -33,7 +35,7 @@ class LibraryClass:
         return _arguments_of(definition)
 
     def refusal(self, argument: str, value: Any) -> str | None:
-        """Return why a value has the wrong type for an argument, or None when it fits."""
+        """Return why a value does not fit an argument's type, or None."""
         try:
             TypeAdapter(self.arguments()[argument], config=ConfigDict(strict=True)).validate_python(value)
         except ValidationError as error:
@@ -53,7 +55,7 @@ class _Definition(NamedTuple):
 
 
 class _Module(NamedTuple):
-    """Classes that a module defines, and names that it imports, each with its module and its name there."""
+    """Classes and imports of a module; an import is a module and a name in it."""
 
     classes: dict[str, ast.ClassDef]
     imports: dict[str, tuple[str, str]]
@@ -61,7 +63,7 @@ class _Module(NamedTuple):
 
 @cache
 def _find_class(module: str, name: str) -> _Definition | None:
-    """Return the definition of a class, following the imports of a module that only re-exports it."""
+    """Return the definition of a class, also where a module re-exports it."""
     read = _read_module(module)
     if name in read.classes:
         return _Definition(module, read.classes[name])
@@ -70,7 +72,7 @@ def _find_class(module: str, name: str) -> _Definition | None:
 
 @cache
 def _read_module(module: str) -> _Module:
-    """Return what a module defines and imports; nothing for a module outside the installed packages."""
+    """Return the classes and imports of a module; none outside installed packages."""
     file = _source_of(module)
     if file is None:
         return _Module({}, {})
@@ -97,7 +99,10 @@ def _source_of(module: str) -> Path | None:
 
 
 def _without_methods(node: ast.ClassDef) -> ast.ClassDef:
-    """Return the class with its fields and the signature of `__init__` alone, which keeps the cache small."""
+    """Return the class with its fields and the signature of `__init__` alone.
+
+    A cache of whole classes would slow down Python's garbage collection.
+    """
     node.body = [
         statement
         for statement in node.body
@@ -112,7 +117,7 @@ def _without_methods(node: ast.ClassDef) -> ast.ClassDef:
 
 @cache
 def _arguments_of(definition: _Definition) -> dict[str, Any]:
-    """Return the parameters of a class's own `__init__`; without one, its dataclass fields."""
+    """Return the parameters of a class's `__init__`, or its dataclass fields."""
     for statement in definition.node.body:
         if isinstance(statement, ast.FunctionDef):
             return dict(_parameters(statement.args))
@@ -120,7 +125,7 @@ def _arguments_of(definition: _Definition) -> dict[str, Any]:
 
 
 def _fields_of(definition: _Definition) -> dict[str, Any]:
-    """Return the dataclass fields of a class and of its bases; a class comes before its bases."""
+    """Return the dataclass fields of a class and of its bases."""
     fields = dict(_own_fields(definition.node)) if _is_dataclass(definition.node) else {}
     for base in definition.node.bases:
         parent = _find_class(definition.module, base.id) if isinstance(base, ast.Name) else None
@@ -149,7 +154,10 @@ def _parameters(arguments: ast.arguments) -> Iterator[tuple[str, Any]]:
 
 
 def _one_of(choices: Any) -> Any:
-    """Return the type of these literals; peft writes `pissa_niter_[number of iters]` for a name with a number."""
+    """Return the type of these literals.
+
+    peft writes `pissa_niter_[number of iters]` for a name that ends in a number.
+    """
     values = choices if isinstance(choices, tuple) else (choices,)
     numbered = [value.partition("[")[0] for value in values if isinstance(value, str) and "[" in value]
     plain: Any = Literal.__getitem__(tuple(value for value in values if "[" not in str(value)))

@@ -1,4 +1,4 @@
-"""Loading of a recipe from a file and overrides, with all mistakes reported at once."""
+"""Loading of recipes, with all mistakes of a file reported at once."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -14,12 +14,12 @@ from eyas.recipe.yaml_reader import Document, read_yaml
 
 
 def load_run_recipe(file: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Return the resolved recipe of a run; settings that only earlier versions had are ignored."""
+    """Return the resolved recipe of a run, without retired settings."""
     return load_recipe(file, overrides, ignored=RETIRED.keys())
 
 
 def load_recipe(file: Path | str, overrides: Sequence[str] = (), ignored: Collection[yaml_reader.Path] = ()) -> Recipe:
-    """Return the recipe of a YAML file with `section.key=value` overrides applied to it.
+    """Return the recipe of a YAML file and `section.key=value` overrides.
 
     `ignored` holds the paths (section, key) of settings to drop from the file.
     Raises RecipeError with one line per mistake, each as `file:line:column: path: what is wrong; what to do`.
@@ -50,7 +50,10 @@ def load_recipe(file: Path | str, overrides: Sequence[str] = (), ignored: Collec
 
 
 def _with_chat_template(recipe: Recipe, file: Path, places: "_Places") -> Recipe:
-    """Return the recipe with the path of its chat template resolved; it may be relative to the recipe's folder."""
+    """Return the recipe with its chat template resolved.
+
+    The path may be relative to the recipe's folder or to the working folder.
+    """
     name = recipe.model.chat_template
     if name is None:
         return recipe

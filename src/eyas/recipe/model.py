@@ -38,7 +38,10 @@ class Model(Section):
 
     @property
     def is_local(self) -> bool:
-        """Return True for a name that is written like a path or is a folder here, and False for a hub id."""
+        """Return True for a local folder, and False for a hub id.
+
+        A name that is written like a path, or that is a folder here, is local.
+        """
         return self.name.startswith((".", "/", "~", "demo/")) or self.name.count("/") > 1 or Path(self.name).is_dir()
 
 

@@ -20,7 +20,10 @@ from eyas.recipe.yaml_reader import read_scalar
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes each word that `read_yaml` would read as a number; PyYAML knows only YAML 1.1 numbers."""
+    """Quotes words that `read_yaml` would read as numbers.
+
+    PyYAML alone quotes only YAML 1.1 numbers.
+    """
 
 
 def _represent_word(dumper: yaml.SafeDumper, word: str) -> yaml.Node:
@@ -65,9 +68,9 @@ class Recipe(Section):
 
     @property
     def merged_dtype(self) -> DType:
-        """Return the dtype of the merged weights; by default that of the base."""
+        """Return the dtype of the merged weights."""
         return self.export.dtype or self.model.dtype
 
     def to_yaml(self) -> str:
-        """Return the recipe with every default written out; loading it gives an equal recipe."""
+        """Return the recipe as YAML, with every default written out."""
         return yaml.dump(self.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)

@@ -1,4 +1,4 @@
-"""The reference of recipes, printed from the types: docs/recipes.md and the JSON schema."""
+"""The reference page and the JSON schema of recipes, printed from the types."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -10,6 +10,7 @@ from eyas.recipe.recipe import Recipe
 from eyas.recipe.section import LibrarySection
 from eyas.recipe.section_types import SectionType, annotation_of, described_tag, section_types, sections_in
 from eyas.recipe.task_traits import TASK_TRAITS
+from eyas.recipe.training import Training
 
 INTRODUCTION = """# Recipes
 
@@ -52,7 +53,7 @@ def reference_page(recipe: type[Recipe] = Recipe) -> str:
 
 
 def _described(name: str, section: SectionType) -> Iterator[str]:
-    """Yield the paragraphs about one section: its own keys, those of sections within, and library arguments."""
+    """Yield the paragraphs about one section and the sections within it."""
     yield (section.__doc__ or "").strip()
     yield _table(section)
     for inner, fields in _sections_within(section).items():
@@ -72,7 +73,7 @@ def _library_arguments(section: type[LibrarySection]) -> Iterator[str]:
         if more:
             yield f"With task `{task}` also except:"
             yield _reasons(more)
-        if traits.defaults and section is Recipe.model_fields["training"].annotation:
+        if traits.defaults and section is Training:
             defaults = ", ".join(f"`{key}: {value}`" for key, value in traits.defaults.items())
             yield f"Defaults with task `{task}`: {defaults}."
 
@@ -82,7 +83,7 @@ def _reasons(reserved: dict[str, str]) -> str:
 
 
 def _sections_within(section: SectionType) -> dict[SectionType, list[str]]:
-    """Return the sections that fields of a section hold, each with the names of those fields."""
+    """Return the sections within a section, each with its fields' names."""
     fields: dict[SectionType, list[str]] = {}
     for name in section.model_fields:
         for inner in sections_in(annotation_of(section, name)):

@@ -15,7 +15,7 @@ class Section(BaseModel):
 
 
 class LibrarySection(Section):
-    """A section that is passed to a library class under that class's own argument names.
+    """A section whose values are arguments of a library class.
 
     It also accepts every argument of the installed class that no documented field covers. Each is checked against the
     type that the class declares, and kept in `library_arguments`.
@@ -24,25 +24,25 @@ class LibrarySection(Section):
     model_config = ConfigDict(extra="allow")
 
     reserved: ClassVar[dict[str, str]] = {}
-    """Arguments of the library class that a recipe may not set, each with the reason or the setting to use."""
+    """Arguments that a recipe may not set, each with the reason or the setting to use."""
 
     @classmethod
     def library(cls, task: object) -> LibraryClass:
-        """Return the class that receives this section's values under a task."""
+        """Return the library class that receives the values for a task."""
         raise NotImplementedError
 
     @classmethod
     def reserved_for(cls, task: object) -> Mapping[str, str]:
-        """Return the arguments that a recipe of this task may not set, each with the reason."""
+        """Return the arguments that this task reserves, each with the reason."""
         return cls.reserved
 
     @classmethod
     def accepted_arguments(cls, task: object) -> list[str]:
-        """Return the library arguments that a recipe of this task may set besides the documented fields."""
+        """Return the library arguments that a recipe may set besides the documented fields."""
         closed = cls.reserved_for(task).keys() | cls.model_fields.keys()
         return [name for name in cls.library(task).arguments() if name not in closed]
 
     @property
     def library_arguments(self) -> dict[str, Any]:
-        """Return the arguments of the library class that no documented field covers."""
+        """Return the library arguments that the recipe sets."""
         return dict(self.model_extra or {})

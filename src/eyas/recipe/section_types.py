@@ -17,7 +17,10 @@ SectionType = type[BaseModel]
 
 
 class TaggedUnion(NamedTuple):
-    """A union whose members are distinguished by a tag: a key of the value, or a function of it."""
+    """A union whose members have tags.
+
+    The tag of a value is one of its keys, or a function of it.
+    """
 
     tag_of: Callable[[Any], Any]
     members: Mapping[str, Any]
@@ -26,20 +29,20 @@ class TaggedUnion(NamedTuple):
 
 
 def section_types(recipe: type[Recipe] = Recipe) -> dict[str, list[SectionType]]:
-    """Return the sections of each field of a recipe that holds any; several where the field is a union."""
+    """Return the sections of each field of a recipe; a union has several."""
     fields = {name: sections_in(annotation_of(recipe, name)) for name in recipe.model_fields}
     return {name: sections for name, sections in fields.items() if sections}
 
 
 def sections_in(annotation: Any) -> list[SectionType]:
-    """Return the sections that a field may hold: itself, or those within an optional, a union or a list."""
+    """Return the sections in an annotation: itself, or its members and items."""
     if _is_section(annotation):
         return [annotation]
     return list(dict.fromkeys(section for inner in get_args(annotation) for section in sections_in(inner)))
 
 
 def section_for(annotation: Any, value: Any) -> SectionType | None:
-    """Return the section that a value of this annotation is read as, or None where its tag is missing or unknown."""
+    """Return the section that reads a value, or None where the value has no known tag."""
     union = tagged_union(annotation)
     if union is not None:
         tag = union.tag_of(value)
@@ -49,7 +52,7 @@ def section_for(annotation: Any, value: Any) -> SectionType | None:
 
 
 def locate(location: Path, recipe: type[Recipe] = Recipe) -> tuple[SectionType, Path]:
-    """Return the section that holds the last key of an error's location, and the path that a recipe spells."""
+    """Return the section of an error's location, and its path in the recipe."""
     section: SectionType = recipe
     holds: Any = recipe
     path: list[int | str] = []
@@ -68,7 +71,7 @@ def locate(location: Path, recipe: type[Recipe] = Recipe) -> tuple[SectionType, 
 
 
 def tagged_union(annotation: Any) -> TaggedUnion | None:
-    """Return the union with a discriminator that a field holds, or None for any other field."""
+    """Return the union with a discriminator in an annotation, or None."""
     if get_origin(annotation) is Annotated:
         inner, *metadata = get_args(annotation)
         for each in metadata:
@@ -81,14 +84,14 @@ def tagged_union(annotation: Any) -> TaggedUnion | None:
 
 
 def described_tag(annotation: Any, section: SectionType) -> str:
-    """Return how a recipe chooses a member of a union, as `method: ia3`."""
+    """Return the setting that chooses a section, such as `method: ia3`."""
     union = tagged_union(annotation)
     assert union is not None
     return f"{union.key}: {next(tag for tag, member in union.members.items() if _unwrapped(member) is section)}"
 
 
 def annotation_of(section: SectionType, name: str) -> Any:
-    """Return the annotation of a field with its metadata, which pydantic keeps apart."""
+    """Return the annotation of a field, with its metadata."""
     return section.model_fields[name].rebuild_annotation()
 
 

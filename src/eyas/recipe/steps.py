@@ -1,4 +1,4 @@
-"""Arithmetic of batches and optimizer steps, and the precision that a recipe computes in."""
+"""Batches, optimizer steps and precision that follow from a recipe."""
 
 import math
 from typing import Literal, Protocol
@@ -15,7 +15,9 @@ class Schedule(Protocol):
 
 
 def accumulation_steps(recipe: Recipe, ranks: int) -> int:
-    """Return micro-batches per optimizer step, which keep the global batch the same on any number of ranks.
+    """Return micro-batches per optimizer step.
+
+    They keep the global batch the same on any number of ranks.
 
     Raises PreflightError where the global batch is not a multiple of the rows that the ranks take at once.
     """
@@ -31,14 +33,14 @@ def accumulation_steps(recipe: Recipe, ranks: int) -> int:
 
 
 def optimizer_steps(schedule: Schedule, rows: int | None, global_batch: int) -> int | None:
-    """Return the number of optimizer steps of a run, or None for epochs over an unknown number of rows."""
+    """Return the optimizer steps of a run, or None for epochs of unknown length."""
     if schedule.max_steps > 0:
         return int(schedule.max_steps)
     return None if rows is None else math.ceil(schedule.num_train_epochs * math.ceil(rows / global_batch))
 
 
 def mixed_precision(recipe: Recipe) -> Literal["bf16", "fp16", "no"]:
-    """Return the autocast precision of a recipe; `no` computes in the dtype of the weights."""
+    """Return the autocast precision of a recipe, or `no`."""
     if recipe.training.bf16 or (recipe.training.bf16 is None and recipe.model.dtype == "bfloat16"):
         return "bf16"
     if recipe.training.fp16 or (recipe.training.fp16 is None and recipe.model.dtype == "float16"):

@@ -1,4 +1,4 @@
-"""Properties of each task that a recipe and its checks depend on; no torch.
+"""Properties of each task that recipes depend on, without torch.
 
 `eyas.tasks.TASKS` has the same names, and holds what needs torch: model classes, encoders and trainers.
 """
@@ -22,15 +22,15 @@ class TaskTraits:
     formats: tuple[Format, ...]
     """Formats of rows that it reads."""
     classes: Literal["none", "text", "token"]
-    """The unit that gets a class: a whole text, a token, or none."""
+    """Units that get a class: whole texts, tokens, or none."""
     generates: bool
     """True where the model writes text, so that prompts and answers are scored."""
     shares_prefixes: bool
     """True where `speed.shared_beginnings` has an effect."""
     data_settings: frozenset[str]
-    """Fields of `Data` with an effect here, of those with an effect on some tasks alone."""
+    """Fields of `Data` that this task uses, of those that only some tasks use."""
     reserved: Mapping[str, str] = field(default_factory=dict)
-    """Arguments of `arguments` that a recipe may not set, each with the reason."""
+    """Training arguments that a recipe may not set, each with the reason."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Defaults of the training section that differ from those of `Training`."""
 
@@ -67,12 +67,12 @@ TASK_TRAITS: dict[str, TaskTraits] = {
 
 
 def traits_of(task: object) -> TaskTraits:
-    """Return the traits of a task; those of the first task for a value that names none."""
+    """Return the traits of a task; an unknown task has those of the first."""
     return TASK_TRAITS.get(task, _FIRST) if isinstance(task, str) else _FIRST
 
 
 def settings_without_effect(task: str) -> frozenset[str]:
-    """Return the fields of `Data` that have an effect on other tasks alone."""
+    """Return the fields of `Data` that only other tasks use."""
     of_some = frozenset[str]().union(*(traits.data_settings for traits in TASK_TRAITS.values()))
     return of_some - TASK_TRAITS[task].data_settings
 

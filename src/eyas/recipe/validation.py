@@ -1,4 +1,4 @@
-"""Validation of a recipe's values: each problem as its path and a message."""
+"""Validation of a recipe's values."""
 
 import difflib
 from collections.abc import Iterator, Sequence
@@ -23,6 +23,7 @@ from eyas.recipe.section_types import (
 from eyas.recipe.yaml_reader import Path
 
 Problem = tuple[Path, str]
+"""A path in the recipe, and a message."""
 
 RETIRED: dict[Path, str] = {
     ("speed", "compiled_layers"): "no longer a setting; delete this line (it saved 6 % of long CPU runs)"
@@ -48,7 +49,7 @@ def validated(value: Any, schema: type[Recipe] = Recipe) -> tuple[Recipe | None,
 
 
 def _library_problems(value: dict[str, Any], schema: type[Recipe]) -> Iterator[Problem]:
-    """Yield the problems with arguments that a section passes to its library class."""
+    """Yield the problems with library arguments."""
     for name in section_types(schema):
         given = value.get(name)
         section = section_for(annotation_of(schema, name), given)
@@ -75,7 +76,7 @@ def _library_problem(
 
 
 def _field_problems(error: ValidationError, task: object, schema: type[Recipe]) -> list[Problem]:
-    """Return one problem per place; the refusals of several members of a union become one."""
+    """Return one problem per place."""
     problems: dict[Path, str] = {}
     for each in error.errors():
         path, problem = _field_problem(each, task, schema)
@@ -112,7 +113,10 @@ def _missing(section: SectionType, key: str) -> str:
 
 
 def _either(first: str, second: str) -> str:
-    """Join two refusals of one value, as `should be a list or should be a string; found 3`."""
+    """Join two refusals of one value.
+
+    As in `should be a list or should be a string; found 3`.
+    """
     message, _, found = first.partition("; found ")
     return f"{message} or {second.partition('; found ')[0]}; found {found}"
 
@@ -122,7 +126,7 @@ def _within(inner: Path, outer: Path) -> bool:
 
 
 def _unknown(key: str, section: SectionType, task: object, schema: type[Recipe]) -> str:
-    """Return the message for an unknown key, with the name or the section that was probably meant."""
+    """Return the message for an unknown key, with the most likely correction."""
     homes = list(_homes(key, section, task, schema))
     if homes:
         return f"unknown key here; it belongs in section {' or '.join(homes)}"
@@ -132,7 +136,7 @@ def _unknown(key: str, section: SectionType, task: object, schema: type[Recipe])
 
 
 def _homes(key: str, section: SectionType, task: object, schema: type[Recipe]) -> Iterator[str]:
-    """Yield the other sections that accept a key, with their tag where a field holds one of several."""
+    """Yield the other sections that accept a key, with the method where there are several."""
     for name, others in section_types(schema).items():
         for other in others:
             if other is not section and _accepts(other, key, task):
@@ -146,7 +150,7 @@ def _accepts(section: SectionType, key: str, task: object) -> bool:
 
 
 def nearest(word: str, names: Sequence[str], cutoff: float = 0.5) -> str:
-    """Return `; did you mean 'name'?` for the most similar name, or nothing when none is similar."""
+    """Return `; did you mean 'name'?` for the most similar name, if any."""
     close = difflib.get_close_matches(word, names, n=1, cutoff=cutoff)
     return f"; did you mean '{close[0]}'?" if close else ""
 

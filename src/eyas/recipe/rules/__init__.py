@@ -1,4 +1,4 @@
-"""Rules across sections of a recipe, by section. Each is a function named as the sentence it enforces."""
+"""Rules across sections. Each is a function, named as the sentence it enforces."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ __all__ = ["RULES", "Rule", "Violation", "violations"]
 
 
 def violations(recipe: Recipe) -> Iterator[Violation]:
-    """Yield each setting that conflicts with another, in the order of the rules."""
+    """Yield each setting that conflicts with another."""
     for rule in RULES:
         violation = rule(recipe)
         if violation is not None:
