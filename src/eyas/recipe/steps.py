@@ -10,8 +10,11 @@ from eyas.recipe.recipe import Recipe
 class Schedule(Protocol):
     """The length of a run: `recipe.training` or a library's training arguments."""
 
-    max_steps: int
-    num_train_epochs: float
+    @property
+    def max_steps(self) -> int: ...
+
+    @property
+    def num_train_epochs(self) -> float: ...
 
 
 def accumulation_steps(recipe: Recipe, ranks: int) -> int:
