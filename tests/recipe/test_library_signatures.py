@@ -19,8 +19,15 @@ from eyas.recipe.library_signatures import (
     [
         (SFT_CONFIG, set()),
         (TRAINING_ARGUMENTS, set()),
-        (LORA_CONFIG, {"auto_mapping", "peft_version"}),  # peft's own notes in a saved adapter
+        (LORA_CONFIG, set()),
         (BITS_AND_BYTES_CONFIG, {"kwargs"}),
+        *(
+            (LibraryClass(f"peft.{name}Config"), set())
+            for name in ("IA3", "Vera", "PrefixTuning", "PromptTuning", "OFT")
+        ),
+        (LibraryClass("trl.DPOConfig"), set()),
+        (LibraryClass("trl.KTOConfig"), set()),
+        (LibraryClass("transformers.Seq2SeqTrainingArguments"), set()),
     ],
 )
 def test_the_arguments_read_from_source_are_those_of_the_installed_class(library, not_offered):
@@ -83,7 +90,7 @@ def test_a_value_of_the_right_type_is_accepted(library, argument, value):
         (BITS_AND_BYTES_CONFIG, "llm_int8_threshold", "high", "Input should be a valid number"),
     ],
 )
-def test_a_value_of_a_wrong_type_is_refused_with_what_is_wanted(library, argument, value, why):
+def test_a_value_of_a_wrong_type_is_refused_with_the_right_type(library, argument, value, why):
     assert library.refusal(argument, value) == why
 
 
@@ -101,8 +108,13 @@ def test_reading_the_arguments_imports_no_library():
     assert imported == "[]"
 
 
+def test_an_unknown_class_is_a_programming_error():
+    with pytest.raises(AssertionError, match="the installed peft has no LorConfig"):
+        LibraryClass("peft.LorConfig").arguments()
+
+
 def defaults_of(library: LibraryClass) -> dict[str, object]:
-    """Return what the real class assumes for the arguments that were read, where that is plain data."""
+    """Return the defaults of the real class that are plain data."""
     parameters = parameters_of(real_class(library))
     defaults = {name: parameters[name].default for name in library.arguments()}
     return {name: default for name, default in defaults.items() if type(default) in (bool, int, float, str, type(None))}

@@ -1,27 +1,27 @@
 import json
 import re
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
 from eyas.recipe import Recipe
 from eyas.recipe.reference import json_schema, reference_page
 from eyas.recipe.section import LibrarySection
-from eyas.recipe.validation import section_types
+from eyas.recipe.section_types import section_types
+from eyas.recipe.task_traits import TASK_TRAITS
 
-SECTIONS = section_types()
-TASKS = get_args(Recipe.model_fields["task"].annotation)
+SECTIONS = {name: section for name, (section,) in section_types().items()}
+LIBRARY_SECTIONS = [name for name, section in SECTIONS.items() if issubclass(section, LibrarySection)]
 
 
-def test_the_reference_in_docs_is_the_one_that_the_types_print():
+def test_docs_recipes_is_the_printed_reference():
     page = Path(__file__).parents[2] / "docs/recipes.md"
 
     assert page.read_text(encoding="utf-8") == reference_page(), "run `make docs`"
 
 
 @pytest.mark.parametrize(("heading", "section"), {"The recipe": Recipe, **SECTIONS}.items())
-def test_every_field_of_a_section_has_a_row_that_says_what_it_does(heading, section):
+def test_every_field_of_a_section_has_a_row_with_its_description(heading, section):
     part = reference_page().split(f"\n## {heading}\n")[1].split("\n##")[0]
     rows = [re.fullmatch(r"\| `(\w+)` \| (.+) \| (.*) \| (.+) \|", line) for line in part.splitlines()]
 
@@ -29,24 +29,38 @@ def test_every_field_of_a_section_has_a_row_that_says_what_it_does(heading, sect
     assert described == {name: field.description for name, field in section.model_fields.items()}
 
 
+def test_every_reserved_argument_is_listed_with_its_reason():
+    page = reference_page()
+
+    reserved = {
+        (key, reason)
+        for name in LIBRARY_SECTIONS
+        for task in TASK_TRAITS
+        for key, reason in SECTIONS[name].reserved_for(task).items()
+    }
+    assert len(reserved) >= 50
+    assert [pair for pair in reserved if f"- `{pair[0]}`: {pair[1]}\n" not in page] == []
+
+
 @pytest.mark.parametrize("section", SECTIONS)
-def test_the_schema_knows_every_field_of_a_section(section):
-    known = json_schema()["$defs"][SECTIONS[section].__name__]
+def test_the_schema_has_every_field_of_a_section(section):
+    definition = json_schema()["$defs"][SECTIONS[section].__name__]
 
-    assert known["properties"].keys() >= SECTIONS[section].model_fields.keys()
-    assert known["additionalProperties"] is False
+    assert definition["properties"].keys() >= SECTIONS[section].model_fields.keys()
+    assert definition["additionalProperties"] is False
 
 
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("section", [name for name, s in SECTIONS.items() if issubclass(s, LibrarySection)])
-def test_the_schema_knows_every_library_argument_but_the_reserved(section, task):
-    types = SECTIONS[section]
-    known = json_schema()["$defs"][types.__name__]["properties"].keys()
-    arguments = types.library(task).arguments().keys()
+@pytest.mark.parametrize("task", TASK_TRAITS)
+@pytest.mark.parametrize("section", LIBRARY_SECTIONS)
+def test_the_schema_has_every_library_argument_except_the_reserved(section, task):
+    section_type = SECTIONS[section]
+    properties = json_schema()["$defs"][section_type.__name__]["properties"].keys()
+    arguments = section_type.library(task).arguments().keys()
+    reserved = section_type.reserved_for(task).keys()
 
     assert len(arguments) >= 10
-    assert arguments - known == arguments & types.reserved.keys()
-    assert known & types.reserved.keys() == set()
+    assert arguments - properties == arguments & reserved
+    assert properties & reserved == set()
 
 
 def test_the_schema_is_json():

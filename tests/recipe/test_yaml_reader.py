@@ -26,11 +26,11 @@ from eyas.recipe.yaml_reader import DEEPEST_LEVEL, LARGEST_BYTES, read_scalar, r
         ("", None),
     ],
 )
-def test_a_scalar_has_the_value_that_yaml_1_2_gives_it(text, value):
-    found = read_yaml(f"key: {text}").value["key"]
+def test_a_scalar_has_its_yaml_1_2_value(text, value):
+    scalar = read_yaml(f"key: {text}").value["key"]
 
-    assert found == value
-    assert type(found) is type(value)
+    assert scalar == value
+    assert type(scalar) is type(value)
 
 
 @pytest.mark.parametrize(
@@ -59,17 +59,17 @@ def test_a_scalar_has_the_value_that_yaml_1_2_gives_it(text, value):
         "<<",
     ],
 )
-def test_what_older_yaml_turned_into_something_else_stays_a_word(word):
+def test_a_yaml_1_1_literal_stays_a_word(word):
     assert read_scalar(word) == word
 
 
-def test_quotes_and_blocks_keep_a_number_a_word():
+def test_a_quoted_or_block_number_stays_a_word():
     text = "single: '2e-4'\ndouble: \"true\"\nblock: |\n  16\nempty: ''\n"
 
     assert read_yaml(text).value == {"single": "2e-4", "double": "true", "block": "16\n", "empty": ""}
 
 
-def test_a_key_is_the_word_that_was_typed():
+def test_a_key_is_always_text():
     assert read_yaml("1: a\nno: b\n~: c\n").value == {"1": "a", "no": "b", "~": "c"}
 
 
@@ -77,7 +77,7 @@ def test_a_merge_key_merges_nothing():
     assert read_yaml("<<: {a: 1}\nb: 2\n").value == {"<<": {"a": 1}, "b": 2}
 
 
-def test_every_key_and_value_has_the_line_and_column_where_it_stands():
+def test_every_key_and_value_has_its_line_and_column():
     document = read_yaml("task: sft\ndata:\n  train: {path: a, rows: 3}\nprompts:\n  - first\n  -  second\n")
 
     assert document.keys == {
@@ -112,7 +112,7 @@ def test_a_tag_is_refused_and_never_constructed(text, position, tag, tmp_path, m
     assert list(tmp_path.iterdir()) == []
 
 
-def test_anchors_and_aliases_are_refused_where_each_stands():
+def test_anchors_and_aliases_are_refused_at_their_place():
     document = read_yaml("a: &shared [1]\nb: *shared\n")
 
     assert document.problems == [
@@ -126,7 +126,7 @@ BOMB = "a: &a [x]\n" + "".join(f"{c}: &{c} [{', '.join(['*' + p] * 9)}]\n" for p
 
 
 @pytest.mark.parametrize(
-    ("text", "position", "what"),
+    ("text", "position", "expected"),
     [
         (BOMB, (1, 4), "anchor &a"),
         ("a: " + "x" * 10_000_000, (1, 1), "a recipe of more than 256 KiB"),
@@ -138,18 +138,18 @@ BOMB = "a: &a [x]\n" + "".join(f"{c}: &{c} [{', '.join(['*' + p] * 9)}]\n" for p
     ],
     ids=["alias bomb", "ten megabytes", "bytes, not letters", "brackets", "dashes", "mappings", "unclosed brackets"],
 )
-def test_what_would_exhaust_a_machine_is_refused_in_a_tenth_of_a_second(text, position, what):
+def test_a_hostile_file_is_refused_in_a_tenth_of_a_second(text, position, expected):
     start = time.perf_counter()
     document = read_yaml(text)
     seconds = time.perf_counter() - start
 
-    found, said = document.problems[0]
-    assert found == position
-    assert said.startswith(what)
+    place, message = document.problems[0]
+    assert place == position
+    assert message.startswith(expected)
     assert seconds <= 0.1
 
 
-def test_the_deepest_level_itself_is_read():
+def test_the_deepest_allowed_level_is_read():
     text = "[" * DEEPEST_LEVEL + "16" + "]" * DEEPEST_LEVEL
 
     value = read_yaml(text).value
@@ -160,20 +160,20 @@ def test_the_deepest_level_itself_is_read():
     assert read_yaml(f"[{text}]").problems
 
 
-def test_a_key_set_twice_is_refused_with_both_lines():
+def test_a_duplicate_key_is_refused_with_both_lines():
     document = read_yaml("training:\n  seed: 1\n  max_steps: 3\n  seed: 2\n")
 
     assert document.problems == [((4, 3), "training.seed: set twice; first on line 2, remove one")]
 
 
-def test_the_same_key_in_two_sections_is_set_once_in_each():
+def test_two_sections_may_have_the_same_key():
     assert read_yaml("a: {path: x}\nb: {path: y}\n").problems == []
 
 
 def test_a_second_document_is_refused():
     document = read_yaml("a: 1\n---\nb: 2\n")
 
-    assert document.problems == [((2, 1), "a second document; a recipe is one")]
+    assert document.problems == [((2, 1), "a second document; a recipe has one")]
     assert document.value == {"a": 1}
 
 
@@ -190,14 +190,14 @@ def test_a_second_document_is_refused():
     ],
     ids=["cut list", "cut quote", "two colons", "indented", "tab", "bare word", "control character"],
 )
-def test_what_is_not_yaml_has_one_problem_a_place_and_no_value(text, position):
+def test_invalid_yaml_has_one_problem_and_no_value(text, position):
     document = read_yaml(text)
 
     assert [place for place, _ in document.problems] == [position]
     assert document.value is None
 
 
-def test_every_cut_of_a_document_is_read_or_refused_and_never_raises():
+def test_no_truncation_of_a_document_raises():
     text = "task: sft\nmodel: {name: 'x', dtype: float32}\ndata:\n  rows: [1, 2]\n  text: |\n    words\n"
     for length in range(len(text)):
         document = read_yaml(text[:length])
@@ -206,19 +206,19 @@ def test_every_cut_of_a_document_is_read_or_refused_and_never_raises():
         assert document.value is not None or document.problems or length == 0
 
 
-def test_a_key_that_is_no_word_is_refused():
-    assert read_yaml("[a, b]: 1\n").problems == [((1, 1), "a key must be a word")]
-    assert ((1, 3), "a key must be a word") in read_yaml("? {a: 1}\n: 1\n").problems
+def test_a_key_that_is_not_text_is_refused():
+    assert read_yaml("[a, b]: 1\n").problems == [((1, 1), "a key must be text")]
+    assert ((1, 3), "a key must be text") in read_yaml("? {a: 1}\n: 1\n").problems
 
 
-def test_an_empty_text_is_no_value_and_no_problem():
+def test_an_empty_text_has_no_value_and_no_problem():
     for text in ("", "\n\n", "# only a comment\n", "---\n"):
         document = read_yaml(text)
 
         assert (document.value, document.problems) == (None, [])
 
 
-def test_an_integer_of_any_length_is_read_or_refused():
+def test_a_very_long_integer_does_not_raise():
     document = read_yaml("seed: " + "9" * 5000)
 
     assert document.problems or document.value

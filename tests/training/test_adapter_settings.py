@@ -65,8 +65,8 @@ FULL_PRECISION = "needs a base in full precision; remove it or the quantization"
 REFUSED = {
     ("llama", "PiSSA", "nf4"): FULL_PRECISION,
     ("llama", "PiSSA, fast", "nf4"): FULL_PRECISION,
-    ("llama", "OLoRA", "bf16"): "olora needs model.dtype: float32; on others it would not be opened as trained",
-    ("llama", "OLoRA", "nf4"): "olora needs model.dtype: float32; on others it would not be opened as trained",
+    ("llama", "OLoRA", "bf16"): "olora needs model.dtype: float32; it is not saved exactly in others",
+    ("llama", "OLoRA", "nf4"): "olora needs model.dtype: float32; it is not saved exactly in others",
     ("llama", "orthogonal", "nf4"): FULL_PRECISION,
     ("llama", "MiCA", "nf4"): FULL_PRECISION,
     ("llama", "VeLoRA", "nf4"): "adapter: peft refuses it: Linear4bit does not support VeLoRA",

@@ -24,8 +24,9 @@ def generate(
         from eyas.errors import PreflightError
         from eyas.inference.generate import generate as answer
         from eyas.inference.load import load, which_model
+        from eyas.recipe.task_traits import TASK_TRAITS
 
-        if opened.recipe.task != "sft":
+        if not TASK_TRAITS[opened.recipe.task].generates:
             raise PreflightError(
                 f"{run}: a {opened.recipe.task} model does not write; score it with eyas evaluate {run}"
             )

@@ -71,7 +71,7 @@ def _watch(path: str, layer: Any, tensors: Mapping[str, Any], adapter: Lora, rou
 
     def watched(*arguments: Any, **options: Any) -> None:
         before, bias = layer.get_base_layer().weight.detach().clone(), _bias(layer)
-        if digest(before) != seen.base.get(name) and not adapter.begins_in_the_base:
+        if digest(before) != seen.base.get(name) and not adapter.initialized_from_base:
             seen.faults.append(f"{name}: is not the base that was trained on")
         merge(*arguments, **options)
         after = layer.get_base_layer().weight.detach()

@@ -50,7 +50,7 @@ def load_tuned(
     saved = saved_tensors(folder)
     refuse_unsound(folder, saved)
     made_on = torch_dtype(recipe.model.dtype)
-    if made_on == dtype or recipe.adapter is None or not recipe.adapter.begins_in_the_base:
+    if made_on == dtype or recipe.adapter is None or not recipe.adapter.initialized_from_base:
         base = load_base(recipe, auto_model, labels, dtype, quantized)
         if look_at_base is not None:
             look_at_base(base)

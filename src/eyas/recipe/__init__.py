@@ -1,4 +1,4 @@
-"""What is trained: typed, closed recipes. Nothing in this room imports torch."""
+"""Recipes: typed, closed descriptions of a run. No file of this package imports torch."""
 
 from eyas.recipe.load import load_recipe, load_run_recipe
 from eyas.recipe.recipe import Recipe

@@ -1,4 +1,4 @@
-"""What is trained beside the frozen weights."""
+"""The adapter section: one class for each PEFT method."""
 
 from typing import ClassVar, Literal
 
@@ -9,42 +9,60 @@ from eyas.recipe.section import LibrarySection
 
 _SET_BY_EYAS = "eyas sets it from the model and the task"
 _NEEDS_DATA = "it needs a pass over the data before training, which eyas does not make"
-_QUANTIZES = "it quantizes the base in its own way; use the quantization section"
+_QUANTIZES = "it quantizes the base by itself; use the quantization section"
 
 INITIALIZATIONS = {"eva": _NEEDS_DATA, "corda": _NEEDS_DATA, "loftq": _QUANTIZES}
-"""Values of peft's init_lora_weights that a recipe may not have, and why."""
+"""Values of init_lora_weights that a recipe may not have, each with the reason."""
 
 FULL_PRECISION_ONLY = ("pissa", "olora", "mica", "orthogonal")
-"""Initializations from the base's weights, by how they begin. peft 0.21 refuses them on quantized weights, fails, or
-changes those to others that a later reader could not find again."""
+"""Prefixes of initializations that need full-precision weights. On quantized weights peft 0.21 refuses them, fails,
+or changes the weights to values that cannot be restored from the saved adapter."""
 
 TAKEN_FROM_THE_BASE = ("pissa", "olora")
-"""Initializations, by how they begin, that take out of the base's weights what the adapter begins with."""
+"""Prefixes of initializations that move base weights into the adapter."""
 
 
-class Lora(LibrarySection):
-    """Low-rank updates beside the frozen weights (arXiv:2106.09685)."""
+class AdapterSection(LibrarySection):
+    """Fields and defaults that every PEFT method shares."""
+
+    reserved: ClassVar[dict[str, str]] = {
+        **dict.fromkeys(
+            ("base_model_name_or_path", "peft_type", "task_type", "revision", "inference_mode", "auto_mapping",
+             "peft_version"), _SET_BY_EYAS,
+        ),
+    }  # fmt: skip
+
+    @property
+    def initialized_from_base(self) -> bool:
+        """Return True where the initial weights are taken out of the base."""
+        return False
+
+    @property
+    def changes_the_base(self) -> bool:
+        """Return True where disabling the adapter does not restore the base."""
+        return self.initialized_from_base
+
+
+class Lora(AdapterSection):
+    """LoRA: trainable low-rank updates of frozen weights (arXiv:2106.09685)."""
 
     method: Literal["lora"] = Field(description="The PEFT method.")
     r: int = Field(16, gt=0, description="Rank of the update; doubling it doubles the adapter's size.")
     lora_alpha: int = Field(32, gt=0, description="The update is scaled by lora_alpha / r.")
-    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input while training.")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input during training.")
     target_modules: list[str] | str = Field(
         "all-linear",
-        description="Names of the layers to adapt, each of which must match; a string is a regular expression over "
-        "whole names; `all-linear` takes every linear layer but the head.",
+        description="Names of the layers to adapt; each must match a layer. A string is a regular expression over "
+        "whole names. `all-linear` is every linear layer except the head.",
     )
     modules_to_save: list[str] | None = Field(
         None, description="Layers trained in full and saved with the adapter, such as a new head."
     )
 
     reserved: ClassVar[dict[str, str]] = {
-        **dict.fromkeys(
-            ("base_model_name_or_path", "peft_type", "task_type", "revision", "inference_mode", "auto_mapping"),
-            _SET_BY_EYAS,
-        ),
+        **AdapterSection.reserved,
         **dict.fromkeys(("eva_config", "corda_config", "lora_ga_config"), _NEEDS_DATA),
-        **dict.fromkeys(("use_qalora", "qalora_group_size"), "it is for bases in GPTQ, which eyas does not train on"),
+        **dict.fromkeys(("use_qalora", "qalora_group_size"), "it is for GPTQ bases, which eyas does not train on"),
         **dict.fromkeys(("monteclora_config", "kasa_config"), "its loss terms would not be added to the task's loss"),
         **dict.fromkeys(("megatron_config", "megatron_core"), "eyas does not train with Megatron"),
         "loftq_config": _QUANTIZES,
@@ -55,15 +73,19 @@ class Lora(LibrarySection):
     }
 
     @classmethod
-    def library(cls, task: str) -> LibraryClass:
+    def library(cls, task: object) -> LibraryClass:
         return LORA_CONFIG
 
     @property
-    def begins_in_the_base(self) -> bool:
-        """Return whether the adapter begins with what it takes out of the base's weights."""
+    def initialized_from_base(self) -> bool:
+        """Return True where the initial weights are taken out of the base."""
         return str(self.library_arguments.get("init_lora_weights", True)).startswith(TAKEN_FROM_THE_BASE)
 
     @property
     def changes_the_base(self) -> bool:
-        """Return whether the base computes differently once this adapter is on it, even while it is switched off."""
-        return self.begins_in_the_base or self.library_arguments.get("bias", "none") != "none"
+        """Return True where disabling the adapter does not restore the base."""
+        return self.initialized_from_base or self.library_arguments.get("bias", "none") != "none"
+
+
+Adapter = Lora
+"""The adapter section of a recipe. Further methods join it as `Annotated[Lora | Other, Discriminator("method")]`."""

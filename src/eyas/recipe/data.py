@@ -1,4 +1,4 @@
-"""Which rows are trained on, which are held out, and what becomes of those that do not fit."""
+"""The data section: training and held-out rows, their format, and limits on bad rows."""
 
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
@@ -16,26 +16,32 @@ IN_A_PACKAGE = "package:"
 
 
 class Columns(Section):
-    """The column of the file for each column that a format has, where the names differ."""
+    """Names in the file of the columns of a format, where they differ."""
 
-    messages: str | None = Field(None, description="Chat: a list of role and content (messages).")
-    conversations: str | None = Field(None, description="Chat: a list of from and value (sharegpt).")
-    tools: str | None = Field(None, description="Tools that a chat may call (messages, sharegpt, prompt_completion).")
-    system: str | None = Field(None, description="System message beside the rest (sharegpt, alpaca).")
-    instruction: str | None = Field(None, description="What is asked (alpaca).")
-    input: str | None = Field(None, description="What it is asked about (alpaca).")
+    messages: str | None = Field(None, description="Chat: a list of `role` and `content` (messages).")
+    conversations: str | None = Field(None, description="Chat: a list of `from` and `value` (sharegpt).")
+    tools: str | None = Field(None, description="Tools available in the chat (messages, sharegpt, prompt_completion).")
+    system: str | None = Field(None, description="System message in a column of its own (sharegpt, alpaca).")
+    instruction: str | None = Field(None, description="The instruction (alpaca).")
+    input: str | None = Field(None, description="The input of the instruction (alpaca).")
     output: str | None = Field(None, description="The answer (alpaca).")
-    history: str | None = Field(None, description="Earlier pairs of question and answer (alpaca).")
-    prompt: str | None = Field(None, description="Text or chat that is given (prompt_completion, preferences).")
-    completion: str | None = Field(None, description="Text or chat to learn (prompt_completion, unpaired_preference).")
+    history: str | None = Field(None, description="Earlier pairs of instruction and answer (alpaca).")
+    prompt: str | None = Field(
+        None, description="Prompt, as text or chat (prompt_completion, preference, unpaired_preference)."
+    )
+    completion: str | None = Field(
+        None, description="Completion, as text or chat (prompt_completion, unpaired_preference)."
+    )
     text: str | None = Field(None, description="Plain text (text), or the text to classify (labelled_text).")
-    label: str | None = Field(None, description="Class (labelled_text), or whether it is good (unpaired_preference).")
+    label: str | None = Field(
+        None, description="Class (labelled_text), or true for a good completion (unpaired_preference)."
+    )
     chosen: str | None = Field(None, description="The better answer (preference).")
     rejected: str | None = Field(None, description="The worse answer (preference).")
     tokens: str | None = Field(None, description="Words (token_labels).")
-    tags: str | None = Field(None, description="One BIO tag a word (token_labels).")
-    source: str | None = Field(None, description="Text that is given (seq2seq).")
-    target: str | None = Field(None, description="Text to write (seq2seq).")
+    tags: str | None = Field(None, description="One BIO tag per word (token_labels).")
+    source: str | None = Field(None, description="Input text (seq2seq).")
+    target: str | None = Field(None, description="Target text (seq2seq).")
 
     def named(self) -> dict[str, str]:
         """Return the columns that have another name in the file."""
@@ -43,21 +49,21 @@ class Columns(Section):
 
 
 class Source(Section):
-    """Rows: a hub dataset, a local file, a folder of files, or a file of an installed package."""
+    """Rows of a hub dataset, of local files, or of a file in an installed package."""
 
     path: str = Field(
         description="A hub dataset id, a local .jsonl, .json, .csv, .tsv, .parquet or .arrow file, a folder of them, "
         "or `package:name/file` in an installed package."
     )
-    name: str | None = Field(None, description="Configuration of a hub dataset, such as `sst2` of glue.")
-    split: str = Field("train", description="Split of a hub dataset; a local file holds one split.")
+    name: str | None = Field(None, description="Configuration of a hub dataset, such as `sst2` of `glue`.")
+    split: str = Field("train", description="Split of a hub dataset; has no effect on a local file.")
     revision: str | None = Field(None, description="Commit, tag or branch of a hub dataset.")
-    rows: int | None = Field(None, gt=0, description="Keep this many rows, drawn with `training.seed`; all if unset.")
+    rows: int | None = Field(None, gt=0, description="Use this many rows, drawn with `training.seed`; left out, all.")
     weight: float | None = Field(
-        None, gt=0, description="Share of this source in a list of sources; all rows if unset."
+        None, gt=0, description="Sampling weight of this source in a list of sources; left out, each row is used once."
     )
-    format: Format | None = Field(None, description="Shape of the rows, when it differs from `data.format`.")
-    columns: Columns = Field(Columns(), description="Columns that differ from `data.columns`.")
+    format: Format | None = Field(None, description="Format of the rows, where it differs from `data.format`.")
+    columns: Columns = Field(Columns(), description="Column names that differ from `data.columns`.")
 
     def __str__(self) -> str:
         """Return a local path, or a hub dataset with its configuration and split."""
@@ -65,7 +71,10 @@ class Source(Section):
 
     @property
     def is_local(self) -> bool:
-        """Whether the path is spelt like a file, or is a folder here; a hub id is neither."""
+        """Return True for a local path, and False for a hub id.
+
+        A path that is written like a file, or that is a folder here, is local.
+        """
         return (
             PurePath(self.path).suffix in FILE_ENDINGS
             or self.path.startswith((IN_A_PACKAGE, ".", "/", "~"))
@@ -75,26 +84,30 @@ class Source(Section):
 
 
 class Limits(Section):
-    """Shares of rows (0 to 1) past which a run stops before its first step, with the numbers of the rows."""
+    """Largest allowed shares of rows (0 to 1). A run above one stops before its first step and lists the rows."""
 
-    truncated: float = Field(1.0, ge=0, le=1, description="Rows longer than `training.max_length`, cut.")
+    truncated: float = Field(1.0, ge=0, le=1, description="Rows longer than `training.max_length`, which are cut.")
     unsupervised: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="Rows without a token to learn (cut before the answer); below it they are left out.",
+        description="Rows without a trained token, such as those cut before the answer; they are dropped.",
     )
-    without_end: float = Field(1.0, ge=0, le=1, description="Rows whose end token is not learnt (cut before it).")
+    without_end: float = Field(
+        1.0, ge=0, le=1, description="Rows without a trained end token, such as those cut before it."
+    )
     double_bos: float = Field(
-        0.0, ge=0, le=1, description="Rows that begin twice: a rendered template tokenized again."
+        0.0, ge=0, le=1, description="Rows with two start tokens, from a rendered template tokenized again."
     )
-    outside_vocabulary: float = Field(0.0, ge=0, le=1, description="Rows with a token id that the model does not have.")
+    outside_vocabulary: float = Field(
+        0.0, ge=0, le=1, description="Rows with a token id outside the model's vocabulary."
+    )
     joined: float = Field(
-        1.0, ge=0, le=1, description="Rows whose answer begins inside a token of the prompt, as after a last space."
+        1.0, ge=0, le=1, description="Rows where one token spans the end of the prompt and the start of the answer."
     )
-    duplicates: float = Field(1.0, ge=0, le=1, description="Rows equal to an earlier row of their split.")
+    duplicates: float = Field(1.0, ge=0, le=1, description="Rows identical to an earlier row of their split.")
     overlap: float = Field(
-        0.01, ge=0, le=1, description="Held-out rows that are trained on too, as they are or normalised."
+        0.01, ge=0, le=1, description="Held-out rows that are also training rows, before or after normalization."
     )
 
 
@@ -102,8 +115,6 @@ def _one_or_several(value: Any) -> str:
     return "several" if isinstance(value, list | tuple) else "one"
 
 
-UNION_TAGS = ("one", "several")
-"""What pydantic calls the members of this union in the place of a mistake."""
 Sources = Annotated[
     Annotated[Source, Tag("one")] | Annotated[list[Source], Field(min_length=1), Tag("several")],
     Discriminator(_one_or_several),
@@ -111,69 +122,73 @@ Sources = Annotated[
 
 
 class Data(Section):
-    """The rows, what they look like, and what to do with rows that do not fit."""
+    """Training and held-out rows, their format, and limits on bad rows."""
 
     train: Sources = Field(description="Rows to train on: one source, or a list of them to mix.")
-    evaluation: Source | None = Field(None, description="Held-out rows: evaluation, merge probes and the report.")
+    evaluation: Source | None = Field(None, description="Held-out rows, for evaluation, merge checks and the report.")
     holdout: float | None = Field(
-        None, gt=0, lt=1, description="Hold out this share of the training rows instead, chosen by what is in each "
-        "row, so that a new row moves no other.",
+        None, gt=0, lt=1, description="Hold out this share of the training rows instead. Each row is chosen by a hash "
+        "of its content, so new rows do not move the others.",
     )  # fmt: skip
-    format: Format | None = Field(None, description="Shape of the rows; recognised, and said, when left out.")
+    format: Format | None = Field(None, description="Format of the rows; left out, it is recognized and printed.")
     columns: Columns = Field(
-        Columns(), description="Name in the file of each column that has another, such as `{text: sentence}`."
+        Columns(), description="Column names in the file, where they differ, such as `{text: sentence}`."
     )
     stopping_strategy: Literal["first_exhausted", "all_exhausted"] = Field(
-        "first_exhausted", description="Weighted sources end with the first that runs out, or repeat until all have."
+        "first_exhausted",
+        description="Weighted sources stop when the first runs out of rows, or repeat until all have run out.",
     )
     answers_only: bool = Field(
-        True, description="Learn assistant turns and completions only (TRL's assistant_only_loss and "
-        "completion_only_loss); false learns the prompts too.",
+        True, description="Train on assistant turns and completions only (TRL's assistant_only_loss and "
+        "completion_only_loss); false trains on prompts too (sft).",
     )  # fmt: skip
     end_of_turn: Literal["always", "as_rendered"] = Field(
-        "always", description="Learn one end token after each answer or text, added where there is none; or only what "
-        "the chat template or the text has.",
+        "always", description="`always` trains on one end token after each answer or text, and adds a missing one. "
+        "`as_rendered` keeps the end tokens of the chat template or text (sft).",
     )  # fmt: skip
     chat_template_kwargs: dict[str, Any] = Field(
-        {}, description="Variables of the chat template, such as `{enable_thinking: false}`."
+        {}, description="Variables of the chat template, such as `{enable_thinking: false}` (sft)."
     )
     bad_rows: Literal["strict", "skip"] = Field(
-        "strict", description="Refuse rows that cannot be learnt from, or leave them out, counted, in quarantine.jsonl."
+        "strict",
+        description="`strict` stops at invalid rows; `skip` drops them and lists them in quarantine.jsonl.",
     )
-    max_bad_rows: int = Field(100, gt=0, description="Rows that `skip` may leave out in each split.")
-    limits: Limits = Field(Limits(), description="Shares of rows past which the run stops.")
+    max_bad_rows: int = Field(100, gt=0, description="Rows that `skip` may drop from each split.")
+    limits: Limits = Field(Limits(), description="Largest allowed shares of defective rows.")
     near_duplicates: float | None = Field(
-        None, gt=0, lt=1, description="Also look for held-out rows at least this similar to a training row (MinHash)."
+        None, gt=0, lt=1, description="Also count held-out rows at least this similar to a training row (MinHash)."
     )
     streaming: bool = Field(
-        False, description="Read training rows while training, in bounded memory, in the order of the files."
+        False, description="Read training rows during training, in file order and bounded memory (sft)."
     )
-    shuffle_buffer: int = Field(0, ge=0, description="Rows that a stream is shuffled within; 0 keeps its order.")
-    cache_directory: str = Field(
-        ".eyas/prepared", description="Where prepared rows, and proofs of `speed`, are kept for the next start."
-    )
+    shuffle_buffer: int = Field(0, ge=0, description="Rows in the shuffle buffer of a stream; 0 keeps the file order.")
+    cache_directory: str = Field(".eyas/prepared", description="Folder of prepared rows, kept for the next start.")
     labels: list[str] | None = Field(
-        None, description="Names of the classes, in order; left out, the dataset's own or those of the training rows."
+        None,
+        description="Class names, in order; left out, those of the dataset or of the training rows "
+        "(sequence_classification).",
     )
     longer_than_model: Literal["truncate", "filter", "refuse"] = Field(
         "truncate",
-        description="Rows longer than the model reads (its maximum positions): cut, counted and left out, or refused "
+        description="Rows longer than the model's maximum positions: cut them, drop and count them, or refuse them "
         "(sequence_classification).",
     )
     pad_to_max_length: bool = Field(
-        False, description="Pad every row to `training.max_length` instead of to the longest row of its batch."
+        False,
+        description="Pad every row to `training.max_length`, not to the longest row of its batch "
+        "(sequence_classification).",
     )
 
     @property
     def training_sources(self) -> list[Source]:
-        """The sources that are trained on, one or several."""
+        """Return the sources of training rows, one or several."""
         return [self.train] if isinstance(self.train, Source) else list(self.train)
 
     def columns_of(self, source: Source) -> dict[str, str]:
-        """Return the names in a source's files of the columns that have another there."""
+        """Return the column names in a source's files, where they differ."""
         return {**self.columns.named(), **source.columns.named()}
 
     @property
     def training_paths(self) -> str:
-        """Where training rows come from, to be read by people."""
+        """Return the paths of the training sources as text."""
         return " + ".join(source.path for source in self.training_sources)

@@ -1,4 +1,4 @@
-"""What is asked of the base, the tuned and the merged model once training is over."""
+"""The evaluation section: scores after training."""
 
 from pydantic import Field
 
@@ -6,11 +6,13 @@ from eyas.recipe.section import Section
 
 
 class Evaluation(Section):
-    """Held-out scores before and after."""
+    """Scores of the base, tuned and merged models on held-out rows."""
 
-    rows: int | None = Field(None, gt=0, description="Score this many held-out rows; all when left out.")
-    prompts: list[str] = Field([], description="Prompts answered by the base and the tuned model in the report.")
-    max_new_tokens: int = Field(64, gt=0, description="Longest answer, in tokens.")
+    rows: int | None = Field(None, gt=0, description="Score this many held-out rows; left out, all.")
+    prompts: list[str] = Field([], description="Prompts that the base and the tuned model answer in the report (sft).")
+    max_new_tokens: int = Field(64, gt=0, description="Longest answer, in tokens (sft).")
     json_fields: list[str] = Field(
-        [], description="Answers are JSON; score how many parse and how often each of these fields is right (sft)."
+        [],
+        description="Answers are JSON objects: report the share that parses, and the accuracy of each of these fields "
+        "(sft).",
     )

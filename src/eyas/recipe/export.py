@@ -1,4 +1,4 @@
-"""What is released, and how closely it is compared with what was trained."""
+"""The export section: the merged model and its checks."""
 
 from typing import Literal
 
@@ -11,15 +11,19 @@ Rounding = Literal["nearest", "stochastic"]
 
 
 class Export(Section):
-    """The merged model."""
+    """Merging of the adapter into the base."""
 
     dtype: DType | None = Field(
         None,
-        description="Dtype of the merged weights; merged in float32, rounded once. `model.dtype` when left out.",
+        description="Dtype of the merged weights; left out, `model.dtype`. They are computed in float32 and rounded "
+        "once.",
     )
     rounding: Rounding | None = Field(
         None,
-        description="To `nearest`, or `stochastic`: up or down at random, so that an update smaller than the dtype's "
-        "steps survives on average; when left out, `stochastic` for each weight whose update `nearest` would lose.",
+        description="Rounding of the merged weights. `stochastic` rounds up or down at random, which keeps updates "
+        "smaller than the dtype's precision on average. Left out, it is used for each weight whose update `nearest` "
+        "would lose.",
     )
-    probe_rows: int = Field(32, gt=0, description="Held-out rows replayed through both models to compare them.")
+    probe_rows: int = Field(
+        32, gt=0, description="Held-out rows on which the merged and the trained model are compared."
+    )

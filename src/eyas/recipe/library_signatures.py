@@ -1,13 +1,13 @@
-"""What an installed library class accepts, read from its source so that torch stays unimported."""
+"""Arguments of installed library classes, read from source without importing torch."""
 
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
+from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, NamedTuple, Union
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -18,21 +18,24 @@ BUILTIN_TYPES: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class LibraryClass:
-    """A library class and those it inherits its arguments from, each as (package, file, class)."""
+    """A class of an installed library, such as `peft.LoraConfig`."""
 
     name: str
-    sources: tuple[tuple[str, str, str], ...]
 
     def arguments(self) -> dict[str, Any]:
-        """Return each argument's name and its type; `object` where the type is the library's own."""
-        found: dict[str, Any] = {}
-        for package, file, class_name in self.sources:
-            for name, type_ in _arguments_of_class(package, file, class_name).items():
-                found.setdefault(name, type_)
-        return found
+        """Return the type of each argument by name.
+
+        The type is `object` where it is a class of the library.
+
+        Raises AssertionError where the installed library has no such class.
+        """
+        module, _, name = self.name.rpartition(".")
+        definition = _find_class(module, name)
+        assert definition is not None, f"the installed {module} has no {name}"
+        return _arguments_of(definition)
 
     def refusal(self, argument: str, value: Any) -> str | None:
-        """Return why the class cannot take this value, or None when its type fits."""
+        """Return why a value does not fit an argument's type, or None."""
         try:
             TypeAdapter(self.arguments()[argument], config=ConfigDict(strict=True)).validate_python(value)
         except ValidationError as error:
@@ -40,54 +43,121 @@ class LibraryClass:
         return None
 
 
-TRAINING_ARGUMENTS = LibraryClass(
-    "transformers.TrainingArguments", (("transformers", "training_args.py", "TrainingArguments"),)
-)
-SFT_CONFIG = LibraryClass(
-    "trl.SFTConfig",
-    (
-        ("trl", "trainer/sft_config.py", "SFTConfig"),
-        ("trl", "trainer/base_config.py", "_BaseConfig"),
-        *TRAINING_ARGUMENTS.sources,
-    ),
-)
-LORA_CONFIG = LibraryClass(
-    "peft.LoraConfig", (("peft", "tuners/lora/config.py", "LoraConfig"), ("peft", "config.py", "PeftConfig"))
-)
-BITS_AND_BYTES_CONFIG = LibraryClass(
-    "transformers.BitsAndBytesConfig",
-    (("transformers", "utils/quantization_config.py", "BitsAndBytesConfig"),),
-)
+TRAINING_ARGUMENTS = LibraryClass("transformers.TrainingArguments")
+SFT_CONFIG = LibraryClass("trl.SFTConfig")
+LORA_CONFIG = LibraryClass("peft.LoraConfig")
+BITS_AND_BYTES_CONFIG = LibraryClass("transformers.BitsAndBytesConfig")
+
+
+class _Definition(NamedTuple):
+    module: str
+    node: ast.ClassDef
+
+
+class _Module(NamedTuple):
+    """Classes and imports of a module; an import is a module and a name in it."""
+
+    classes: dict[str, ast.ClassDef]
+    imports: dict[str, tuple[str, str]]
 
 
 @cache
-def _arguments_of_class(package: str, file: str, class_name: str) -> dict[str, Any]:
-    spec = find_spec(package)
-    assert spec is not None and spec.submodule_search_locations, f"{package} is not installed"
-    source = Path(spec.submodule_search_locations[0]) / file
-    for node in ast.parse(source.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ClassDef) and node.name == class_name:
-            return dict(_dataclass_fields(node)) or dict(_parameters_of_init(node))
-    raise AssertionError(f"{source} no longer defines {class_name}")
+def _find_class(module: str, name: str) -> _Definition | None:
+    """Return the definition of a class, also where a module re-exports it."""
+    read = _read_module(module)
+    if name in read.classes:
+        return _Definition(module, read.classes[name])
+    return _find_class(*read.imports[name]) if name in read.imports else None
 
 
-def _dataclass_fields(node: ast.ClassDef) -> Iterator[tuple[str, Any]]:
+@cache
+def _read_module(module: str) -> _Module:
+    """Return the classes and imports of a module; none outside installed packages."""
+    file = _source_of(module)
+    if file is None:
+        return _Module({}, {})
+    package = module if file.stem == "__init__" else module.rpartition(".")[0]
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    classes = {node.name: _without_methods(node) for node in tree.body if isinstance(node, ast.ClassDef)}
+    imports = {
+        alias.asname or alias.name: (resolve_name("." * node.level + (node.module or ""), package), alias.name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    return _Module(classes, imports)
+
+
+def _source_of(module: str) -> Path | None:
+    top, *inner = module.split(".")
+    spec = find_spec(top)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    path = Path(spec.submodule_search_locations[0], *inner)
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return file if file.is_file() else None
+
+
+def _without_methods(node: ast.ClassDef) -> ast.ClassDef:
+    """Return the class with its fields and the signature of `__init__` alone.
+
+    A cache of whole classes would slow down Python's garbage collection.
+    """
+    node.body = [
+        statement
+        for statement in node.body
+        if isinstance(statement, ast.AnnAssign)
+        or (isinstance(statement, ast.FunctionDef) and statement.name == "__init__")
+    ]
+    for statement in node.body:
+        if isinstance(statement, ast.FunctionDef):
+            statement.body = []
+    return node
+
+
+@cache
+def _arguments_of(definition: _Definition) -> dict[str, Any]:
+    """Return the parameters of a class's `__init__`, or its dataclass fields."""
+    for statement in definition.node.body:
+        if isinstance(statement, ast.FunctionDef):
+            return dict(_parameters(statement.args))
+    return _fields_of(definition)
+
+
+def _fields_of(definition: _Definition) -> dict[str, Any]:
+    """Return the dataclass fields of a class and of its bases."""
+    fields = dict(_own_fields(definition.node)) if _is_dataclass(definition.node) else {}
+    for base in definition.node.bases:
+        parent = _find_class(definition.module, base.id) if isinstance(base, ast.Name) else None
+        fields = {**_fields_of(parent), **fields} if parent else fields
+    return fields
+
+
+def _is_dataclass(node: ast.ClassDef) -> bool:
+    decorators = [each.func if isinstance(each, ast.Call) else each for each in node.decorator_list]
+    return any(isinstance(each, ast.Name) and each.id == "dataclass" for each in decorators)
+
+
+def _own_fields(node: ast.ClassDef) -> Iterator[tuple[str, Any]]:
     for statement in node.body:
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             yield statement.target.id, _type_of(statement.annotation)
 
 
-def _parameters_of_init(node: ast.ClassDef) -> Iterator[tuple[str, Any]]:
-    """Yield the parameters of a class that annotates nothing; a literal default tells the type."""
-    init = next(f for f in node.body if isinstance(f, ast.FunctionDef) and f.name == "__init__")
-    parameters = init.args.args[1:]
-    for parameter, default in zip(parameters, init.args.defaults, strict=True):
+def _parameters(arguments: ast.arguments) -> Iterator[tuple[str, Any]]:
+    """Yield the parameters after `self`, each with the type of its literal default."""
+    parameters = arguments.args[1:]
+    defaults = [None] * (len(parameters) - len(arguments.defaults)) + arguments.defaults
+    for parameter, default in zip(parameters, defaults, strict=True):
         value = default.value if isinstance(default, ast.Constant) else None
         yield parameter.arg, object if value is None else type(value)
 
 
 def _one_of(choices: Any) -> Any:
-    """Return the type of these values; peft writes `pissa_niter_[number of iters]` for one with any number."""
+    """Return the type of these literals.
+
+    peft writes `pissa_niter_[number of iters]` for a name that ends in a number.
+    """
     values = choices if isinstance(choices, tuple) else (choices,)
     numbered = [value.partition("[")[0] for value in values if isinstance(value, str) and "[" in value]
     plain: Any = Literal.__getitem__(tuple(value for value in values if "[" not in str(value)))

@@ -1,4 +1,4 @@
-"""From a file and overrides to a Recipe, or to every mistake in them at once."""
+"""Loading of recipes, with all mistakes of a file reported at once."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -7,61 +7,65 @@ from typing import Any
 
 from eyas.errors import RecipeError
 from eyas.recipe import yaml_reader
+from eyas.recipe.access_tokens import WORD_WITH_SECRET
 from eyas.recipe.recipe import Recipe
-from eyas.recipe.validation import RETIRED, WORD_WITH_SECRET, nearest, validated
+from eyas.recipe.validation import RETIRED, nearest, validated
 from eyas.recipe.yaml_reader import Document, read_yaml
 
 
 def load_run_recipe(file: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Return the resolved recipe of a run, which may hold settings that only earlier versions had."""
+    """Return the resolved recipe of a run, without retired settings."""
     return load_recipe(file, overrides, ignored=RETIRED.keys())
 
 
 def load_recipe(file: Path | str, overrides: Sequence[str] = (), ignored: Collection[yaml_reader.Path] = ()) -> Recipe:
-    """Return the recipe of a YAML file with `section.key=value` overrides applied to it.
+    """Return the recipe of a YAML file and `section.key=value` overrides.
 
-    `ignored` are section and key of settings that are left out where the file has them.
-    Raises RecipeError with one line a mistake, each as `file:line:column: path: what; what to do`.
+    `ignored` holds the paths (section, key) of settings to drop from the file.
+    Raises RecipeError with one line per mistake, each as `file:line:column: path: what is wrong; what to do`.
     """
     file = Path(file)
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise RecipeError(f"{file}: no such recipe{nearest(file.name, _names_beside(file))}") from None
+        raise RecipeError(f"{file}: no such recipe{nearest(file.name, _recipes_in_the_folder_of(file))}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{file}: cannot be read as UTF-8 text: {error}") from None
     document = read_yaml(text)
     places = _Places(str(file), document)
-    mistakes = [(position, f"{file}:{position[0]}:{position[1]}: {what}") for position, what in document.problems]
+    mistakes = [(position, f"{file}:{position[0]}:{position[1]}: {message}") for position, message in document.problems]
     if isinstance(document.value, dict):
         for section, key in ignored:
             (document.value.get(section) or {}).pop(key, None)
         _apply_overrides(document.value, overrides, places)
     recipe, problems = validated(document.value)
     if document.value is not None or not mistakes:
-        mistakes += [(places.sort_key(path), places.line(path, what)) for path, what in problems]
+        mistakes += [(places.sort_key(path), places.line(path, message)) for path, message in problems]
     if mistakes or places.override_mistakes:
         lines = [*(line for _, line in sorted(mistakes)), *places.override_mistakes]
         raise RecipeError(WORD_WITH_SECRET.sub("…", "\n".join(lines)))
     assert recipe is not None
-    recipe = _with_chat_template_beside(recipe, file, places)
+    recipe = _with_chat_template(recipe, file, places)
     return recipe if recipe.run_directory else recipe.model_copy(update={"run_directory": f"runs/{file.stem}"})
 
 
-def _with_chat_template_beside(recipe: Recipe, file: Path, places: "_Places") -> Recipe:
-    """Return the recipe with its chat template as a path from here; it may be named from the recipe's own folder."""
+def _with_chat_template(recipe: Recipe, file: Path, places: "_Places") -> Recipe:
+    """Return the recipe with its chat template resolved.
+
+    The path may be relative to the recipe's folder or to the working folder.
+    """
     name = recipe.model.chat_template
     if name is None:
         return recipe
-    found = next((path for path in (file.parent / name, Path(name)) if path.is_file()), None)
-    if found is None or found.suffix != ".jinja":
-        wanted = "no such file" if found is None else "a chat template is a .jinja file"
-        raise RecipeError(places.line(("model", "chat_template"), f"{wanted}; found {name!r}"))
-    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"chat_template": str(found)})})
+    template = next((path for path in (file.parent / name, Path(name)) if path.is_file()), None)
+    if template is None or template.suffix != ".jinja":
+        problem = "no such file" if template is None else "a chat template is a .jinja file"
+        raise RecipeError(places.line(("model", "chat_template"), f"{problem}; found {name!r}"))
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"chat_template": str(template)})})
 
 
 class _Places:
-    """Where a path of the recipe was written: in the file or in an override."""
+    """Places of a recipe's keys: a line of the file, or an override."""
 
     def __init__(self, file: str, document: Document) -> None:
         self._file, self._document = file, document
@@ -78,13 +82,15 @@ class _Places:
                 return position
         return 1, 1
 
-    def line(self, path: yaml_reader.Path, what: str) -> str:
+    def line(self, path: yaml_reader.Path, message: str) -> str:
         name = ".".join(map(str, path))
         for length in range(len(path), 0, -1):
             if path[:length] in self._overridden:
-                return f"override {self._overridden[path[:length]]}: {name}: {what}"
+                return f"override {self._overridden[path[:length]]}: {name}: {message}"
         line, column = self.sort_key(path)
-        return f"{self._file}:{line}:{column}: {name}: {what}" if name else f"{self._file}:{line}:{column}: {what}"
+        return (
+            f"{self._file}:{line}:{column}: {name}: {message}" if name else f"{self._file}:{line}:{column}: {message}"
+        )
 
 
 def _apply_overrides(value: dict[str, Any], overrides: Sequence[str], places: _Places) -> None:
@@ -111,5 +117,5 @@ def _apply_overrides(value: dict[str, Any], overrides: Sequence[str], places: _P
             section[path[-1]] = parsed.value
 
 
-def _names_beside(file: Path) -> list[str]:
+def _recipes_in_the_folder_of(file: Path) -> list[str]:
     return [f.name for f in file.parent.glob("*.yaml")] if file.parent.is_dir() else []

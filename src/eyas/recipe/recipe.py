@@ -1,17 +1,18 @@
 """The recipe: one schema for the whole life of a run."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from eyas.recipe.adapter import Lora
+from eyas.recipe.adapter import Adapter
 from eyas.recipe.data import Data
 from eyas.recipe.evaluation import Evaluation
 from eyas.recipe.export import Export
 from eyas.recipe.model import DType, Model, Quantization
 from eyas.recipe.section import Section
 from eyas.recipe.speed import Speed
+from eyas.recipe.task_traits import traits_of
 from eyas.recipe.tracking import Tracking
 from eyas.recipe.training import Training
 from eyas.recipe.watchdog import Watchdog
@@ -19,7 +20,10 @@ from eyas.recipe.yaml_reader import read_scalar
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes each word that our reader would take for a number; PyYAML knows only those of YAML 1.1."""
+    """Quotes words that `read_yaml` would read as numbers.
+
+    PyYAML alone quotes only YAML 1.1 numbers.
+    """
 
 
 def _represent_word(dumper: yaml.SafeDumper, word: str) -> yaml.Node:
@@ -31,32 +35,42 @@ _Dumper.add_representer(str, _represent_word)
 
 
 class Recipe(Section):
-    """What is trained, on what, how, and how the result is judged."""
+    """A model, its data, its training, and the evaluation of the result."""
 
-    task: Literal["sft", "sequence_classification"] = Field(description="What the model learns to do.")
+    task: Literal["sft", "sequence_classification"] = Field(description="The task that the model is trained for.")
     model: Model = Field(description="The base model.")
-    quantization: Quantization | None = Field(None, description="Quantize the frozen base; full precision if left out.")
-    adapter: Lora | None = Field(None, description="Train an adapter; the whole model when left out.")
+    quantization: Quantization | None = Field(
+        None, description="Quantization of the frozen base; left out, full precision."
+    )
+    adapter: Adapter | None = Field(None, description="Train an adapter; left out, the whole model.")
     data: Data = Field(description="Training and held-out rows.")
-    training: Training = Field(Training(), description="Steps, batch and optimizer.")
-    speed: Speed = Field(Speed(), description="What is done to be fast.")
-    evaluation: Evaluation = Field(Evaluation(), description="Scores before and after.")
-    export: Export = Field(Export(), description="The merged model.")
-    tracking: Tracking = Field(Tracking(), description="Where curves are shown.")
-    watchdog: Watchdog = Field(Watchdog(), description="When a rank that stands still ends the job.")
-    run_directory: str | None = Field(None, description="Folder of the run; runs/<name of the recipe> if left out.")
+    training: Training = Field(Training(), description="Steps, batch size and optimizer.")
+    speed: Speed = Field(Speed(), description="Optional optimizations.")
+    evaluation: Evaluation = Field(Evaluation(), description="Scores after training.")
+    export: Export = Field(Export(), description="Merging of the adapter into the base.")
+    tracking: Tracking = Field(Tracking(), description="Experiment tracker.")
+    watchdog: Watchdog = Field(Watchdog(), description="Time limits for a rank without progress.")
+    run_directory: str | None = Field(None, description="Folder of the run; left out, `runs/<name of the recipe>`.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_the_defaults_of_the_task(cls, value: Any) -> Any:
+        defaults = traits_of(value.get("task")).defaults if isinstance(value, dict) else {}
+        if not defaults or not isinstance(value.get("training", {}), dict):
+            return value
+        return {**value, "training": {**defaults, **value.get("training", {})}}
 
     @property
     def run_folder(self) -> str:
-        """The run's folder; a loaded recipe always has one."""
+        """Return the folder of the run; a loaded recipe always has one."""
         assert self.run_directory is not None
         return self.run_directory
 
     @property
     def merged_dtype(self) -> DType:
-        """The dtype of the merged weights: that of the weights that were trained on, unless the recipe has another."""
+        """Return the dtype of the merged weights."""
         return self.export.dtype or self.model.dtype
 
     def to_yaml(self) -> str:
-        """Return the recipe with every default written out; loading it gives an equal recipe."""
+        """Return the recipe as YAML, with every default written out."""
         return yaml.dump(self.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)

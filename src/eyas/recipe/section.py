@@ -1,5 +1,6 @@
-"""A frozen piece of a recipe that refuses every key it does not know."""
+"""Base classes of a recipe's sections: frozen, strict and closed."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -8,29 +9,40 @@ from eyas.recipe.library_signatures import LibraryClass
 
 
 class Section(BaseModel):
-    """Typed fields with a description each: frozen, strict (no casts), closed."""
+    """Typed fields, each with a description: frozen, strict (no casts), closed."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
 class LibrarySection(Section):
-    """A section that is handed to a library class under that class's own names.
+    """A section whose values are arguments of a library class.
 
-    Every argument of the installed class that no documented field covers is accepted too, checked against the type
-    that the class declares, and kept in `library_arguments`.
+    It also accepts every argument of the installed class that no documented field covers. Each is checked against the
+    type that the class declares, and kept in `library_arguments`.
     """
 
     model_config = ConfigDict(extra="allow")
 
     reserved: ClassVar[dict[str, str]] = {}
-    """Arguments of the library class that a recipe may not set, and what to do instead."""
+    """Arguments that a recipe may not set, each with the reason or the setting to use."""
 
     @classmethod
-    def library(cls, task: str) -> LibraryClass:
-        """Return the class that this section's values are handed to when this task runs."""
+    def library(cls, task: object) -> LibraryClass:
+        """Return the library class that receives the values for a task."""
         raise NotImplementedError
+
+    @classmethod
+    def reserved_for(cls, task: object) -> Mapping[str, str]:
+        """Return the arguments that this task reserves, each with the reason."""
+        return cls.reserved
+
+    @classmethod
+    def accepted_arguments(cls, task: object) -> list[str]:
+        """Return the library arguments that a recipe may set besides the documented fields."""
+        closed = cls.reserved_for(task).keys() | cls.model_fields.keys()
+        return [name for name in cls.library(task).arguments() if name not in closed]
 
     @property
     def library_arguments(self) -> dict[str, Any]:
-        """Return the arguments of the library class that no documented field covers."""
+        """Return the library arguments that the recipe sets."""
         return dict(self.model_extra or {})

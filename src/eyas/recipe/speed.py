@@ -1,4 +1,4 @@
-"""What is done to be fast. Each of these changes the time and the memory of a run, and no number that is not drawn."""
+"""The speed section: optional optimizations, which change time and memory alone."""
 
 from pydantic import Field
 
@@ -6,23 +6,25 @@ from eyas.recipe.section import Section
 
 
 class Speed(Section):
-    """Ways to compute less, and to compute it at once. What is done, and what is not and why, is said at the start.
+    """Optional optimizations of training. Each is reported as on or off at the start, with the reason.
 
-    Left out, each is done where the model that trains proves it exact at the start, and where it has been measured to
-    pay. With `true` a run that cannot do it is refused; `false` leaves it.
+    Left out, an optimization is on where it was measured to pay and a probe on the loaded model shows the same
+    results. `true` refuses a run where it is not possible. `false` turns it off.
     """
 
-    compact_batches: bool | None = Field(None, description="Compute no padding, and no score that no loss asks for.")
-    shared_beginnings: bool | None = Field(
-        None, description="Compute once what several rows of a batch begin with, such as an instruction (sft)."
+    compact_batches: bool | None = Field(
+        None, description="Skip padding, and skip logits of positions without a label."
     )
-    fused_lora: bool | None = Field(None, description="Compute a layer and its LoRA in one step of autograd.")
+    shared_beginnings: bool | None = Field(
+        None, description="Compute a prefix that several rows of a batch share, such as an instruction, once (sft)."
+    )
+    fused_lora: bool | None = Field(None, description="Compute a layer and its LoRA in one autograd function.")
     quick_dropout: bool | None = Field(
-        None, description="On a CPU, draw what dropout hides many values at a time: the same share, other draws."
+        None, description="Faster dropout on CPU: the same rate from another random stream."
     )
     dequantized_gib: float | None = Field(
         None,
         ge=0,
-        description="Memory for each rank in which 4-bit weights are kept in full precision as well; left out, the "
-        "ranks share half of what is free on a CPU, and take none on a GPU.",
+        description="Memory per rank, in GiB, for a full-precision copy of 4-bit weights. Left out, the ranks share "
+        "half of the free memory on a CPU, and use none on a GPU.",
     )

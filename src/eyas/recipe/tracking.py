@@ -1,4 +1,4 @@
-"""Where the curves are shown, besides the run directory that always keeps them."""
+"""The tracking section: an experiment tracker besides the run directory."""
 
 from typing import Literal
 
@@ -8,8 +8,10 @@ from eyas.recipe.section import Section
 
 
 class Tracking(Section):
-    """A tracker that mirrors metrics.jsonl. One that is down never stops or delays a run."""
+    """A tracker that receives the lines of metrics.jsonl. An unreachable tracker never stops or delays a run."""
 
     report_to: Literal["none", "wandb", "tensorboard"] = Field("none", description="The tracker.")
-    project: str = Field("eyas", description="Project of the run in wandb.")
-    mode: Literal["online", "offline"] = Field("online", description="offline keeps wandb's record in the run folder.")
+    project: str = Field("eyas", description="Name of the wandb project.")
+    mode: Literal["online", "offline"] = Field(
+        "online", description="`offline` keeps wandb's files in the run directory."
+    )

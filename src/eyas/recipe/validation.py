@@ -1,138 +1,158 @@
-"""What is wrong with the values of a recipe: each problem as its path and a sentence."""
+"""Validation of a recipe's values."""
 
 import difflib
-import re
 from collections.abc import Iterator, Sequence
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
-from eyas.recipe import yaml_reader
-from eyas.recipe.data import UNION_TAGS
+from eyas.recipe.access_tokens import access_tokens
 from eyas.recipe.recipe import Recipe
-from eyas.recipe.rules import contradictions
+from eyas.recipe.rules import violations
 from eyas.recipe.section import LibrarySection
-
-SECRET = re.compile(
-    r"hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,}|glpat-[\w-]{20,}"
-    r"|AKIA[0-9A-Z]{16}|xox[abpr]-[\w-]{10,}|AIza[\w-]{30,}|-----BEGIN [A-Z ]*PRIVATE KEY-----|wandb_v1_\w{20,}"
-    r"|(?<![\w-])eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.|\b(?<![0-9a-f])[0-9a-f]{40}(?![0-9a-f])"
+from eyas.recipe.section_types import (
+    SectionType,
+    annotation_of,
+    described_tag,
+    locate,
+    section_for,
+    section_types,
+    tagged_union,
 )
-"""Shapes of access tokens. Forty hexadecimal digits are a wandb key, or a commit where a revision is meant."""
+from eyas.recipe.yaml_reader import Path
 
-WORD_WITH_SECRET = re.compile(rf"[^\s:]*(?:{SECRET.pattern})[^\s:]*")
+Problem = tuple[Path, str]
+"""A path in the recipe, and a message."""
 
-Problem = tuple[yaml_reader.Path, str]
-
-RETIRED: dict[yaml_reader.Path, str] = {
+RETIRED: dict[Path, str] = {
     ("speed", "compiled_layers"): "no longer a setting; delete this line (it saved 6 % of long CPU runs)"
 }
-"""Keys of earlier versions. A recipe that names one is refused; the resolved recipe of an earlier run may hold it."""
+"""Keys of earlier versions. A recipe that sets one is refused; the resolved recipe of an earlier run may have it."""
 
 
-def validated(value: Any) -> tuple[Recipe | None, list[Problem]]:
-    """Return the recipe of these values, or every problem with them."""
+def validated(value: Any, schema: type[Recipe] = Recipe) -> tuple[Recipe | None, list[Problem]]:
+    """Return the recipe of these values, or None and every problem with them."""
     if not isinstance(value, dict):
         return None, [((), "a recipe is a mapping of sections: task, model, data …")]
-    problems = list(_secrets(value, ()))
-    if problems:  # nothing else is said, so that nothing of a secret is
+    problems = list(access_tokens(value))
+    if problems:  # any other message could print a part of the token
         return None, problems
-    problems = list(_library_problems(value))
+    problems = list(_library_problems(value, schema))
     try:
-        recipe = Recipe.model_validate(value)
+        recipe = schema.model_validate(value)
     except ValidationError as error:
-        return None, problems + _field_problems(error)
+        return None, problems + _field_problems(error, value.get("task"), schema)
     if problems:
         return None, problems
-    return recipe, [(tuple(path.split(".")), what) for path, what in contradictions(recipe)]
+    return recipe, [(tuple(path.split(".")), message) for path, message in violations(recipe)]
 
 
-def _secrets(value: Any, path: yaml_reader.Path) -> Iterator[Problem]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _secrets(inner, (*path, key))
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from _secrets(inner, (*path, index))
-    elif isinstance(value, str) and SECRET.search(value) and not _is_commit(path, value):
-        yield path, "looks like an access token; log in with the service's own command and remove it from the recipe"
-
-
-def _is_commit(path: yaml_reader.Path, value: str) -> bool:
-    return path[-1] == "revision" and re.fullmatch("[0-9a-f]{40}", value) is not None
-
-
-def _library_problems(value: dict[str, Any]) -> Iterator[Problem]:
-    """Yield what is wrong with the leaves that go to a library class under that class's own names."""
-    for name, section in section_types().items():
-        if not issubclass(section, LibrarySection) or not isinstance(value.get(name), dict):
+def _library_problems(value: dict[str, Any], schema: type[Recipe]) -> Iterator[Problem]:
+    """Yield the problems with library arguments."""
+    for name in section_types(schema):
+        given = value.get(name)
+        section = section_for(annotation_of(schema, name), given)
+        if section is None or not issubclass(section, LibrarySection) or not isinstance(given, dict):
             continue
-        library = section.library(value.get("task", "sft"))
-        arguments = library.arguments()
-        for key, leaf in value[name].items():
+        for key, leaf in given.items():
             if key in section.model_fields:
                 continue
-            if key in section.reserved:
-                yield (name, key), f"not set in a recipe; {section.reserved[key]}"
-            elif key not in arguments:
-                yield (name, key), _unknown(key, section, [name for name in arguments if name not in section.reserved])
-            elif (refusal := library.refusal(key, leaf)) is not None:
-                yield (name, key), f"{_lower(refusal)}; found {_shown(leaf)}"
+            if problem := _library_problem(section, key, leaf, value.get("task"), schema):
+                yield (name, key), problem
 
 
-def section_types() -> dict[str, type[BaseModel]]:
-    found = {}
-    for name, field in Recipe.model_fields.items():
-        if (section := section_in(field.annotation)) is not None:
-            found[name] = section
-    return found
+def _library_problem(
+    section: type[LibrarySection], key: str, leaf: Any, task: object, schema: type[Recipe]
+) -> str | None:
+    reserved = section.reserved_for(task)
+    if key in reserved:
+        return f"not set in a recipe; {reserved[key]}"
+    library = section.library(task)
+    if key not in library.arguments():
+        return _unknown(key, section, task, schema)
+    refusal = library.refusal(key, leaf)
+    return None if refusal is None else f"{_lower(refusal)}; found {_shown(leaf)}"
 
 
-def _field_problems(error: ValidationError) -> list[Problem]:
-    """Return one problem a place; what each member of a union refuses is one mistake, not several."""
-    found: dict[yaml_reader.Path, str] = {}
-    for one in error.errors():
-        section, path = _place(one["loc"])
-        if one["type"] == "extra_forbidden":
-            found[path] = RETIRED.get(path) or _unknown(str(path[-1]), section, [])
-        elif one["type"] == "missing":
-            found[path] = f"missing; {section.model_fields[str(path[-1])].description or 'add it'}"
-        else:
-            what, _, rest = found.get(path, "").partition("; found ")
-            found[path] = f"{what} or {_lower(one['msg'])}" if what else _lower(one["msg"])
-            found[path] += f"; found {rest or _shown(one['input'])}"
-    return [(path, what) for path, what in found.items() if not any(_within(other, path) for other in found)]
+def _field_problems(error: ValidationError, task: object, schema: type[Recipe]) -> list[Problem]:
+    """Return one problem per place."""
+    problems: dict[Path, str] = {}
+    for each in error.errors():
+        path, problem = _field_problem(each, task, schema)
+        problems[path] = _either(problems[path], problem) if path in problems else problem
+    return [
+        (path, problem) for path, problem in problems.items() if not any(_within(other, path) for other in problems)
+    ]
 
 
-def _within(inner: yaml_reader.Path, outer: yaml_reader.Path) -> bool:
+def _field_problem(error: ErrorDetails, task: object, schema: type[Recipe]) -> Problem:
+    section, path = locate(error["loc"], schema)
+    if error["type"] == "extra_forbidden":
+        return path, RETIRED.get(path) or _unknown(str(path[-1]), section, task, schema)
+    if error["type"] == "missing":
+        return path, _missing(section, str(path[-1]))
+    if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        return _tag_problem(error, section, path)
+    return path, f"{_lower(error['msg'])}; found {_shown(error['input'])}"
+
+
+def _tag_problem(error: ErrorDetails, section: SectionType, path: Path) -> Problem:
+    """Return the problem with the key that chooses between sections, such as `adapter.method`."""
+    union = tagged_union(annotation_of(section, str(path[-1])))
+    assert union is not None and union.key is not None
+    key = union.key
+    if error["type"] == "union_tag_not_found":
+        return (*path, key), _missing(next(iter(union.members.values())), key)
+    *names, last = [repr(name) for name in union.members]
+    return (*path, key), f"input should be {', '.join(names)} or {last}; found {_shown(error['input'][key])}"
+
+
+def _missing(section: SectionType, key: str) -> str:
+    return f"missing; {section.model_fields[key].description or 'add it'}"
+
+
+def _either(first: str, second: str) -> str:
+    """Join two refusals of one value.
+
+    As in `should be a list or should be a string; found 3`.
+    """
+    message, _, found = first.partition("; found ")
+    return f"{message} or {second.partition('; found ')[0]}; found {found}"
+
+
+def _within(inner: Path, outer: Path) -> bool:
     return len(inner) > len(outer) and inner[: len(outer)] == outer
 
 
-def _place(location: tuple[int | str, ...]) -> tuple[type[BaseModel], yaml_reader.Path]:
-    """Return the innermost section of a location, and the location without pydantic's names of union members."""
-    section: type[BaseModel] = Recipe
-    location = tuple(part for part in location if part not in UNION_TAGS)
-    for depth, key in enumerate(location[:-1]):
-        if isinstance(key, int):
-            continue
-        field = section.model_fields.get(key)
-        inner = field and section_in(field.annotation)
-        if inner is None:
-            rest = [part for part in location[depth + 1 :] if isinstance(part, int)]
-            return section, (*location[: depth + 1], *rest)
-        section = inner
-    return section, location
+def _unknown(key: str, section: SectionType, task: object, schema: type[Recipe]) -> str:
+    """Return the message for an unknown key, with the most likely correction."""
+    homes = list(_homes(key, section, task, schema))
+    if homes:
+        return f"unknown key here; it belongs in section {' or '.join(homes)}"
+    arguments = section.accepted_arguments(task) if issubclass(section, LibrarySection) else []
+    own = nearest(key, list(section.model_fields), cutoff=0.7)
+    return f"unknown key{own or nearest(key, [*section.model_fields, *arguments])}"
 
 
-def section_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the section that a field holds: itself, or within an optional, a union or a list."""
-    if _is_section(annotation):
-        return annotation  # type: ignore[no-any-return]
-    return next((found for inner in get_args(annotation) if (found := section_in(inner))), None)
+def _homes(key: str, section: SectionType, task: object, schema: type[Recipe]) -> Iterator[str]:
+    """Yield the other sections that accept a key, with the method where there are several."""
+    for name, others in section_types(schema).items():
+        for other in others:
+            if other is not section and _accepts(other, key, task):
+                yield name if len(others) == 1 else f"{name} ({described_tag(annotation_of(schema, name), other)})"
 
 
-def _is_section(candidate: Any) -> bool:
-    return isinstance(candidate, type) and issubclass(candidate, BaseModel)
+def _accepts(section: SectionType, key: str, task: object) -> bool:
+    if key in section.model_fields:
+        return True
+    return issubclass(section, LibrarySection) and key in section.accepted_arguments(task)
+
+
+def nearest(word: str, names: Sequence[str], cutoff: float = 0.5) -> str:
+    """Return `; did you mean 'name'?` for the most similar name, if any."""
+    close = difflib.get_close_matches(word, names, n=1, cutoff=cutoff)
+    return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def _shown(value: Any) -> str:
@@ -140,22 +160,6 @@ def _shown(value: Any) -> str:
         return "a mapping"
     text = "nothing" if value is None else repr(value)
     return text if len(text) <= 80 else f"{text[:80]}…"
-
-
-def _unknown(key: str, section: type[BaseModel], more: list[str]) -> str:
-    own = nearest(key, list(section.model_fields), cutoff=0.7)
-    if not own:
-        homes = [name for name, other in section_types().items() if key in other.model_fields and other is not section]
-        if homes:
-            return f"unknown key here; it belongs in section {' or '.join(homes)}"
-        own = nearest(key, [*section.model_fields, *more])
-    return f"unknown key{own}"
-
-
-def nearest(word: str, names: Sequence[str], cutoff: float = 0.5) -> str:
-    """Return the question after the name most like this word, or nothing when none is like it."""
-    close = difflib.get_close_matches(word, names, n=1, cutoff=cutoff)
-    return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def _lower(text: str) -> str:

@@ -1,4 +1,4 @@
-"""How long a rank may stand still before the job is ended."""
+"""The watchdog section: time limits for a rank without progress."""
 
 from pydantic import Field
 
@@ -6,28 +6,28 @@ from eyas.recipe.section import Section
 
 
 class Watchdog(Section):
-    """Limits on silence. A rank that is hung or stopped ends the whole job, with a report of where every rank stood.
+    """Time limits for a rank without progress. A rank past its limit ends the job, with a report of every rank's stack.
 
-    A limit is no deadline for the work: each micro-batch, log line and evaluation batch starts it again. While one rank
-    saves, those that wait for it are granted the limit of a save too.
+    A limit is not a deadline for a phase: each micro-batch, log line and evaluation batch restarts it. While one rank
+    saves, the ranks that wait for it have the limit of a save too.
     """
 
     set_up_seconds: int = Field(
         1800,
         ge=3,
-        description="Longest silence until the first step has ended; a resume skips to its row and a compiler works "
-        "within it.",
+        description="Seconds without progress before the end of the first step, which includes compilation and the "
+        "rows that a resumed run skips.",
     )
     step_seconds: int = Field(
         600,
         ge=3,
-        description="Longest silence while training and evaluating; several times the slowest micro-batch is a good "
-        "choice.",
+        description="Seconds without progress during training and evaluation; choose several times the slowest "
+        "micro-batch.",
     )
     save_seconds: int = Field(
-        1800, ge=3, description="Longest silence while a checkpoint or the final model is written."
+        1800, ge=3, description="Seconds without progress while a checkpoint or the final model is written."
     )
 
     def seconds_in(self, phase: str) -> int:
-        """Return the limit of a phase: `set-up`, `step` or `save`."""
+        """Return the limit of a phase, in seconds: `set-up`, `step` or `save`."""
         return {"set-up": self.set_up_seconds, "step": self.step_seconds, "save": self.save_seconds}[phase]

@@ -1,7 +1,7 @@
-"""YAML as a recipe means it: plain data with a place for every key, and nothing that surprises.
+"""A YAML reader that keeps the line and column of every key.
 
 Scalars follow the YAML 1.2 core schema (`2e-4` is a number, `no` is a word). Tags, anchors and aliases are refused, so
-nothing is ever constructed or multiplied. Events are read one by one, so depth is bounded before Python's stack is.
+a file constructs no objects and does not expand. Depth is limited before Python's stack is.
 """
 
 import re
@@ -26,7 +26,7 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 
 @dataclass
 class Document:
-    """A parsed file: its value, where each key and value stands, and what is wrong with it."""
+    """A parsed file: its value, positions and problems."""
 
     value: Any = None
     keys: dict[Path, Position] = field(default_factory=dict)
@@ -35,7 +35,7 @@ class Document:
 
 
 def read_yaml(text: str) -> Document:
-    """Return the document of a text; a text that is no YAML at all has one problem and no value."""
+    """Return the document of a text; invalid YAML has one problem and no value."""
     document = Document()
     if len(text.encode()) > LARGEST_BYTES:
         document.problems.append(
@@ -77,7 +77,7 @@ def _read_documents(events: Iterator[Any], document: Document) -> Any:
         if isinstance(event, yaml.DocumentStartEvent):
             count += 1
             if count > 1:
-                document.problems.append((_position(event), "a second document; a recipe is one"))
+                document.problems.append((_position(event), "a second document; a recipe has one"))
                 return value
         elif isinstance(event, yaml.NodeEvent):
             value = _read_node(event, events, (), document)
@@ -122,7 +122,7 @@ def _read_mapping(events: Iterator[Any], path: Path, document: Document) -> dict
             key = event.value
             _refuse_marks(event, document)
         else:
-            document.problems.append((_position(event), "a key must be a word"))
+            document.problems.append((_position(event), "a key must be text"))
             key = repr(_read_node(event, events, (*path, "?"), document))
         here = (*path, key)
         if key in mapping:

@@ -1,45 +1,15 @@
 """What a recipe means to a library's trainer."""
 
-import math
 from typing import Any
 
 from eyas.distributed.topology import world_size
-from eyas.errors import PreflightError
 from eyas.hardware import has_gpu
 from eyas.recipe import Recipe
+from eyas.recipe.steps import accumulation_steps, mixed_precision
 from eyas.run_directory import RunDirectory
 
 OWN = {"global_batch_size", "max_length", "eval_steps", "save_total_limit", "bf16", "fp16", "divergence_patience"}
 """Settings that are translated, or ours, rather than handed on."""
-
-
-def accumulation_steps(recipe: Recipe, ranks: int) -> int:
-    """Return micro-batches per optimizer step, so that the global batch is what the recipe says on any ranks."""
-    training = recipe.training
-    together = training.per_device_train_batch_size * ranks
-    steps, rest = divmod(training.global_batch_size, together)
-    if rest or not steps:
-        raise PreflightError(
-            f"training.global_batch_size {training.global_batch_size} is not a multiple of {together} "
-            f"({training.per_device_train_batch_size} rows × {ranks} ranks); change one of the three"
-        )
-    return steps
-
-
-def mixed_precision(recipe: Recipe) -> str:
-    """Return what the recipe computes in: `bf16` or `fp16` under autocast, else `no`."""
-    if recipe.training.bf16 or (recipe.training.bf16 is None and recipe.model.dtype == "bfloat16"):
-        return "bf16"
-    if recipe.training.fp16 or (recipe.training.fp16 is None and recipe.model.dtype == "float16"):
-        return "fp16"
-    return "no"
-
-
-def optimizer_steps(arguments: Any, rows: int | None, global_batch: int) -> int | None:
-    """Return how many optimizer steps a run makes, or None where neither the recipe nor a number of rows says so."""
-    if arguments.max_steps > 0:
-        return int(arguments.max_steps)
-    return None if rows is None else math.ceil(arguments.num_train_epochs * math.ceil(rows / global_batch))
 
 
 def trainer_arguments(recipe: Recipe, run: RunDirectory) -> dict[str, Any]:

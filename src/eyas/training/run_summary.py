@@ -7,7 +7,7 @@ from eyas.distributed.topology import Topology, differences, running_topology
 from eyas.errors import PreflightError
 from eyas.model.quantization import quantized_names
 from eyas.recipe import Recipe
-from eyas.tasks.arguments import accumulation_steps, mixed_precision
+from eyas.recipe.steps import accumulation_steps, mixed_precision
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from eyas.distributed.gather import gather_objects
 from eyas.distributed.topology import rank
 from eyas.errors import CheckpointError, PreflightError
 from eyas.files import in_units
+from eyas.recipe.steps import optimizer_steps
 from eyas.run_directory import RunDirectory
 from eyas.sealing import looks_whole, sealed_bytes
-from eyas.tasks.arguments import optimizer_steps
 from eyas.training.guards.disk_errors import free_bytes, way_on
 from eyas.training.resume.checkpoints import newest_whole
 from eyas.training.run_summary import RunSummary

@@ -6,6 +6,7 @@ from itertools import islice
 from eyas.data.splits import Split
 from eyas.data.tables import token_counts
 from eyas.recipe import Recipe
+from eyas.recipe.task_traits import TASK_TRAITS
 from eyas.training.guards.batch_shape import BatchShape
 
 SHOWN = 3
@@ -45,7 +46,8 @@ def _changes(recipe: Recipe, split: Split, strategy: str, batch: BatchShape | No
         yield "data.pad_to_max_length=false  (padded to the longest row of each batch)"
     if not recomputed:
         yield "training.activation_checkpointing=true  (computed twice instead of kept: slower)"
-    if recipe.task == "sft" and not flat and batch is not None and batch.padding >= WORTH_REMOVING:
+    removable = "padding_free" in TASK_TRAITS[recipe.task].arguments.arguments()
+    if removable and not flat and batch is not None and batch.padding >= WORTH_REMOVING:
         yield f"training.padding_free=true  ({batch.padding:.0%} of this batch is padding)"
     if batch is not None and _shorter(recipe, batch) < batch.longest:
         yield _shorter_rows(_shorter(recipe, batch), split)
@@ -57,7 +59,7 @@ def _changes(recipe: Recipe, split: Split, strategy: str, batch: BatchShape | No
 
 def _shorter(recipe: Recipe, batch: BatchShape) -> int:
     """Return half of the longest row, but no less than an answer that is to be generated."""
-    return max(batch.longest // 2, recipe.evaluation.max_new_tokens if recipe.task == "sft" else 1)
+    return max(batch.longest // 2, recipe.evaluation.max_new_tokens if TASK_TRAITS[recipe.task].generates else 1)
 
 
 def _shorter_rows(length: int, split: Split) -> str:

@@ -1,0 +1,19 @@
+"""Rules across sections. Each is a function, named as the sentence it enforces."""
+
+from collections.abc import Iterator
+
+from eyas.recipe.recipe import Recipe
+from eyas.recipe.rules import data, model, training
+from eyas.recipe.rules.rule import Rule, Violation
+
+RULES: tuple[Rule, ...] = (*model.RULES, *training.RULES, *data.RULES)
+
+__all__ = ["RULES", "Rule", "Violation", "violations"]
+
+
+def violations(recipe: Recipe) -> Iterator[Violation]:
+    """Yield each setting that conflicts with another."""
+    for rule in RULES:
+        violation = rule(recipe)
+        if violation is not None:
+            yield violation

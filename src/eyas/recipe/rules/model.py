@@ -1,0 +1,96 @@
+"""Rules about the model, its quantization, the adapter and speed."""
+
+import re
+
+from eyas.recipe.adapter import FULL_PRECISION_ONLY, INITIALIZATIONS, Lora
+from eyas.recipe.model import Quantization
+from eyas.recipe.recipe import Recipe
+from eyas.recipe.rules.rule import Rule, Violation
+from eyas.recipe.task_traits import TASK_TRAITS
+
+
+def _quantized_weights_need_an_adapter(recipe: Recipe) -> Violation | None:
+    if recipe.quantization is None or recipe.adapter is not None:
+        return None
+    return "quantization", "quantized weights cannot be trained; add an adapter section or remove this one"
+
+
+def _weights_have_one_bit_width(recipe: Recipe) -> Violation | None:
+    if recipe.quantization is None or not (recipe.quantization.load_in_4bit and recipe.quantization.load_in_8bit):
+        return None
+    return "quantization.load_in_8bit", "weights are stored in 4 or in 8 bits, not both; remove one"
+
+
+def _a_quantization_has_a_bit_width(recipe: Recipe) -> Violation | None:
+    if recipe.quantization is None or recipe.quantization.load_in_4bit or recipe.quantization.load_in_8bit:
+        return None
+    return "quantization", "neither load_in_4bit nor load_in_8bit is true; set one or remove the section"
+
+
+def _8bit_weights_take_no_4bit_settings(recipe: Recipe) -> Violation | None:
+    if recipe.quantization is None or not recipe.quantization.load_in_8bit:
+        return None
+    given = sorted(name for name in recipe.quantization.model_fields_set if name.startswith("bnb_4bit"))
+    defaults = Quantization()
+    changed = [name for name in given if getattr(recipe.quantization, name) != getattr(defaults, name)]
+    return (f"quantization.{changed[0]}", "has no effect on 8-bit weights; remove it") if changed else None
+
+
+def _an_initialization_suits_the_base(recipe: Recipe) -> Violation | None:
+    name = recipe.adapter.library_arguments.get("init_lora_weights") if recipe.adapter else None
+    if not isinstance(name, str):
+        return None
+    if name in INITIALIZATIONS:
+        return "adapter.init_lora_weights", f"{name}: {INITIALIZATIONS[name]}"
+    if name == "olora" and recipe.model.dtype != "float32":  # reopened in bfloat16, its logits differed by 2e-4
+        return (
+            "adapter.init_lora_weights",
+            "olora needs model.dtype: float32; it is not saved exactly in others",
+        )
+    if recipe.quantization is not None and name.startswith(FULL_PRECISION_ONLY):
+        return "adapter.init_lora_weights", f"{name} needs a base in full precision; remove it or the quantization"
+    return None
+
+
+def _remote_code_is_pinned_to_a_commit(recipe: Recipe) -> Violation | None:
+    if not recipe.model.trust_remote_code or re.fullmatch("[0-9a-f]{40}", recipe.model.revision or ""):
+        return None
+    return "model.trust_remote_code", "remote code runs only when model.revision is a full 40-digit commit hash"
+
+
+def _fused_lora_needs_a_lora_adapter(recipe: Recipe) -> Violation | None:
+    if not recipe.speed.fused_lora or isinstance(recipe.adapter, Lora):
+        return None
+    return "speed.fused_lora", "there is no LoRA adapter; remove it"
+
+
+def _dequantized_weights_need_4bit_weights(recipe: Recipe) -> Violation | None:
+    if recipe.speed.dequantized_gib is None or (recipe.quantization and recipe.quantization.load_in_4bit):
+        return None
+    return "speed.dequantized_gib", "there are no 4-bit weights; remove it"
+
+
+def _shared_prefixes_suit_the_task(recipe: Recipe) -> Violation | None:
+    if recipe.speed.shared_beginnings is None or TASK_TRAITS[recipe.task].shares_prefixes:
+        return None
+    return "speed.shared_beginnings", f"has no effect on task {recipe.task}; remove it"
+
+
+def _shared_prefixes_need_compact_batches(recipe: Recipe) -> Violation | None:
+    if not recipe.speed.shared_beginnings or recipe.speed.compact_batches is not False:
+        return None
+    return "speed.shared_beginnings", "is part of compact_batches, which is false; remove one"
+
+
+RULES: tuple[Rule, ...] = (
+    _quantized_weights_need_an_adapter,
+    _weights_have_one_bit_width,
+    _a_quantization_has_a_bit_width,
+    _8bit_weights_take_no_4bit_settings,
+    _an_initialization_suits_the_base,
+    _remote_code_is_pinned_to_a_commit,
+    _fused_lora_needs_a_lora_adapter,
+    _dequantized_weights_need_4bit_weights,
+    _shared_prefixes_suit_the_task,
+    _shared_prefixes_need_compact_batches,
+)
