@@ -22,7 +22,43 @@ TAKEN_FROM_THE_BASE = ("pissa", "olora")
 """Initializations, by how they begin, that take out of the base's weights what the adapter begins with."""
 
 
-class Lora(LibrarySection):
+class AdapterSection(LibrarySection):
+    """Settings of one adapter method, with the answers that the pipeline needs of every method."""
+
+    method: str
+
+    @property
+    def label(self) -> str:
+        """Return the method and its size, for people."""
+        return self.method
+
+    @property
+    def targets(self) -> list[str] | str | None:
+        """Return the layers that the adapter sits on, as in `Lora.target_modules`; None for a method without."""
+        return None
+
+    @property
+    def trained_in_full(self) -> list[str]:
+        """Return the layers that are trained in full and saved with the adapter."""
+        return []
+
+    @property
+    def dropout(self) -> float:
+        """Return the rate of dropout on the adapter's input."""
+        return 0.0
+
+    @property
+    def begins_in_the_base(self) -> bool:
+        """Return whether the adapter's start is taken out of the base's weights."""
+        return False
+
+    @property
+    def changes_the_base(self) -> bool:
+        """Return whether the base computes differently with this adapter attached, even while it is disabled."""
+        return self.begins_in_the_base
+
+
+class Lora(AdapterSection):
     """Low-rank updates beside the frozen weights (arXiv:2106.09685)."""
 
     method: Literal["lora"] = Field(description="The PEFT method.")
@@ -57,6 +93,22 @@ class Lora(LibrarySection):
     @classmethod
     def library(cls, task: str) -> LibraryClass:
         return LORA_CONFIG
+
+    @property
+    def label(self) -> str:
+        return f"{self.method} r={self.r}"
+
+    @property
+    def targets(self) -> list[str] | str:
+        return self.target_modules
+
+    @property
+    def trained_in_full(self) -> list[str]:
+        return self.modules_to_save or []
+
+    @property
+    def dropout(self) -> float:
+        return self.lora_dropout
 
     @property
     def begins_in_the_base(self) -> bool:
