@@ -4,6 +4,10 @@ import copy
 
 import pytest
 import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import AutoTokenizer, LlamaForCausalLM
+from trl import DPOConfig, DPOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
 from eyas.model.probes.float32 import in_float32
@@ -326,3 +330,44 @@ def test_tokens_of_another_batch_are_refused():
 
     with pytest.raises(RuntimeError, match="5 tokens reached the attention of a batch of"):
         model.model(batch()["input_ids"][:1, :5])
+
+
+def test_dpo_has_the_same_loss_gradients_and_metrics_with_compact_batches(models, tmp_path):
+    """Chosen and rejected answers share their prompt, which is computed once."""
+    tokenizer = AutoTokenizer.from_pretrained(models["smollm2"])
+    rows = [{"prompt": "we saw the falcon" * n, "chosen": " over a green hill", "rejected": " it flew" * (4 - n)}
+            for n in (1, 2, 3)]  # fmt: skip
+    arguments = DPOConfig(
+        output_dir=str(tmp_path), per_device_train_batch_size=3, report_to="none", use_cpu=True, disable_tqdm=True,
+        activation_checkpointing=False, bf16=False,
+    )  # fmt: skip
+    model = LlamaForCausalLM.from_pretrained(models["smollm2"], dtype=torch.float32, attn_implementation="sdpa")
+    adapter = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    trainer = DPOTrainer(
+        model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer,
+        peft_config=adapter,
+    )  # fmt: skip
+    given, outcomes, tokens = next(iter(trainer.get_train_dataloader())), [], []
+    inner = trainer.model.get_base_model()
+    inner.base_model.register_forward_pre_hook(
+        lambda *call: tokens.append(call[2]["input_ids"].numel()), with_kwargs=True
+    )
+    for compacted in (False, True):
+        if compacted:
+            compact(inner, "attention", True)
+        trainer.model.zero_grad()
+        trainer._metrics["train"].clear()
+        loss = trainer.compute_loss(trainer.model, given)
+        loss.backward()
+        gradients = torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
+        outcomes.append(
+            (loss.detach(), gradients, {name: values[0] for name, values in trainer._metrics["train"].items()})
+        )
+    (loss, gradients, metrics), (its_loss, its_gradients, its_metrics) = outcomes
+
+    assert max(tokens[len(tokens) // 2 :]) < 0.8 * min(tokens[: len(tokens) // 2])
+    assert torch.allclose(its_loss, loss, rtol=1e-5) and metrics.keys() == its_metrics.keys()
+    assert torch.allclose(its_gradients, gradients, atol=1e-5 * float(gradients.abs().max()))
+    assert {"rewards/margins", "logps/chosen", "entropy"} <= metrics.keys()
+    del metrics["num_tokens"], its_metrics["num_tokens"]  # a sum over all steps
+    assert its_metrics == pytest.approx(metrics, rel=1e-4, abs=1e-5)

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eyas.errors import CheckpointError
+from eyas.errors import CheckpointError, ExportError
+from eyas.model.adapter import METHODS
 from eyas.model.load import load_config, load_model
 from eyas.model.peft_refusals import pefts_refusals
 from eyas.model.quantization import dequantize, torch_dtype, weights_in
@@ -133,12 +134,16 @@ def merged(tuned: "PeftModel") -> "PreTrainedModel":
     """Merge the adapter of a model into its base, and return the base.
 
     An output head tied to the embeddings first gets its own weight if the adapter sits on either: a merge into one
-    would change the other. They are tied again if both end up equal.
+    would change the other. They are tied again if both end up equal. Raises ExportError for a method that does not
+    merge.
     """
     import torch
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import AuxiliaryTrainingWrapper
 
+    method = tuned.peft_config["default"].peft_type.value.lower()
+    if not METHODS[method].merges:
+        raise ExportError(f"adapter.method {method}: it cannot be merged; use the base and the adapter together")
     embeddings, head = tuned.get_input_embeddings(), tuned.get_output_embeddings()
     tied = head is not None and tuned.config.get_text_config().tie_word_embeddings
     if tied and any(isinstance(layer, (BaseTunerLayer, AuxiliaryTrainingWrapper)) for layer in (embeddings, head)):
