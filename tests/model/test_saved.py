@@ -1,17 +1,28 @@
 """Saved tensors of an adapter have peft's names and the trained values."""
 
 import json
+import math
 
 import pytest
 import torch
 import transformers
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+from peft import (
+    IA3Config,
+    LoHaConfig,
+    LoraConfig,
+    PrefixTuningConfig,
+    PromptTuningConfig,
+    VeraConfig,
+    get_peft_model,
+    get_peft_model_state_dict,
+)
 from safetensors.torch import load_file
 
 from eyas.errors import CheckpointError
 from eyas.model.adapter import adapter_config, give_bias_to_wrapped_head
 from eyas.model.peft_refusals import pefts_refusals
 from eyas.model.saved import (
+    check_saved,
     digests,
     gathered,
     refuse_unsound,
@@ -55,6 +66,27 @@ def test_names_and_shapes_equal_pefts(settings, tmp_path):
     assert saved_shapes(model) == expected and len(expected) >= 1
     write_adapter(model, gathered(model), tmp_path)
     assert {name: tuple(tensor.shape) for name, tensor in saved_tensors(tmp_path).items()} == expected
+
+
+METHODS = [
+    IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"]),
+    VeraConfig(target_modules=["q_proj", "o_proj"], r=4),
+    LoHaConfig(target_modules=["q_proj"], r=4),
+    PromptTuningConfig(num_virtual_tokens=4),
+    PrefixTuningConfig(num_virtual_tokens=4),
+]
+
+
+@pytest.mark.parametrize("config", METHODS, ids=lambda config: config.peft_type.value)
+def test_other_methods_of_peft_are_saved_and_checked_too(config, tmp_path):
+    config.task_type = "CAUSAL_LM"
+    model = get_peft_model(tiny_llama(), config)
+
+    expected = {name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(model).items()}
+
+    assert saved_shapes(model) == expected and len(expected) >= 1
+    write_adapter(model, gathered(model), tmp_path)
+    assert check_saved(tmp_path, expected) == sum(math.prod(shape) for shape in expected.values())
 
 
 def test_dora_layer_saves_its_magnitude_under_a_name_of_its_own():

@@ -21,14 +21,15 @@ PAIRS = {"lora_A": "lora_B", "lora_embedding_A": "lora_embedding_B"}
 """Factors of an update, which is zero where either of them is."""
 
 
-def saved_names(model: "PeftModel") -> dict[str, str]:
+def saved_names(model: "PeftModel") -> dict[str, "str | Tensor"]:
     """Return an adapter's tensor names in its file, each with the tensor's name in the model.
 
-    The names are peft's own: it gets a state dict that holds names in place of tensors.
+    The names are peft's own: it gets a state dict that holds names in place of tensors. A prompt-learning method
+    computes its embeddings instead, and has them in place of a name.
     """
     from peft import get_peft_model_state_dict
 
-    names: dict[str, str] = get_peft_model_state_dict(
+    names: dict[str, str | Tensor] = get_peft_model_state_dict(
         model, state_dict={name: name for name in model.state_dict()}, save_embedding_layers=False
     )
     return names
@@ -37,7 +38,10 @@ def saved_names(model: "PeftModel") -> dict[str, str]:
 def saved_shapes(model: "PeftModel") -> Shapes:
     """Return the whole shape of each tensor of an adapter's file."""
     tensors = _tensors_of(model)
-    return {saved: tuple(_shape(tensors[name])) for saved, name in saved_names(model).items()}
+    return {
+        saved: tuple(_shape(tensors[source] if isinstance(source, str) else source))
+        for saved, source in saved_names(model).items()
+    }
 
 
 def gathered(model: "PeftModel") -> dict[str, "Tensor"]:
@@ -46,7 +50,7 @@ def gathered(model: "PeftModel") -> dict[str, "Tensor"]:
     Every rank must call it. The frozen base is not gathered: it is not saved with an adapter.
     """
     tensors = _tensors_of(model)
-    wanted = {name: tensors[name] for name in saved_names(model).values()}
+    wanted = {source: tensors[source] for source in saved_names(model).values() if isinstance(source, str)}
     with _whole(list(wanted.values())):
         return {name: _copy(tensor) for name, tensor in wanted.items()}
 
