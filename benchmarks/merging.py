@@ -18,7 +18,7 @@ from eyas.export.parity import compare, predictions
 from eyas.export.proof import TIMES_NOISE
 from eyas.export.rounding import Rounder, computing_with, nearest, nudged, stochastic, with_random_signs
 from eyas.export.update import compare_update, factors
-from eyas.model.precision import torch_dtype
+from eyas.model.quantization import torch_dtype
 from eyas.recipe.adapter import Lora
 
 MODEL, ROWS = "demo/smollm2-135m-instruct", Path("demo/sentences")

@@ -10,7 +10,7 @@ from peft.tuners.lora.layer import Linear
 import families
 from eyas.export.fresh_process import compare_saved
 from eyas.export.merge import merge
-from eyas.model.adapter import lora_config
+from eyas.model.adapter import adapter_config
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 from eyas.sealing import files_in, listed, write_seal
@@ -67,7 +67,7 @@ def train(base, recipe, size):
     """Return the base with an adapter as if trained: random, each update of the given size beside its weight."""
     from peft import get_peft_model
 
-    tuned = get_peft_model(base, lora_config(recipe.adapter, "CAUSAL_LM"))
+    tuned = get_peft_model(base, adapter_config(recipe.adapter, "CAUSAL_LM"))
     for layer in (module for module in tuned.modules() if hasattr(module, "lora_A")):
         for learned in layer.lora_embedding_A.values():
             torch.nn.init.normal_(learned)

@@ -30,9 +30,14 @@ def write_text(file: Path, text: str) -> None:
 
 def digest_of_files(files: Iterable[Path]) -> str:
     """Return the SHA-256 over the names and bytes of these files, whatever order they come in."""
+    return digest_of_digests((file.name, remembered_sha256(file)) for file in sorted(files))
+
+
+def digest_of_digests(digests: Iterable[tuple[str, str]]) -> str:
+    """Return the SHA-256 over names of files and their digests, in this order."""
     whole = hashlib.sha256()
-    for file in sorted(files):
-        whole.update(f"{file.name}:{remembered_sha256(file)}\n".encode())
+    for name, digest in digests:
+        whole.update(f"{name}:{digest}\n".encode())
     return whole.hexdigest()
 
 

@@ -164,7 +164,7 @@ def test_a_classifier_keeps_its_trained_head(trained):
     ("change", "message"),
     [
         (lambda name, t: torch.zeros_like(t), "identical to the base model"),
-        (lambda name, t: t * torch.nan, "NaN or infinity"),
+        (lambda name, t: t * torch.nan, "NaN or Inf"),
         (lambda name, t: t[:8] if "lora_A" in name else t[:, :8].contiguous(), "does not fit this base"),
     ],
     ids=["zero", "nan", "wrong rank"],
@@ -211,7 +211,7 @@ def test_a_pickle_in_place_of_an_adapter_is_not_opened(falcon_run, capsys):
 
 
 def test_an_adapter_of_which_one_bit_has_changed_is_refused_before_the_base_is_loaded(falcon_run, capsys, monkeypatch):
-    monkeypatch.setattr("eyas.model.tuned.load_base", lambda *_: pytest.fail("the base was loaded"))
+    monkeypatch.setattr("eyas.model.trained.load_base", lambda *_: pytest.fail("the base was loaded"))
     file = falcon_run.adapter / "adapter_model.safetensors"
     whole = file.read_bytes()
     file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))

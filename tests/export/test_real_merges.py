@@ -10,7 +10,7 @@ import merges
 import stand_ins
 from conftest import ROOT
 from eyas.export.proof import MergeRefused
-from eyas.model.adapter import lora_config
+from eyas.model.adapter import adapter_config
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 
@@ -42,7 +42,7 @@ def adapter(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     torch.manual_seed(0)
     base = AutoModelForCausalLM.from_pretrained(SMOLLM2, dtype=torch.float32)
-    model = get_peft_model(base, lora_config(recipe_of(folder, "bfloat16", None).adapter, "CAUSAL_LM"))
+    model = get_peft_model(base, adapter_config(recipe_of(folder, "bfloat16", None).adapter, "CAUSAL_LM"))
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-4)
     row = words(1, seed=1)[0]
     model(**row, labels=row["input_ids"]).loss.backward()

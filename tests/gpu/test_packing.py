@@ -16,7 +16,7 @@ def test_falcon_keeps_packed_documents_apart_on_a_gpu(attention, dtype, tmp_path
     folder = stand_ins.falcon(tmp_path / "falcon", initializer_range=0.2)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=attention).to("cuda")
 
-    verdict = pack_safely(model)
+    result = pack_safely(model)
 
-    print(verdict.text())
-    assert verdict.way == "block_diagonal" and verdict.reaction > 10 * verdict.tolerance
+    print(result.text())
+    assert result.mode == "block_diagonal" and result.reaction > 10 * result.tolerance

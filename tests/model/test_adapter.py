@@ -1,5 +1,9 @@
 """Patterns, counts and saved files of adapters."""
 
+from types import NoneType
+from typing import Literal, get_args
+
+import peft
 import pytest
 import torch
 import transformers
@@ -7,10 +11,11 @@ from peft import get_peft_model
 from safetensors.torch import save_file
 
 from eyas.errors import CheckpointError, PreflightError
-from eyas.model.adapter import lora_config, refuse_untrained_head, resolve
+from eyas.model.adapter import METHODS, Method, adapter_config, refuse_untrained_head, resolve
 from eyas.model.load import empty_model
 from eyas.model.saved import check_saved
-from eyas.recipe.adapter import Lora
+from eyas.recipe import Recipe
+from eyas.recipe.adapter import AdapterSection, Lora
 
 FALCON_7B = transformers.FalconConfig()  # the library's defaults are tiiuae/falcon-7b
 DISTILBERT = transformers.DistilBertConfig()
@@ -30,27 +35,28 @@ COUNTS = [
 
 
 @pytest.mark.parametrize(("config", "auto_model", "task_type", "adapter", "expected"), COUNTS)
-def test_the_count_from_a_config_alone_is_pefts_own_and_the_one_worked_out_by_hand(
+def test_parameter_count_from_a_config_equals_pefts_and_the_one_by_hand(
     config, auto_model, task_type, adapter, expected
 ):
-    found = resolve(adapter, task_type, empty_model(config, auto_model))
+    resolution = resolve(adapter, task_type, empty_model(config, auto_model))
 
     with torch.device("meta"):
         base = getattr(transformers, auto_model).from_config(config)
-    theirs, _ = get_peft_model(base, lora_config(adapter, task_type)).get_nb_trainable_parameters()
-    assert found.trainable == theirs == expected
+    theirs, _ = get_peft_model(base, adapter_config(adapter, task_type)).get_nb_trainable_parameters()
+    assert resolution.trainable == theirs == expected
 
 
-def test_falcon_7b_counts_by_its_shapes():
+def test_falcon_7b_parameter_count_follows_from_its_shapes():
     hidden, layers, r = 4544, 32, 16
     fused = 73 * 64  # 71 query heads, one key and one value
     per_layer = (hidden + fused) + (hidden + hidden) + (hidden + 4 * hidden) * 2
 
-    found = resolve(COUNTS[0][3], "CAUSAL_LM", empty_model(FALCON_7B, CAUSAL))
+    resolution = resolve(COUNTS[0][3], "CAUSAL_LM", empty_model(FALCON_7B, CAUSAL))
 
-    assert found.trainable == layers * r * per_layer
-    assert {pattern: len(modules) for pattern, modules in found.matches.items()} == dict.fromkeys(ALL_OF_FALCON, 32)
-    assert f"{found.trainable:,} of 6,921,720,704" in found.table()
+    assert resolution.trainable == layers * r * per_layer
+    assert resolution.matches.keys() == {*ALL_OF_FALCON}
+    assert {len(modules) for modules in resolution.matches.values()} == {32}
+    assert f"{resolution.trainable:,} of 6,921,720,704" in resolution.table()
 
 
 @pytest.mark.parametrize(
@@ -64,14 +70,14 @@ def test_falcon_7b_counts_by_its_shapes():
         ({"rank_pattern": {"dens": 4}}, "adapter.rank_pattern: 'dens' matches no module"),
     ],
 )
-def test_a_pattern_that_matches_nothing_is_refused_even_when_others_match(change, message):
+def test_pattern_without_a_match_is_refused_even_when_others_match(change, message):
     adapter = Lora.model_validate({"method": "lora", "target_modules": ALL_OF_FALCON} | change)
 
     with pytest.raises(PreflightError, match=message.replace("(", r"\(").replace(")", r"\)").replace("?", r"\?")):
         resolve(adapter, "CAUSAL_LM", empty_model(FALCON_7B, CAUSAL))
 
 
-def test_peft_does_not_write_into_the_recipe():
+def test_peft_does_not_change_the_recipe():
     adapter = Lora(method="lora", target_modules=["k_lin"], modules_to_save=["classifier"])
 
     resolve(adapter, "SEQ_CLS", empty_model(DISTILBERT, CLASSIFIER))
@@ -79,12 +85,34 @@ def test_peft_does_not_write_into_the_recipe():
     assert adapter.modules_to_save == ["classifier"] and adapter.target_modules == ["k_lin"]
 
 
-def test_a_new_head_that_would_stay_random_is_refused():
+def test_every_method_of_a_recipe_has_a_row_and_a_config_of_peft():
+    section = Recipe.model_fields["adapter"].annotation
+    sections = [one for one in get_args(section) if one is not NoneType] or [section]
+
+    names = {name for one in sections for name in get_args(one.model_fields["method"].annotation)}
+    assert names == METHODS.keys() and "lora" in names
+    assert all(issubclass(getattr(peft, method.config), peft.PeftConfig) for method in METHODS.values())
+
+
+def test_adapter_without_target_layers_is_counted_and_has_no_patterns(monkeypatch):
+    class Prompt(AdapterSection):
+        method: Literal["prompt_tuning"]
+        num_virtual_tokens: int = 8
+
+    monkeypatch.setitem(METHODS, "prompt_tuning", Method("PromptTuningConfig", merges=False, targets=False))
+
+    resolution = resolve(Prompt(method="prompt_tuning"), "CAUSAL_LM", empty_model(FALCON_7B, CAUSAL))
+
+    assert resolution.matches == {} and resolution.trainable == 8 * 4544
+    assert "parameters train" in resolution.table()
+
+
+def test_new_head_that_would_stay_random_is_refused():
     random = ["pre_classifier.weight", "pre_classifier.bias", "classifier.weight"]
     trainable = ["base_model.model.classifier.modules_to_save.default.weight"]
 
     with pytest.raises(
-        PreflightError, match=r"pre_classifier: not in the base model.*modules_to_save: \[pre_classifier"
+        PreflightError, match=r"pre_classifier: newly initialized and frozen.*modules_to_save: \[pre_classifier"
     ):
         refuse_untrained_head(random, trainable)
     refuse_untrained_head(["classifier.weight"], trainable)
@@ -95,20 +123,20 @@ def test_a_new_head_that_would_stay_random_is_refused():
     [
         ({}, "lacks"),
         ({"a.lora_B": torch.ones(2, 3)}, r"was saved as \(2, 3\), trained as \(2, 2\)"),
-        ({"a.lora_B": torch.tensor([[1.0, torch.inf], [0, 0]])}, "NaN or infinity"),
+        ({"a.lora_B": torch.tensor([[1.0, torch.inf], [0, 0]])}, "NaN or Inf"),
         ({"a.lora_B": torch.zeros(2, 2)}, "identical to the base model"),
-        ({"a.lora_B": torch.ones(2, 2), "b": torch.ones(1)}, r"has \['b'\] besides"),
+        ({"a.lora_B": torch.ones(2, 2), "b": torch.ones(1)}, r"has unexpected \['b'\]"),
     ],
     ids=["missing", "misshapen", "not finite", "untouched", "extra"],
 )
-def test_a_saved_adapter_is_reopened_and_refused_when_it_is_not_what_was_trained(tensors, message, tmp_path):
+def test_saved_adapter_is_refused_where_it_differs_from_the_trained_one(tensors, message, tmp_path):
     save_file(tensors, tmp_path / "adapter_model.safetensors")
 
     with pytest.raises(CheckpointError, match=message):
         check_saved(tmp_path, {"a.lora_B": (2, 2)}, {})
 
 
-def test_a_sound_adapter_is_counted(tmp_path):
+def test_parameters_of_a_sound_adapter_are_counted(tmp_path):
     save_file({"a.lora_B": torch.ones(2, 2)}, tmp_path / "adapter_model.safetensors")
 
     assert check_saved(tmp_path, {"a.lora_B": (2, 2)}, {}) == 4

@@ -1,4 +1,4 @@
-"""Quantized weights: that they are, and what they stand for."""
+"""Quantized weights: the quantized layers, and the dequantized values."""
 
 import bitsandbytes
 import pytest
@@ -20,7 +20,7 @@ def quantized(folder, quantization, **more):
 
 
 def test_falcon_needs_the_patch(models):
-    """When this fails, transformers quantizes Falcon by itself again and `falcon_can_be_quantized` can go."""
+    """When this fails, transformers quantizes Falcon by itself, and `falcon_can_be_quantized` can go."""
     model = Model(name=str(models["falcon7b"]), dtype="float32")
 
     plain = AutoModelForCausalLM.from_pretrained(
@@ -41,14 +41,14 @@ def test_every_linear_layer_but_the_head_is_quantized(family, quantization, mode
     assert left_unquantized(model, []) == []
 
 
-def test_a_layer_left_in_full_precision_is_found(models):
+def test_layer_left_in_full_precision_is_found(models):
     model = quantized(models["smollm2"], NF4)
     model.model.layers[1].mlp.up_proj = torch.nn.Linear(64, 128)
 
     assert left_unquantized(model, []) == ["model.layers.1.mlp.up_proj"]
 
 
-def test_a_model_that_would_stay_unquantized_is_refused(models, monkeypatch):
+def test_model_that_would_stay_unquantized_is_refused(models, monkeypatch):
     monkeypatch.setattr("eyas.model.load.falcon_can_be_quantized", lambda: torch.no_grad())
 
     with pytest.raises(PreflightError, match="8 linear layers would stay in full precision"):
@@ -56,14 +56,14 @@ def test_a_model_that_would_stay_unquantized_is_refused(models, monkeypatch):
 
 
 def test_layers_trained_in_full_are_not_quantized(models):
-    model = quantized(models["smollm2"], NF4, in_full=["up_proj"])
+    model = quantized(models["smollm2"], NF4, trained_in_full=["up_proj"])
 
     names = quantized_names(model)
     assert len(names) == 12 and not any("up_proj" in name for name in names)
     assert "lm_head" not in names
 
 
-def test_dequantizing_gives_the_values_that_training_multiplied_by(models):
+def test_dequantized_values_are_those_of_training(models):
     model = quantized(models["smollm2"], NF4)
     weight = model.model.layers[0].mlp.up_proj.weight
     expected = bitsandbytes.functional.dequantize_4bit(weight.data, weight.quant_state)

@@ -1,4 +1,4 @@
-"""4-bit weights stay as they were quantized, on CPUs too for which bitsandbytes has a kernel for evaluations alone."""
+"""4-bit weights stay as quantized on CPUs where bitsandbytes repacks them."""
 
 import bitsandbytes
 import pytest
@@ -12,16 +12,16 @@ def on_a_cpu_with_avx512_bf16(monkeypatch):
 
 
 @pytest.mark.parametrize("dense", ["0", "1"], ids=["4-bit", "dense copies"])
-def test_an_evaluation_on_the_way_changes_no_step_after_it(dense, trained, on_a_cpu_with_avx512_bf16, tmp_path):
-    """bitsandbytes would pack them anew with coarser scales, for good, and let no gradient pass them any more."""
-    found = []
+def test_evaluation_changes_no_later_step(dense, trained, on_a_cpu_with_avx512_bf16, tmp_path):
+    """bitsandbytes would repack them permanently, with coarser scales and without gradients."""
+    adapters = []
     for evaluated in ("null", "1"):
         run = tmp_path / f"evaluated {evaluated}"
         words = ["training.max_steps=4", f"training.eval_steps={evaluated}", f"speed.dequantized_gib={dense}"]
         directory, _ = trained("smollm2_qlora_quickstart", "model.dtype=float32", *words, f"run_directory={run}")
         (weights,) = directory.adapter.glob("*.safetensors")
-        found.append(load_file(weights))
-    without, with_it = found
+        adapters.append(load_file(weights))
+    without, with_it = adapters
 
     assert without.keys() == with_it.keys() and len(without) > 8
     assert all(torch.equal(without[name], with_it[name]) for name in without)

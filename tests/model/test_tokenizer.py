@@ -1,4 +1,4 @@
-"""The tokenizer of a base model, and the recipe's own chat template in it."""
+"""The tokenizer of a base model, with the recipe's chat template."""
 
 import shutil
 
@@ -24,9 +24,7 @@ def recipe_with_template(tmp_path, name):
     return recipe
 
 
-def test_a_template_beside_the_recipe_takes_the_place_of_the_tokenizers_and_is_saved_with_the_adapter(
-    models, overrides_for, tmp_path
-):
+def test_recipes_template_replaces_the_tokenizers_and_is_saved_with_the_adapter(models, overrides_for, tmp_path):
     from eyas.run_directory import RunDirectory
     from eyas.training.run import train
 
@@ -48,17 +46,17 @@ def test_a_template_beside_the_recipe_takes_the_place_of_the_tokenizers_and_is_s
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [("absent.jinja", "no such file; found 'absent.jinja'"), ("mine.txt", "a chat template is a .jinja file")],
 )
-def test_a_template_that_is_not_there_is_refused_where_the_recipe_names_it(name, said, tmp_path):
+def test_absent_template_is_refused_where_the_recipe_names_it(name, message, tmp_path):
     (tmp_path / "mine.txt").write_text(TEMPLATE)
 
-    with pytest.raises(RecipeError, match=rf"recipe.yaml:7:3: model.chat_template: {said}"):
+    with pytest.raises(RecipeError, match=rf"recipe.yaml:7:3: model.chat_template: {message}"):
         load_recipe(recipe_with_template(tmp_path, name))
 
 
-def test_the_end_token_pads_where_there_is_no_padding_token_and_one_of_them_there_must_be(models, tmp_path):
+def test_end_token_pads_where_there_is_no_padding_token_and_one_of_them_is_required(models, tmp_path):
     falcon = load_tokenizer(Model(name=str(models["falcon7b"])))
     assert falcon.pad_token == falcon.eos_token == "<|endoftext|>"
 

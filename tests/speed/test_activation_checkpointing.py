@@ -1,4 +1,4 @@
-"""Activations are recomputed where a micro-batch would not fit, and the numbers stay the same."""
+"""Activations are recomputed where a micro-batch would not fit."""
 
 import pytest
 from datasets import Dataset
@@ -14,8 +14,8 @@ RECIPES = ["minilm_lora_sentiment", "smollm2_qlora_quickstart", "falcon7b_lora"]
 
 
 @pytest.fixture
-def outcome(trained, monkeypatch, capsys, tmp_path):
-    """Whether a run says that it recomputes, how often it does, and its losses."""
+def run_of(trained, monkeypatch, capsys, tmp_path):
+    """Return a function that trains a recipe and counts recomputed layers."""
     from transformers import modeling_utils
 
     def of(name, *words):
@@ -37,34 +37,34 @@ def outcome(trained, monkeypatch, capsys, tmp_path):
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_without_room_it_is_done_and_changes_no_number(recipe, outcome, monkeypatch):
-    on, times, losses, said = outcome(recipe)
-    assert on is False and times == 0 and "activation_checkpointing  off" in said
+def test_without_memory_activations_are_recomputed_and_losses_stay_the_same(recipe, run_of, monkeypatch):
+    on, times, losses, output = run_of(recipe)
+    assert on is False and times == 0 and "activation_checkpointing  off" in output
 
     monkeypatch.setattr(activation_checkpointing, "free_device_bytes", lambda ranks: 0)
-    on, times, its_losses, said = outcome(recipe)
+    on, times, its_losses, output = run_of(recipe)
 
     assert on is True and times > 0
-    assert its_losses == losses  # to the last bit, for a resumed run may find less memory
-    assert "activation_checkpointing  on" in said and "0.0 KiB are free for them" in said
+    assert its_losses == losses  # to the last bit, because a resumed run may have less memory
+    assert "activation_checkpointing  on" in output and "; 0.0 KiB free" in output
 
 
-@pytest.mark.parametrize("asked", [True, False])
-def test_what_the_recipe_says_is_done(asked, outcome, monkeypatch):
-    monkeypatch.setattr(activation_checkpointing, "free_device_bytes", lambda ranks: 0 if not asked else 2**50)
+@pytest.mark.parametrize("setting", [True, False])
+def test_recipe_decides_where_it_is_set(setting, run_of, monkeypatch):
+    monkeypatch.setattr(activation_checkpointing, "free_device_bytes", lambda ranks: 0 if not setting else 2**50)
 
-    on, times, _, _ = outcome("minilm_lora_sentiment", f"training.activation_checkpointing={str(asked).lower()}")
+    on, times, _, _ = run_of("minilm_lora_sentiment", f"training.activation_checkpointing={str(setting).lower()}")
 
-    assert on is None and (times > 0) is asked
+    assert on is None and (times > 0) is setting
 
 
-def test_all_ranks_do_what_one_of_them_needs(outcome, monkeypatch):
+def test_all_ranks_follow_the_one_that_needs_it(run_of, monkeypatch):
     monkeypatch.setattr(activation_checkpointing, "gather_objects", lambda mine: [mine, True])
 
-    assert outcome("minilm_lora_sentiment")[0] is True
+    assert run_of("minilm_lora_sentiment")[0] is True
 
 
-def test_the_largest_batch_is_of_the_longest_row_or_of_full_ones():
+def test_largest_batch_has_the_longest_row_or_full_ones():
     split = Split(rows=None, examples=Dataset.from_list([{"input_ids": [0] * length} for length in (10, 60)]))
     full = Split(rows=None, examples=split.examples, sequences=split.examples)
     words = ["training.per_device_train_batch_size=4", "training.max_length=128"]

@@ -1,4 +1,4 @@
-"""What a forward pass keeps for each token: as the process's memory has it, and nothing of the run is changed."""
+"""Measured activation memory agrees with the process's memory, and measuring changes nothing."""
 
 import json
 import os
@@ -46,8 +46,8 @@ print(json.dumps(found))
 """
 
 
-def test_it_is_what_the_process_grows_by():
-    """Every tensor is mapped on its own, so that what is freed is given back."""
+def test_measure_equals_the_growth_of_the_process():
+    """Every tensor is mapped on its own, so that freed memory is returned to the system."""
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
     done = subprocess.run(
         [sys.executable, "-c", IN_A_PROCESS], env=environment, capture_output=True, text=True, check=True
@@ -61,7 +61,7 @@ def test_it_is_what_the_process_grows_by():
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
-def test_every_family_can_be_asked_and_draws_what_it_would_have_drawn(family):
+def test_every_family_can_be_measured_without_a_change_of_the_random_state(family):
     model = make(family, FAMILIES[family][2][0]).train()
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -74,29 +74,29 @@ def test_every_family_can_be_asked_and_draws_what_it_would_have_drawn(family):
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2 windowed", "gpt2"])
-@pytest.mark.parametrize("beginning", [0, 60])
-def test_short_documents_keep_no_more_than_it_says(family, beginning):
-    """In bfloat16, where attention computes in float32, and where keys that are shared stand beside each row's own."""
+@pytest.mark.parametrize("prefix", [0, 60])
+def test_compact_batches_keep_no_more_than_the_measure(family, prefix):
+    """In bfloat16, attention computes in float32, and each row holds shared keys next to its own."""
     model = make(family, dtype=torch.bfloat16, max_position_embeddings=256).train()
     add_fused_lm_head(model, outputs=("log_probs",))
     rows, length = 6, 100
-    said = kept_bytes_per_token(model) * recurring(rows * length, torch.bfloat16, model.device)
-    shared_by_layers = 4 * HEADS_OF_A_KEY * length**2  # who reads whom
+    measured = kept_bytes_per_token(model) * recurring(rows * length, torch.bfloat16, model.device)
+    shared_by_layers = 4 * HEADS_OF_A_KEY * length**2  # the attention bias
     compact(model, "attention", True)
     ids = torch.randint(3, 90, (rows, length), generator=torch.Generator().manual_seed(0))
-    ids[:, :beginning] = ids[0, :beginning]
+    ids[:, :prefix] = ids[0, :prefix]
     labels = torch.full_like(ids, -100)
     labels[:, -4:] = ids[:, -4:]
     kept = {}
 
-    def note(tensor):
+    def record(tensor):
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
         model(input_ids=ids, labels=labels, fused_lm_head=True)
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
 
     found = sum(size for place, size in kept.items() if place not in weights)
 
-    assert said / 3 < found < 1.02 * said + shared_by_layers
+    assert measured / 3 < found < 1.02 * measured + shared_by_layers

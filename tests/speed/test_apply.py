@@ -1,4 +1,4 @@
-"""Each way to be faster, alone and all together: the same losses and the same updates as without it, or a refusal."""
+"""Each optimization keeps losses and updates, alone and with all others."""
 
 import json
 import re
@@ -11,6 +11,7 @@ import families
 import stand_ins
 from conftest import ROOT
 from eyas.errors import PreflightError
+from eyas.model.probes.difference import Difference
 from eyas.recipe import load_recipe
 from eyas.run_directory import RunDirectory
 from eyas.speed import dropout
@@ -34,15 +35,12 @@ PLAIN_STEPS = [
     "training.activation_checkpointing=false",
     "training.eval_steps=3",
 ]  # fmt: skip
-"""So that the weights move by the sum of the gradients, of two micro-batches a step."""
+"""Settings by which weights move by the sum of the gradients of two micro-batches a step."""
 
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    """Chats of which most begin with one instruction and some with another, with answers of 1 to 20 words.
-
-    The last six are held out, in a file beside the others'.
-    """
+    """Return a file of chats with two instructions; `held_out.jsonl` has six more."""
     folder = tmp_path_factory.mktemp("rows")
     for file, numbers in ((folder / "rows.jsonl", range(24)), (folder / "held_out.jsonl", range(24, 30))):
         write_rows(file, numbers)
@@ -76,7 +74,7 @@ def family_folder(tmp_path_factory):
 
 @pytest.fixture
 def outcome(tmp_path):
-    """Return the losses of a training and its evaluation, how far each weight moved, and which levers it pulled."""
+    """Return a function that trains a recipe: losses, updates and optimizations."""
 
     def run(recipe_file, words, speed):
         moved, number = {}, len(list(tmp_path.iterdir()))
@@ -89,14 +87,14 @@ def outcome(tmp_path):
             if rate == "0.1":
                 lines = map(json.loads, directory.metrics.read_text().splitlines())
                 losses = [line[name] for line in lines for name in ("loss", "eval_loss") if name in line]
-                levers = directory.read_manifest()["speed"]
-                del levers["allocator"]  # of the process, not of the recipe
+                optimizations = directory.read_manifest()["speed"]
+                del optimizations["allocator"]  # it belongs to the process, not to the recipe
             (weights,) = [*directory.adapter.glob("*.safetensors"), *directory.path.glob("model/*.safetensors")]
             moved[rate] = load_file(weights)
         return (
             losses,
             torch.cat([(moved["0.1"][n] - moved["1e-30"][n]).flatten() for n in sorted(moved["1e-30"])]),
-            levers,
+            optimizations,
         )
 
     return run
@@ -118,19 +116,19 @@ def words_for(family, rows, family_folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("family", "lever"),
+    ("family", "optimization"),
     [
-        pytest.param(family, lever, marks=[] if (family, lever) in SHORT else pytest.mark.slow)
+        pytest.param(family, optimization, marks=[] if (family, optimization) in SHORT else pytest.mark.slow)
         for family in FAMILIES
-        for lever in ("fused LoRA", "compact batches", "shared beginnings", "all")
-        if (family, lever) != ("gpt2", "fused LoRA")  # it trains in full
+        for optimization in ("fused LoRA", "compact batches", "shared beginnings", "all")
+        if (family, optimization) != ("gpt2", "fused LoRA")  # it trains in full
     ],
 )
-def test_a_lever_changes_no_number(family, lever, rows, family_folder, outcome, tmp_path):
+def test_optimization_changes_no_number(family, optimization, rows, family_folder, outcome, tmp_path):
     words = words_for(family, rows, family_folder, tmp_path)
-    speed = ALL if lever == "all" else ALONE[lever]
+    speed = ALL if optimization == "all" else ALONE[optimization]
     speed = {name: value for name, value in speed.items() if name != "dequantized_gib"}
-    if family == "gpt2":  # it trains in full, and with dropout unless told otherwise
+    if family == "gpt2":  # it trains in full, and has dropout by default
         speed = {name: value for name, value in speed.items() if name != "fused_lora"}
         config = family_folder(family) / "config.json"
         still = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
@@ -146,7 +144,7 @@ def test_a_lever_changes_no_number(family, lever, rows, family_folder, outcome, 
 @pytest.mark.slow
 @pytest.mark.parametrize("flat", ["packing", "padding_free"])
 @pytest.mark.parametrize("family", ["llama", "falcon 7b"])
-def test_all_levers_change_no_number_of_flat_batches(family, flat, rows, family_folder, outcome, tmp_path):
+def test_all_optimizations_change_no_number_of_flat_batches(family, flat, rows, family_folder, outcome, tmp_path):
     words = [*words_for(family, rows, family_folder, tmp_path), f"training.{flat}=true", "training.max_length=160",
              "training.global_batch_size=2", "training.per_device_train_batch_size=1"]  # fmt: skip
     plain = outcome(SFT, words, {"compact_batches": False, "fused_lora": False})
@@ -158,13 +156,13 @@ def test_all_levers_change_no_number_of_flat_batches(family, flat, rows, family_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lever", ["dequantized weights", "all"])
-def test_a_lever_changes_no_number_on_4_bit_weights(lever, rows, models, outcome, tmp_path):
+@pytest.mark.parametrize("optimization", ["dequantized weights", "all"])
+def test_optimization_changes_no_number_on_4_bit_weights(optimization, rows, models, outcome, tmp_path):
     words = [*words_for("llama", rows, lambda _: models["smollm2"], tmp_path)]
     words = [word for word in words if word != "quantization=null"] + ["quantization.bnb_4bit_compute_dtype=float32"]
     plain = outcome(SFT, words, OFF)
 
-    found = outcome(SFT, words, ALL | {"dequantized_gib": 1} if lever == "all" else ALONE[lever])
+    found = outcome(SFT, words, ALL | {"dequantized_gib": 1} if optimization == "all" else ALONE[optimization])
 
     assert found[2]["dequantized_gib"] and not any(plain[2].values())
     assert_the_same_training(found, plain)
@@ -173,7 +171,7 @@ def test_a_lever_changes_no_number_on_4_bit_weights(lever, rows, models, outcome
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_dense_copies_of_4_bit_weights_change_no_bit(dtype, rows, models, outcome, tmp_path):
-    """How many there are follows the memory that is free, which a resumed run finds otherwise."""
+    """Their number depends on the free memory, which may differ in a resumed run."""
     words = words_for("llama", rows, lambda _: models["smollm2"], tmp_path)
     words = [word for word in words if word != "quantization=null"]
     words += [f"model.dtype={dtype}", "adapter.target_modules=[q_proj, v_proj]"]
@@ -185,8 +183,8 @@ def test_dense_copies_of_4_bit_weights_change_no_bit(dtype, rows, models, outcom
 
 
 @pytest.mark.parametrize("name", ["minilm_lora_sentiment", "distilbert_lora_yelp"])
-def test_a_classifier_in_bfloat16_trains_with_every_lever(name, overrides_for, tmp_path):
-    """Its head is in float32, for it trains in full."""
+def test_classifier_in_bfloat16_trains_with_every_optimization(name, overrides_for, tmp_path):
+    """Its head is in float32, because it trains in full."""
     recipe, directory = ROOT / "recipes" / f"{name}.yaml", RunDirectory(tmp_path / "run")
     words = [*overrides_for(recipe), *PLAIN_STEPS, "model.dtype=bfloat16", "training.max_steps=1"]
 
@@ -199,9 +197,9 @@ def test_a_classifier_in_bfloat16_trains_with_every_lever(name, overrides_for, t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lever", ["fused LoRA", "compact batches", "all"])
+@pytest.mark.parametrize("optimization", ["fused LoRA", "compact batches", "all"])
 @pytest.mark.parametrize("name", ["minilm_lora_sentiment", "distilbert_lora_yelp"])
-def test_a_lever_changes_no_number_of_a_classifier(name, lever, overrides_for, models, outcome, tmp_path):
+def test_optimization_changes_no_number_of_a_classifier(name, optimization, overrides_for, models, outcome, tmp_path):
     recipe = ROOT / "recipes" / f"{name}.yaml"
     base = models[name.partition("_")[0]]
     config = json.loads((base / "config.json").read_text())
@@ -214,7 +212,7 @@ def test_a_lever_changes_no_number_of_a_classifier(name, lever, overrides_for, m
         (still / "config.json").write_text(json.dumps(config | dict.fromkeys([*dropout, "classifier_dropout"], 0.0)))
     words = [*overrides_for(recipe), *PLAIN_STEPS, f"model.name={still}", "adapter.lora_dropout=0"]
     speed = {"all": {"fused_lora": True, "compact_batches": True}, "fused LoRA": {"fused_lora": True,
-             "compact_batches": False}}.get(lever, {"fused_lora": False, "compact_batches": True})  # fmt: skip
+             "compact_batches": False}}.get(optimization, {"fused_lora": False, "compact_batches": True})  # fmt: skip
     plain = outcome(recipe, words, dict.fromkeys(speed, False))
 
     found = outcome(recipe, words, speed)
@@ -223,18 +221,20 @@ def test_a_lever_changes_no_number_of_a_classifier(name, lever, overrides_for, m
     assert_the_same_training(found, plain)
 
 
-@pytest.mark.parametrize(("asked", "on"), [("null", True), ("true", True), ("false", False)])
-def test_dropout_draws_as_the_recipe_says(asked, on, trained, monkeypatch):
+@pytest.mark.parametrize(("setting", "on"), [("null", True), ("true", True), ("false", False)])
+def test_quick_dropout_follows_the_recipe(setting, on, trained, monkeypatch):
     drawn = []
-    monkeypatch.setattr(dropout, "kept", lambda shape, p: drawn.append(p) or torch.ones(shape, dtype=torch.bool))
+    monkeypatch.setattr(
+        dropout, "dropout_mask", lambda shape, p: drawn.append(p) or torch.ones(shape, dtype=torch.bool)
+    )
 
-    directory, _ = trained("minilm_lora_sentiment", f"speed.quick_dropout={asked}", "training.max_steps=1")
+    directory, _ = trained("minilm_lora_sentiment", f"speed.quick_dropout={setting}", "training.max_steps=1")
 
     assert directory.read_manifest()["speed"]["quick_dropout"] is on and bool(drawn) is on
 
 
 @pytest.mark.slow
-def test_two_ranks_have_the_same_losses_with_and_without(rows, family_folder, fork_server, tmp_path):
+def test_two_ranks_have_the_same_losses_with_and_without_optimizations(rows, family_folder, fork_server, tmp_path):
     words = [SFT, *words_for("llama", rows, family_folder, tmp_path)]
     curves = []
     for name, speed in (("on", ALL), ("off", {"compact_batches": False, "fused_lora": False})):
@@ -249,43 +249,45 @@ def test_two_ranks_have_the_same_losses_with_and_without(rows, family_folder, fo
 
 
 @pytest.mark.parametrize(
-    ("recipe", "probe", "answer", "lever"),
+    ("recipe", "probe", "difference", "optimization"),
     [
         ("smollm2_qlora_quickstart", "eyas.speed.fused_lora.probe.probe_lora", (float("nan"), 1e-5), "fused_lora"),
         ("minilm_lora_sentiment", "eyas.speed.compact.encoder.probe_encoder", (float("nan"), 1e-5), "compact_batches"),
         ("minilm_lora_sentiment", "eyas.speed.compact.encoder.probe_encoder", (0.1, float("inf")), "compact_batches"),
     ],
 )
-def test_a_probe_that_answers_nan_leaves_its_lever_off(recipe, probe, answer, lever, trained, monkeypatch, tmp_path):
-    monkeypatch.setattr(probe, lambda *_: answer)
-    left = []
-    monkeypatch.setattr("eyas.speed.fused_lora.linear.take_apart", lambda model: left.append("fused_lora"))
+def test_nan_in_a_probe_turns_its_optimization_off(
+    recipe, probe, difference, optimization, trained, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(probe, lambda *_: Difference(*difference))
+    unfused = []
+    monkeypatch.setattr("eyas.speed.fused_lora.linear.unfuse_lora", lambda model: unfused.append("fused_lora"))
     monkeypatch.setattr("eyas.speed.compact.encoder.compact_encoder", lambda model: pytest.fail("made compact"))
 
     words = ["model.dtype=float32", "training.max_steps=1", f"data.cache_directory={tmp_path}/kept"]
     directory, _ = trained(recipe, *words)
 
-    assert directory.read_manifest()["speed"][lever] is False
-    assert left == ["fused_lora"] * (lever == "fused_lora")
+    assert directory.read_manifest()["speed"][optimization] is False
+    assert unfused == ["fused_lora"] * (optimization == "fused_lora")
 
 
 @pytest.mark.filterwarnings("ignore:.label_smoothing_factor. is deprecated:FutureWarning")  # TRL's own
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
-        (["speed.fused_lora=true", "adapter.use_dora=true"], "speed.fused_lora: asked for, and cannot be: no layer of"),
-        (["speed.shared_beginnings=true", "adapter.lora_dropout=0.1"], "lora_dropout draws for each row anew"),
-        (["speed.compact_batches=true", "training.label_smoothing_factor=0.1"], "label smoothing needs the score of"),
-        (["speed.dequantized_gib=0.00001"], "speed.dequantized_gib: asked for, and cannot be: 0 of 14 4-bit layers"),
+        (["speed.fused_lora=true", "adapter.use_dora=true"], "speed.fused_lora: true is not possible: no layer of"),
+        (["speed.shared_beginnings=true", "adapter.lora_dropout=0.1"], "the adapter's dropout differs between rows"),
+        (["speed.compact_batches=true", "training.label_smoothing_factor=0.1"], "label smoothing needs the logits of"),
+        (["speed.dequantized_gib=0.00001"], "speed.dequantized_gib: 1e-05 is not possible: 0 of 14 4-bit layers"),
     ],
 )
-def test_what_the_recipe_insists_on_and_cannot_be_is_refused(words, told, trained):
-    with pytest.raises(PreflightError, match=told):
+def test_required_optimization_that_is_not_possible_is_refused(words, message, trained):
+    with pytest.raises(PreflightError, match=message):
         trained("smollm2_qlora_quickstart", "model.dtype=float32", *words)
 
 
 @pytest.mark.parametrize("quantized", [False, True], ids=["dense", "4-bit"])
-def test_a_model_in_bfloat16_is_proven_in_float32(quantized, rows, family_folder, tmp_path, capsys):
+def test_model_in_bfloat16_is_probed_in_float32(quantized, rows, family_folder, tmp_path, capsys):
     words = [*words_for("llama", rows, family_folder, tmp_path), "model.dtype=bfloat16"]
     if quantized:
         words = [
@@ -296,15 +298,15 @@ def test_a_model_in_bfloat16_is_proven_in_float32(quantized, rows, family_folder
 
     train(load_recipe(SFT, [*words, f"run_directory={directory.path}", "training.max_steps=1"]), directory)
 
-    levers = directory.read_manifest()["speed"]
-    assert levers["compact_batches"] and levers["shared_beginnings"] and levers["fused_lora"]
-    told = capsys.readouterr().out
-    assert f"weights {'4-bit nf4, the rest ' if quantized else ''}bfloat16; computing in bfloat16 autocast" in told
-    difference, tolerance = re.search(r"by document; differs by (\S+) of (\S+) allowed", told).groups()
+    optimizations = directory.read_manifest()["speed"]
+    assert optimizations["compact_batches"] and optimizations["shared_beginnings"] and optimizations["fused_lora"]
+    output = capsys.readouterr().out
+    assert f"weights {'4-bit nf4, the rest ' if quantized else ''}bfloat16; computing in bfloat16 autocast" in output
+    difference, tolerance = re.search(r"padding removed \(max difference (\S+), tolerance (\S+)\)", output).groups()
     assert float(difference) < float(tolerance) < 1e-3
 
 
-def test_a_model_that_is_not_exact_keeps_its_padding_and_says_so(rows, family_folder, tmp_path, capsys):
+def test_model_that_is_not_exact_keeps_its_padding_and_reports_it(rows, family_folder, tmp_path, capsys):
     words = words_for("bloom", rows, family_folder, tmp_path)
     directory = RunDirectory(tmp_path / "run")
 
@@ -314,4 +316,4 @@ def test_a_model_that_is_not_exact_keeps_its_padding_and_says_so(rows, family_fo
         "fused_lora": True, "compact_batches": False, "shared_beginnings": False,
         "allocator": False,
     }  # fmt: skip
-    assert "BloomForCausalLM computes otherwise without padding; only positions" in capsys.readouterr().out
+    assert "BloomForCausalLM computes differently without padding; logits only where" in capsys.readouterr().out

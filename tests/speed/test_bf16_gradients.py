@@ -1,4 +1,4 @@
-"""In bf16 no lever can give the very same gradients; they are as near to those of float32 as without any."""
+"""Gradients in bf16 stay as near to float32's as without optimizations."""
 
 import peft
 import pytest
@@ -11,24 +11,24 @@ from families import VOCABULARY, make
 
 BATCHES = 12
 SPREAD = 1.05
-"""Two ways to round alike differ by so much over that many batches; a lever that lost digits would by far more."""
+"""Ratio of errors that equal rounding can reach over these batches; lost digits would exceed it by far."""
 
 
 def batch(seed):
-    """Eight rows that begin alike, each learnt from at its end."""
+    """Return eight rows with a common prefix and labels on their last tokens."""
     draw = torch.Generator().manual_seed(seed)
-    beginning = torch.randint(3, VOCABULARY, (20,), generator=draw)
+    prefix = torch.randint(3, VOCABULARY, (20,), generator=draw)
     ids, mask = torch.zeros(2, 8, 40, dtype=torch.long)
     labels = torch.full_like(ids, -100)
     for row in range(8):
-        tokens = torch.cat([beginning, torch.randint(3, VOCABULARY, (4 + 2 * row,), generator=draw)])
+        tokens = torch.cat([prefix, torch.randint(3, VOCABULARY, (4 + 2 * row,), generator=draw)])
         ids[row, : len(tokens)], mask[row, : len(tokens)] = tokens, 1
         labels[row, len(tokens) - 3 : len(tokens)] = tokens[-3:]
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
 def adapted(family, dtype):
-    """Return a model whose weights bf16 can hold, computing in `dtype`, with an adapter that is no longer zero."""
+    """Return a model whose weights bf16 can hold, computing in `dtype`, with an adapter that is not zero."""
     torch.manual_seed(0)
     base = make(family, "sdpa").to(torch.bfloat16).to(dtype)
     add_fused_lm_head(base, outputs=("log_probs",))
@@ -52,14 +52,14 @@ def gradients(model):
     return torch.stack(found)
 
 
-@pytest.mark.parametrize(("family", "way"), [("llama", "attention"), ("qwen3", "attention"), ("falcon 7b", "mask")])
-def test_gradients_in_bf16_are_as_near_to_float32_as_without_levers(family, way):
+@pytest.mark.parametrize(("family", "mode"), [("llama", "attention"), ("qwen3", "attention"), ("falcon 7b", "mask")])
+def test_gradients_in_bf16_are_as_near_to_float32_as_without_optimizations(family, mode):
     exact, stock = gradients(adapted(family, torch.float32)), gradients(adapted(family, torch.bfloat16))
     ours = adapted(family, torch.bfloat16)
     assert fuse_lora(ours)[0] > 0
-    compact(ours.get_base_model(), way, True)
+    compact(ours.get_base_model(), mode, True)
 
     errors = [float((each - exact).norm() / exact.norm()) for each in (gradients(ours), stock)]
 
-    print(f"{family}: error of the gradients in bf16 {errors[0]:.4f}, without levers {errors[1]:.4f}")
+    print(f"{family}: error of the gradients in bf16 {errors[0]:.4f}, without optimizations {errors[1]:.4f}")
     assert 0 < errors[0] <= SPREAD * errors[1]

@@ -1,18 +1,18 @@
-"""Documents of similar length stand side by side for attention, and every token comes back to its place."""
+"""Blocks of documents of similar length for attention, and short attention's numbers."""
 
 import pytest
 import torch
 
 from eyas.speed.compact.attention import SHORT, _reading
-from eyas.speed.compact.blocks import block_of, runs_alike
+from eyas.speed.compact.blocks import block_of, similar_runs
 from eyas.speed.compact.short_attention import short_attention
-from eyas.speed.dropout import kept
+from eyas.speed.dropout import dropout_mask
 
 CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("lengths", [(4,), (2, 5, 3), (1, 1, 1), (7, 7)])
-def test_side_by_side_and_back_is_what_it_was(lengths):
+def test_side_by_side_and_back_restores_the_tokens(lengths):
     block, tokens = block_of(lengths, CPU), torch.randn(sum(lengths), 3, 8)
 
     documents = block.side_by_side(tokens)
@@ -25,7 +25,7 @@ def test_side_by_side_and_back_is_what_it_was(lengths):
     assert torch.equal(block.end_to_end(documents), tokens)
 
 
-def test_a_block_that_was_first_asked_for_in_inference_serves_a_training():
+def test_block_that_was_made_in_inference_mode_works_in_training():
     with torch.inference_mode():
         block_of((2, 3), CPU)
     tokens = torch.randn(5, 2, 4, requires_grad=True)
@@ -35,12 +35,12 @@ def test_a_block_that_was_first_asked_for_in_inference_serves_a_training():
     assert tokens.grad is not None
 
 
-def test_neighbours_of_similar_length_stand_together():
-    assert runs_alike([3, 4, 9, 10, 18, 20]) == [(3, 4), (9,), (10, 18, 20)]
-    assert runs_alike([5]) == [(5,)] and runs_alike([]) == []
+def test_lengths_are_split_into_similar_runs():
+    assert similar_runs([3, 4, 9, 10, 18, 20]) == [(3, 4), (9,), (10, 18, 20)]
+    assert similar_runs([5]) == [(5,)] and similar_runs([]) == []
 
 
-def test_attention_with_dropout_is_that_of_torch():
+def test_attention_with_dropout_equals_torchs():
     torch.manual_seed(0)
     q, k, v = torch.randn(3, 2, 3, 6, 8).unbind(0)
     filled = (torch.arange(6) < torch.tensor([[6], [4]]))[:, None, None]
@@ -49,13 +49,13 @@ def test_attention_with_dropout_is_that_of_torch():
     assert torch.allclose(_reading(q, k, v, filled, 1e-9, 0.3), plain, atol=1e-6)
     drawn = torch.stack([_reading(q, k, v, filled, 0.5, 0.3) for _ in range(4000)])
     assert torch.allclose(drawn.mean(0), plain, atol=0.1) and float(drawn.std(0).min()) > 0.04
-    k[1, :, 4:], v[1, :, 4:] = 9.0, 9.0  # places that are no tokens
+    k[1, :, 4:], v[1, :, 4:] = 9.0, 9.0  # places without a token
     assert torch.allclose(_reading(q, k, v, filled, 1e-9, 0.3), plain, atol=1e-6)
 
 
 @pytest.mark.parametrize(("dtype", "allowed", "of_stock"), [(torch.float32, 1e-6, 1.5), (torch.bfloat16, 0.005, 1.0)])
-def test_short_attention_rounds_as_that_of_torch_and_less_in_bfloat16(dtype, allowed, of_stock):
-    """Held against float64: the values and all gradients, where each token reads those before it."""
+def test_short_attention_rounds_as_torchs_and_less_in_bfloat16(dtype, allowed, of_stock):
+    """Values and all gradients of causal attention, compared with float64."""
     draw = torch.Generator().manual_seed(0)
     given = [torch.randn(3, 2, 40, 16, generator=draw).to(dtype) for _ in range(4)]
     readable = torch.ones(40, 40, dtype=torch.bool).tril()
@@ -79,14 +79,14 @@ def test_short_attention_rounds_as_that_of_torch_and_less_in_bfloat16(dtype, all
     assert 0 < ours < allowed and ours < of_stock * stock
 
 
-def test_gradients_with_dropout_are_those_of_autograd():
+def test_gradients_with_dropout_equal_autograds():
     draw = torch.Generator().manual_seed(0)
     q, k, v, gradient = (torch.randn(4, 9, 8, generator=draw).requires_grad_() for _ in range(4))
     hidden = torch.zeros(9, 9).masked_fill_(~torch.ones(9, 9, dtype=torch.bool).tril(), -1e9)
     torch.manual_seed(3)
     found = short_attention(q, k, v, hidden, 0.4, 0.3)
     torch.manual_seed(3)
-    read = kept((4, 9, 9), 0.4)
+    read = dropout_mask((4, 9, 9), 0.4)
 
     expected = ((0.3 * q @ k.transpose(1, 2) + hidden).softmax(-1) * read / 0.6) @ v
 
@@ -96,7 +96,7 @@ def test_gradients_with_dropout_are_those_of_autograd():
         assert torch.allclose(ours, right, atol=1e-6)
 
 
-def test_long_attention_is_that_of_torch():
+def test_long_attention_is_torchs():
     q, k, v = torch.randn(3, 1, 1, SHORT + 1, 8).unbind(0)
     readable = torch.ones(SHORT + 1, SHORT + 1, dtype=torch.bool).tril()
 

@@ -1,4 +1,4 @@
-"""Encoders without padding: the same scores, loss and gradients as padded rows, on whatever a model's family is."""
+"""Encoders without padding compute what padded rows compute."""
 
 import pytest
 import torch
@@ -43,13 +43,13 @@ def loss_and_gradients(model):
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("family", COMPACT)
-def test_scores_loss_and_gradients_are_those_of_padded_rows(family, checkpointing):
+def test_scores_loss_and_gradients_equal_those_of_padded_rows(family, checkpointing):
     model = make(family)
     plain, its_gradients = loss_and_gradients(model)
     seen = []
 
     difference, tolerance = probe_encoder(model)
-    take_off = compact_encoder(model)
+    restore = compact_encoder(model)
     if checkpointing:
         model.train()
         for module in model.modules():
@@ -66,13 +66,13 @@ def test_scores_loss_and_gradients_are_those_of_padded_rows(family, checkpointin
     assert float(outputs.loss.detach()) == pytest.approx(float(plain.loss.detach()), rel=1e-5)
     assert torch.allclose(outputs.logits, plain.logits, atol=1e-5)
     assert float(torch.nn.functional.cosine_similarity(gradients, its_gradients, dim=0)) > 0.999999
-    take_off()
+    restore()
     assert torch.equal(model.eval()(**batch()).logits, plain.logits)
 
 
 @pytest.mark.parametrize("more", [1, 6, 40])
-def test_tokens_that_fill_a_batch_up_change_nothing(more, monkeypatch):
-    """As in bfloat16, for its kernels' sake; in float32 it can be told."""
+def test_filler_tokens_change_nothing(more, monkeypatch):
+    """bfloat16 batches have filler tokens; only float32 can show that they change nothing."""
     model = make("Bert")
     plain, its_gradients = loss_and_gradients(model)
     monkeypatch.setattr(encoder, "recurring", lambda tokens, *_: tokens + more)
@@ -88,7 +88,7 @@ def test_tokens_that_fill_a_batch_up_change_nothing(more, monkeypatch):
 
 
 @pytest.mark.parametrize("family", NOT)
-def test_an_encoder_that_does_not_compute_the_same_is_left_as_it_is(family):
+def test_encoder_that_computes_differently_is_restored(family):
     model = make(family)
     before = model(**batch()).logits
 
@@ -98,8 +98,8 @@ def test_an_encoder_that_does_not_compute_the_same_is_left_as_it_is(family):
     assert torch.equal(model(**batch()).logits, before)
 
 
-def test_a_text_that_reads_what_fills_its_row_is_seen(monkeypatch):
-    """Planted: no mask in the attention."""
+def test_probe_detects_a_text_that_reads_its_padding(monkeypatch):
+    """Planted fault: no mask in the attention."""
     model, right = make("Bert"), attention._reading
     monkeypatch.setattr(
         attention, "_reading", lambda q, k, v, readable, *more: right(q, k, v, torch.ones_like(readable), *more)
@@ -110,7 +110,7 @@ def test_a_text_that_reads_what_fills_its_row_is_seen(monkeypatch):
     assert tolerance < difference < 100
 
 
-def test_an_encoder_whose_attention_says_nothing_cannot_show_a_leak_and_is_left():
+def test_encoder_with_zero_attention_cannot_show_a_leak_and_is_refused():
     model = make("Bert")
     for layer in model.bert.encoder.layer:
         torch.nn.init.zeros_(layer.attention.output.dense.weight)
@@ -120,8 +120,8 @@ def test_an_encoder_whose_attention_says_nothing_cannot_show_a_leak_and_is_left(
     assert difference == float("inf") and tolerance < 1e-3
 
 
-def test_a_new_head_that_scores_near_zero_hides_no_leak(monkeypatch):
-    """Scores of 1e-6 move by less than 1e-5 whatever is read."""
+def test_new_head_with_scores_near_zero_hides_no_leak(monkeypatch):
+    """Scores of 1e-6 move by less than 1e-5 whatever the model reads."""
     model, right = make("Bert"), attention._reading
     model.classifier.weight.data.mul_(1e-6)
     model.classifier.bias.data.zero_()
@@ -135,7 +135,7 @@ def test_a_new_head_that_scores_near_zero_hides_no_leak(monkeypatch):
     assert difference > 100 * tolerance
 
 
-def test_an_encoder_of_nan_is_left():
+def test_encoder_with_nan_is_refused():
     model = make("Bert")
     torch.nn.init.constant_(model.classifier.weight, float("nan"))
 

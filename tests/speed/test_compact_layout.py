@@ -1,4 +1,4 @@
-"""What of a batch is computed, and who reads whom."""
+"""Layout of a compact batch: computed tokens, and who reads whom."""
 
 import random
 from itertools import combinations
@@ -10,7 +10,7 @@ from eyas.speed.compact.layout import Group, documents_of_positions, documents_o
 
 
 def of_texts(texts, shareable=None):
-    """Return the layout of documents that stand end to end, and all their tokens."""
+    """Return the layout of documents end to end, with all their tokens and places."""
     ids = [token for text in texts for token in text]
     places, start = [], 0
     for text in texts:
@@ -23,19 +23,19 @@ def read_by(layout):
     """Return, for each kept token, the places of all tokens that it reads, itself last."""
     found, start = {}, 0
     for group in layout.groups:
-        beginning = layout.kept[start : start + group.beginning].tolist()
-        for index, place in enumerate(beginning):
-            found[place] = beginning[: index + 1]
-        start += group.beginning
-        for rest in group.rests:
-            own = layout.kept[start : start + rest].tolist()
+        prefix = layout.kept[start : start + group.prefix].tolist()
+        for index, place in enumerate(prefix):
+            found[place] = prefix[: index + 1]
+        start += group.prefix
+        for suffix in group.suffixes:
+            own = layout.kept[start : start + suffix].tolist()
             for index, place in enumerate(own):
-                found[place] = beginning + own[: index + 1]
-            start += rest
+                found[place] = prefix + own[: index + 1]
+            start += suffix
     return found
 
 
-def test_documents_that_begin_alike_share_their_beginning_and_others_do_not():
+def test_documents_with_a_common_prefix_share_it_and_others_do_not():
     layout, ids, _ = of_texts([[1, 2, 3, 4], [9, 9], [1, 2, 3, 5, 6]])
 
     assert layout.groups == (Group(3, (1, 2)), Group(0, (2,)))
@@ -50,13 +50,13 @@ def test_two_instructions_in_one_batch_are_two_groups():
     assert layout.groups == (Group(3, (1, 1)), Group(3, (1, 1)))
 
 
-def test_what_a_loss_is_taken_on_is_not_shared():
+def test_tokens_with_a_label_are_not_shared():
     layout, _, _ = of_texts([[1, 2, 3, 4], [1, 2, 3, 5]], shareable=[1, 3])
 
     assert layout.groups == (Group(1, (3, 3)),)
 
 
-def test_a_document_that_is_another_s_beginning_keeps_a_token_of_its_own():
+def test_document_that_is_a_prefix_of_another_keeps_a_token_of_its_own():
     layout, _, _ = of_texts([[1, 2, 3], [1, 2, 3, 4]])
 
     assert layout.groups == (Group(2, (1, 2)),)
@@ -72,13 +72,13 @@ def test_every_token_reads_its_own_document(seed):
 
     reads = read_by(layout)
     for text, own, limit in zip(texts, places, shareable, strict=True):
-        for index in range(limit, len(text)):  # its own tokens are there; what it shares may be another document's
+        for index in range(limit, len(text)):  # its own tokens; shared ones may be another document's
             assert [ids[place] for place in reads[own[index]]] == text[: index + 1]
     assert layout.tokens == len(layout.kept) == layout.position_ids.shape[1]
     assert fewest(texts, shareable) <= layout.tokens <= sum(map(len, texts))
 
 
-def test_groups_of_neighbours_are_nearly_always_the_best_there_are():
+def test_groups_of_neighbors_are_nearly_always_optimal():
     draw, best = random.Random(0), 0
     for _ in range(100):
         texts = [[draw.randrange(2) for _ in range(draw.randint(1, 7))] for _ in range(draw.randint(1, 6))]
@@ -89,7 +89,7 @@ def test_groups_of_neighbours_are_nearly_always_the_best_there_are():
 
 
 def fewest(texts, shareable):
-    """Return the fewest tokens over all ways to put documents into groups."""
+    """Return the fewest tokens over all possible groups of documents."""
     if not texts:
         return 0
     first, rest = 0, range(1, len(texts))
@@ -113,7 +113,7 @@ def test_documents_are_found_in_padded_rows_and_in_flat_ones():
     assert documents_of_positions(torch.tensor([[0, 1, 2, 0, 0, 1]])) == [[0, 1, 2], [3], [4, 5]]
 
 
-def test_in_bfloat16_on_a_cpu_numbers_of_tokens_come_again():
+def test_numbers_of_tokens_recur_in_bfloat16_on_a_cpu():
     cpu = torch.device("cpu")
 
     assert [recurring(tokens, torch.bfloat16, cpu) for tokens in (1, 8, 46, 355, 3000)] == [8, 8, 48, 384, 3072]

@@ -1,4 +1,4 @@
-"""The fused LoRA layer gives what peft's own gives, forward and backward."""
+"""Fused LoRA layers return peft's outputs and gradients."""
 
 from dataclasses import replace
 
@@ -50,7 +50,7 @@ def assert_alike(ones, others, tolerance):
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("adapter", ADAPTERS.values(), ids=ADAPTERS)
-def test_output_and_gradients_are_pefts(bias, adapter):
+def test_output_and_gradients_equal_pefts(bias, adapter):
     wrapped, x = model(bias, **adapter), torch.randn(2, 5, 64)
     before = outcome(wrapped, x)
 
@@ -59,7 +59,7 @@ def test_output_and_gradients_are_pefts(bias, adapter):
     assert_alike(outcome(wrapped, x), before, 1e-5)
 
 
-def test_several_adapters_are_added_up():
+def test_several_adapters_are_added():
     wrapped, x = model(), torch.randn(3, 64)
     wrapped.add_adapter("second", peft.LoraConfig(target_modules=["0"], r=2, lora_alpha=5, init_lora_weights=False))
     wrapped.base_model.set_adapter(["default", "second"])
@@ -71,7 +71,7 @@ def test_several_adapters_are_added_up():
     assert_alike(outcome(wrapped, x), before, 1e-5)
 
 
-def test_in_autocast_the_products_are_in_its_dtype_and_the_gradients_in_that_of_the_weights():
+def test_autocast_has_products_in_its_dtype_and_gradients_in_the_weights_dtype():
     wrapped, x = model(), torch.randn(3, 64)
     with torch.autocast("cpu", torch.bfloat16):
         before = outcome(wrapped, x)
@@ -83,7 +83,7 @@ def test_in_autocast_the_products_are_in_its_dtype_and_the_gradients_in_that_of_
     assert_alike(after, before, 0.03)
 
 
-def test_an_adapter_that_is_off_or_merged_goes_through_peft():
+def test_disabled_or_merged_adapter_uses_pefts_code():
     wrapped, x = model(), torch.randn(3, 64)
     with wrapped.disable_adapter():
         base = wrapped(x)
@@ -98,13 +98,13 @@ def test_an_adapter_that_is_off_or_merged_goes_through_peft():
 
 
 @pytest.mark.parametrize("left", [{"use_dora": True}, {"lora_bias": True}, {"bias": "all"}])
-def test_a_variant_of_lora_and_a_bias_that_trains_are_left_to_peft(left):
+def test_variants_of_lora_and_trained_biases_are_left_to_peft(left):
     assert fuse_lora(model(**left)) == (0, 1)
 
 
 @pytest.mark.parametrize("dense", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_layer_in_four_bits_gives_what_bitsandbytes_gives(bias, dense):
+def test_4_bit_layer_returns_bitsandbytes_outputs(bias, dense):
     wrapped, x = model(bias, four_bit=True), torch.randn(2, 5, 64)
     before = outcome(wrapped, x)
     if dense:
@@ -117,12 +117,12 @@ def test_a_layer_in_four_bits_gives_what_bitsandbytes_gives(bias, dense):
     assert not any("dense" in name for name in wrapped.state_dict())
 
 
-def test_what_does_not_fit_the_budget_stays_in_four_bits():
+def test_layers_over_the_budget_stay_in_4_bits():
     assert keep_dequantized(model(four_bit=True), 96 * 64 * 4 - 1) == (0, 1, 0)
 
 
 @pytest.mark.parametrize("four_bit", [True, False])
-def test_the_probe_sees_that_a_layer_is_pefts_and_leaves_it_as_it_was(four_bit):
+def test_probe_passes_a_sound_layer_and_restores_it(four_bit):
     wrapped = model(four_bit=four_bit, lora_dropout=0.3)
     weights = {name: tensor.clone() for name, tensor in wrapped.state_dict().items()}
     fuse_lora(wrapped)
@@ -135,8 +135,8 @@ def test_the_probe_sees_that_a_layer_is_pefts_and_leaves_it_as_it_was(four_bit):
     assert all(parameter.grad is None for parameter in wrapped.parameters())
 
 
-def test_the_probe_sees_a_wrong_gradient(monkeypatch):
-    """Planted: the adapter's share is left out of the input's gradient."""
+def test_probe_detects_a_wrong_gradient(monkeypatch):
+    """Planted fault: the input's gradient lacks the adapter's share."""
     wrapped = model()
     fuse_lora(wrapped)
     right = LoraProducts.backward
@@ -152,8 +152,8 @@ def test_the_probe_sees_a_wrong_gradient(monkeypatch):
 
 
 @pytest.mark.parametrize("place", [0, 3])
-def test_the_probe_does_not_pass_over_nan(place, monkeypatch):
-    """Planted in a gradient, the input's or an adapter's; Python's max(1e-7, nan) is 1e-7."""
+def test_probe_detects_nan(place, monkeypatch):
+    """Planted in the input's or an adapter's gradient; Python's max(1e-7, nan) is 1e-7."""
     wrapped = model()
     fuse_lora(wrapped)
     right = LoraProducts.backward
@@ -169,7 +169,7 @@ def test_the_probe_does_not_pass_over_nan(place, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
-def test_the_probe_sees_a_scaling_that_is_off_by_one_percent_in_every_dtype(dtype, monkeypatch):
+def test_probe_detects_a_scaling_that_is_off_by_one_percent_in_every_dtype(dtype, monkeypatch):
     wrapped = model().to(dtype)
     fuse_lora(wrapped)
     assert within(*probe_lora(wrapped))

@@ -1,4 +1,4 @@
-"""LoRA layers that read one tensor compute together, and give what each gives alone."""
+"""LoRA layers that share an input are batched without a change of outputs."""
 
 import peft
 import pytest
@@ -28,14 +28,14 @@ def gradients(model):
 
 
 def together(model):
-    """Return the names of the layers that compute together, for the first block of layers."""
+    """Return the names of the layers of each batch, without repetition."""
     names = {module: name.rpartition(".")[2] for name, module in model.named_modules()}
-    found = []
+    batches = []
     for layer in fused_layers(model):
-        row = [names[each] for each in layer.siblings.layers]
-        if row not in found:
-            found.append(row)
-    return found
+        row = [names[each] for each in layer.shared_input.layers]
+        if row not in batches:
+            batches.append(row)
+    return batches
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def together(model):
         ("falcon 7b", [["query_key_value", "dense_h_to_4h"], ["dense"], ["dense_4h_to_h"]]),
     ],
 )
-def test_layers_that_read_the_same_are_found_and_give_the_same(family, joined):
+def test_layers_with_the_same_input_are_batched_and_return_the_same(family, joined):
     model = adapted(family)
     before = gradients(model)
 
@@ -58,7 +58,7 @@ def test_layers_that_read_the_same_are_found_and_give_the_same(family, joined):
         assert torch.allclose(one, other, rtol=1e-5, atol=1e-5 * float(other.abs().max()))
 
 
-def test_checkpointed_layers_compute_their_siblings_again():
+def test_checkpointed_layers_compute_their_batch_again():
     model = adapted("llama")
     before = gradients(model)
     share_inputs(model)
@@ -68,10 +68,10 @@ def test_checkpointed_layers_compute_their_siblings_again():
 
     for one, other in zip(gradients(model), before, strict=True):
         assert torch.allclose(one, other, rtol=1e-5, atol=1e-5 * float(other.abs().max()))
-    assert all(layer.siblings._given is None for layer in fused_layers(model))
+    assert all(layer.shared_input._given is None for layer in fused_layers(model))
 
 
-def test_each_product_is_made_once_for_all(monkeypatch):
+def test_each_batch_is_computed_once(monkeypatch):
     model, made = adapted("llama"), []
     share_inputs(model)
     output = SharedInput.output
@@ -82,10 +82,10 @@ def test_each_product_is_made_once_for_all(monkeypatch):
     gradients(model)
 
     assert len(made) == 14 and sum(made) == 8  # q, k, v, o, gate, up, down of two blocks; four products each
-    assert all(layer.siblings._given is None and not layer.siblings._ready for layer in fused_layers(model))
+    assert all(layer.shared_input._given is None and not layer.shared_input._ready for layer in fused_layers(model))
 
 
-def test_with_dropout_each_draws_its_own():
+def test_each_layer_draws_its_own_dropout():
     model = adapted("llama", lora_dropout=0.5)
     before = gradients(model)
 
@@ -95,7 +95,7 @@ def test_with_dropout_each_draws_its_own():
         assert torch.equal(one, other)
 
 
-def test_a_layer_whose_output_is_cut_off_has_no_gradient_and_its_siblings_have_theirs():
+def test_layer_with_a_detached_output_has_no_gradient_and_the_others_have_theirs():
     model = adapted("llama")
     q, k, v = fused_layers(model)[:3]
     share_inputs(model)
@@ -111,10 +111,10 @@ def test_a_layer_whose_output_is_cut_off_has_no_gradient_and_its_siblings_have_t
     assert torch.allclose(joined[1], q.lora_A["default"].weight.grad, atol=1e-4)
 
 
-def test_what_has_changed_since_is_computed_anew():
+def test_changed_input_is_computed_again():
     model = adapted("llama")
     share_inputs(model)
-    q, k, v = fused_layers(model)[0].siblings.layers
+    q, k, v = fused_layers(model)[0].shared_input.layers
     x = torch.randn(3, 32)
     with torch.no_grad():
         alone = [layer(x.clone()) for layer in (q, k)]
@@ -123,10 +123,10 @@ def test_what_has_changed_since_is_computed_anew():
         twice = k(x)
 
     assert not torch.allclose(twice, alone[1]) and torch.allclose(twice, 2 * alone[1], atol=1e-5)
-    assert v in q.siblings._ready
+    assert v in q.shared_input._ready
 
 
-def test_an_adapter_that_is_off_in_one_of_them_leaves_the_others_right():
+def test_disabled_adapter_in_one_layer_leaves_the_others_right():
     model = adapted("llama")
     q, k, _ = fused_layers(model)[:3]
     x = torch.randn(3, 32)

@@ -1,4 +1,4 @@
-"""The batches that are shown are those that the trainer gets, to the last number."""
+"""Shown batches equal the trainer's batches, number by number."""
 
 import logging
 import shutil
@@ -33,8 +33,8 @@ CASES = {
 
 
 @pytest.fixture
-def seen_in_training(trained, monkeypatch):
-    """Train a recipe for one step and return its micro-batches, and the recipe."""
+def batches_in_training(trained, monkeypatch):
+    """Return a function that trains a recipe for one step."""
     seen = []
     whole = transformers.Trainer.training_step
 
@@ -56,8 +56,8 @@ def batches_of(recipe, count):
 
 
 @pytest.mark.parametrize("words", CASES.values(), ids=CASES)
-def test_what_is_shown_is_what_the_trainer_gets(words, seen_in_training):
-    seen, recipe = seen_in_training(*words)
+def test_shown_batches_equal_the_trainers(words, batches_in_training):
+    seen, recipe = batches_in_training(*words)
 
     shown = batches_of(recipe, len(seen))
 
@@ -68,7 +68,7 @@ def test_what_is_shown_is_what_the_trainer_gets(words, seen_in_training):
             assert torch.equal(trained_on[name], value) if torch.is_tensor(value) else trained_on[name] == value
 
 
-def test_batches_need_neither_the_weights_nor_a_place_for_the_run(overrides_for, models, tmp_path):
+def test_batches_need_neither_weights_nor_a_run_folder(overrides_for, models, tmp_path):
     file = ROOT / "recipes" / "falcon7b_qlora.yaml"
     weightless = tmp_path / "model"
     shutil.copytree(models["falcon7b"], weightless, ignore=shutil.ignore_patterns("*.safetensors"))
@@ -81,14 +81,14 @@ def test_batches_need_neither_the_weights_nor_a_place_for_the_run(overrides_for,
     assert not (tmp_path / "run").exists()
 
 
-def test_a_recipe_for_a_gpu_is_shown_without_one(overrides_for):
+def test_batches_of_a_gpu_recipe_are_shown_without_a_gpu(overrides_for):
     file = ROOT / "recipes" / "falcon7b_qlora.yaml"
     overrides = [*overrides_for(file), "model.dtype=float16", "training.tf32=true", "training.use_liger_kernel=true"]
 
     assert len(batches_of(load_recipe(file, overrides), 1)) == 1
 
 
-def test_there_are_no_more_batches_than_an_epoch_has(overrides_for):
+def test_shown_batches_end_with_the_epoch(overrides_for):
     file = ROOT / "recipes" / "minilm_lora_sentiment.yaml"
 
     batches = batches_of(load_recipe(file, overrides_for(file)), 9)
@@ -96,7 +96,7 @@ def test_there_are_no_more_batches_than_an_epoch_has(overrides_for):
     assert [len(batch["labels"]) for batch in batches] == [16, 8]
 
 
-def test_nothing_is_said_of_how_the_stand_in_packs(overrides_for, caplog):
+def test_packing_of_the_stand_in_is_not_logged(overrides_for, caplog):
     file = ROOT / "recipes" / "falcon7b_qlora.yaml"
     caplog.set_level("INFO")
 
@@ -106,7 +106,7 @@ def test_nothing_is_said_of_how_the_stand_in_packs(overrides_for, caplog):
     assert logging.root.manager.disable == 0
 
 
-def test_another_seed_gives_other_batches(overrides_for):
+def test_another_seed_changes_the_batches(overrides_for):
     file = ROOT / "recipes" / "minilm_lora_sentiment.yaml"
 
     first, same, other = (

@@ -1,4 +1,4 @@
-"""Packed and padding-free training of a real model, through the road that `eyas train` takes."""
+"""Packed and padding-free training of a real model, through the whole pipeline."""
 
 import json
 from pathlib import Path
@@ -53,7 +53,7 @@ FLAT = {
 
 
 def alone_and_together(recipe):
-    """Return what sums the loss of each document, alone and in one row [2, documents]; trained tokens; the model."""
+    """Return a function of losses [2, documents], the trained tokens, and the model."""
     tokenizer = load_tokenizer(recipe.model)
     examples = prepare(recipe, tokenizer, LANGUAGE, ModelLimits(8192, 49152)).train.examples
     documents = [(torch.tensor(each["input_ids"]), torch.tensor(each["labels"])) for each in examples]
@@ -87,7 +87,7 @@ def reads_all_before(mask, begins, read, _unread):
 
 
 @pytest.mark.parametrize("kind", ["bfloat16", "NF4", pytest.param("int8", marks=pytest.mark.sweep)])
-def test_a_packed_documents_loss_is_that_of_the_document_alone(kind, recipe):
+def test_loss_of_a_packed_document_equals_that_of_the_document_alone(kind, recipe):
     losses, trained, model = alone_and_together(recipe(kind))
     alone, packed = losses() / trained
     with in_float32(model):
@@ -110,7 +110,7 @@ def test_a_packed_documents_loss_is_that_of_the_document_alone(kind, recipe):
         *(pytest.param(*case, marks=pytest.mark.sweep) for case in (("NF4", "padding_free"), ("int8", "packing"))),
     ],
 )  # fmt: skip
-def test_a_real_model_trains_on_flat_batches(kind, flat, recipe, caplog):
+def test_real_model_trains_on_flat_batches(kind, flat, recipe, caplog):
     caplog.set_level("INFO")
     its = recipe(kind, *FLAT[flat])
     losses, trained, _ = alone_and_together(its)

@@ -1,4 +1,4 @@
-"""Loss on answers only, whatever shape the rows have."""
+"""Loss on answers only, for every format of rows."""
 
 import json
 
@@ -46,17 +46,17 @@ def built(models, tmp_path):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_only_the_answer_and_its_end_are_learnt_after_the_prompt_that_will_be_asked(shape, built):
+def test_only_the_answer_and_its_end_have_labels_after_the_prompt_of_inference(shape, built):
     trainer, tokenizer, _, splits = built(SHAPES[shape])
 
     example = trainer.train_dataset[0]
-    learnt = [position for position, label in enumerate(example["labels"]) if label != -100]
-    assert tokenizer.decode(example["input_ids"][learnt[0] : learnt[-1] + 1]).strip() == f"{ANSWER}<|im_end|>"
+    supervised = [position for position, label in enumerate(example["labels"]) if label != -100]
+    assert tokenizer.decode(example["input_ids"][supervised[0] : supervised[-1] + 1]).strip() == f"{ANSWER}<|im_end|>"
     prompt, _ = split_turn(splits.train.rows[0])
-    assert prompt_ids(tokenizer, prompt, {}) == example["input_ids"][: learnt[0]]
+    assert prompt_ids(tokenizer, prompt, {}) == example["input_ids"][: supervised[0]]
 
 
-def test_a_chat_is_learnt_whole_when_the_recipe_says_so(built):
+def test_whole_chat_has_labels_when_the_recipe_sets_it(built):
     trainer, *_ = built(SHAPES["messages"], "data.answers_only=false")
 
     example = trainer.train_dataset[0]
@@ -64,7 +64,7 @@ def test_a_chat_is_learnt_whole_when_the_recipe_says_so(built):
 
 
 @pytest.mark.parametrize(("setting", "arguments"), [("packing", ["packing=true"]), ("flat", ["padding_free=true"])])
-def test_flat_batches_hold_the_same_documents_with_positions_of_their_own(setting, arguments, built):
+def test_flat_batches_hold_the_same_documents_with_their_own_positions(setting, arguments, built):
     flat, *_ = built(SHAPES["messages"], *[f"training.{argument}" for argument in arguments])
 
     batch = next(iter(flat.get_train_dataloader()))
@@ -77,7 +77,7 @@ def test_flat_batches_hold_the_same_documents_with_positions_of_their_own(settin
     assert batch["labels"].tolist() == [[-100, *example["labels"][1:]] * 8]
 
 
-def test_the_evaluation_loss_is_the_same_packed_and_padded(built):
+def test_evaluation_loss_is_the_same_packed_and_padded(built):
     losses = []
     for packing in ("true", "false"):
         trainer, *_ = built(SHAPES["messages"], f"training.packing={packing}", "training.eval_steps=1")
@@ -86,14 +86,14 @@ def test_the_evaluation_loss_is_the_same_packed_and_padded(built):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-def test_plain_text_is_learnt_whole_with_its_end(built):
+def test_plain_text_has_labels_to_its_end(built):
     trainer, tokenizer, _, _ = built({"text": ASK}, "evaluation.json_fields=[]")
 
     row = trainer.train_dataset[0]
     assert row["labels"] == [-100, *row["input_ids"][1:]] and tokenizer.decode(row["input_ids"]) == f"{ASK}<|im_end|>"
 
 
-def test_padding_is_never_learnt_though_it_is_the_end_token(built):
+def test_padding_never_has_a_label_although_it_is_the_end_token(built):
     trainer, tokenizer, _, _ = built(SHAPES["messages"])
     rows = [
         trainer.train_dataset[0],
@@ -106,7 +106,7 @@ def test_padding_is_never_learnt_though_it_is_the_end_token(built):
     assert (batch["labels"][1, -4:] == -100).all() and (batch["attention_mask"][1, -4:] == 0).all()
 
 
-def test_an_adapter_keeps_float32_masters_on_a_quantized_base(built):
+def test_adapter_keeps_float32_masters_on_a_quantized_base(built):
     trainer, *_ = built(SHAPES["messages"])
 
     trained = {p.dtype for p in trainer.model.parameters() if p.requires_grad}

@@ -13,7 +13,7 @@ from eyas.evaluation.evaluate import held_out
 from eyas.export.fresh_process import compare_saved
 from eyas.export.merge import merge
 from eyas.model.probes.float32 import in_float32
-from eyas.model.tuned import load_base, load_tuned
+from eyas.model.trained import load_base, load_tuned
 from eyas.recipe import load_recipe
 from eyas.run_directory import RunDirectory
 from eyas.selftest.compare_runs import first_difference

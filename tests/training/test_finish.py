@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from eyas.cli.finish import finish as finish_verb
 from eyas.errors import CheckpointError
-from eyas.model.tuned import load_tuned
+from eyas.model.trained import load_tuned
 from eyas.run_directory import RunDirectory
 from eyas.sealing import faults, files_in, listed, write_seal
 from eyas.selftest.compare_runs import first_difference
@@ -139,7 +139,7 @@ def not_finite(tensors):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("change", "message"), [(without_one, "lacks \\['base"), (not_finite, "NaN or infinity")])
+@pytest.mark.parametrize(("change", "message"), [(without_one, "lacks \\['base"), (not_finite, "NaN or Inf")])
 def test_a_checkpoint_that_could_not_be_opened_later_is_refused_and_nothing_is_written(change, message, failed):
     run, recipe = failed
     file = run.checkpoint(4) / "adapter_model.safetensors"

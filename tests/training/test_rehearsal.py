@@ -57,7 +57,7 @@ def test_an_adapter_that_its_config_does_not_describe_is_refused_before_the_firs
 
 
 def test_the_rehearsal_loads_no_weight_of_the_base_and_leaves_no_file(trained, monkeypatch):
-    monkeypatch.setattr("eyas.model.tuned.load_base", lambda *_: pytest.fail("the base was loaded"))
+    monkeypatch.setattr("eyas.model.trained.load_base", lambda *_: pytest.fail("the base was loaded"))
     written = []
     keep = saved.write_adapter
     monkeypatch.setattr(rehearsal, "write_adapter", lambda *given: written.append(given[2]) or keep(*given))

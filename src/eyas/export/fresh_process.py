@@ -85,7 +85,7 @@ def compare_saved(model_folder: Path, auto_model: str, recorded: Path) -> Reopen
     import torch
     from safetensors.torch import load_file
 
-    from eyas.model.tuned import load_unsealed
+    from eyas.model.trained import load_unsealed
 
     probes: dict[int, dict[str, Any]] = {}
     for name, tensor in load_file(recorded / PROBES).items():

@@ -25,7 +25,7 @@ from eyas.export.update import LayerUpdate, whole_updates
 from eyas.export.weights import digests
 from eyas.files import write_json
 from eyas.model.saved import saved_tensors
-from eyas.model.tuned import load_base, load_saved, load_tuned
+from eyas.model.trained import load_base, load_saved, load_tuned
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 from eyas.sealing import seal

@@ -8,7 +8,7 @@ from eyas.export.rounding import Rounder
 from eyas.export.update import Factors, LayerUpdate, compare_update, factors
 from eyas.export.weights import Weights, all_others
 from eyas.model.saved import digest
-from eyas.model.tuned import merged as merged_into_base
+from eyas.model.trained import merged as merged_into_base
 from eyas.recipe.adapter import Lora
 
 IN_FILE = "base_model.model."

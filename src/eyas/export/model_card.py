@@ -27,7 +27,7 @@ def model_card(run: RunDirectory, recipe: Recipe, proof: Proof, forced: bool) ->
             if recipe.quantization.load_in_4bit
             else ", 8-bit base"
         )
-        method = f"{recipe.adapter.method} r={recipe.adapter.r}{bits}"
+        method = f"{recipe.adapter.label}{bits}"
     rows = [f"| {' | '.join(row)} |" for row in [PARITY_HEADER, *parity_rows(proof.as_dict())]]
     warning = "\n**Written with --force: the figures were not held against their bounds.**\n" if forced else ""
     return "\n".join(

@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from eyas.model.precision import torch_dtype
+from eyas.model.quantization import torch_dtype
 from eyas.recipe.export import Rounding
 from eyas.recipe.model import DType
 

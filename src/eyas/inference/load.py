@@ -6,8 +6,8 @@ from typing import Any, Literal, cast, get_args
 
 from eyas.errors import PreflightError
 from eyas.hardware import has_gpu
-from eyas.model.precision import torch_dtype
-from eyas.model.tuned import load_base, load_saved, load_tuned
+from eyas.model.quantization import torch_dtype
+from eyas.model.trained import load_base, load_saved, load_tuned
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 

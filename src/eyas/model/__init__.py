@@ -1,1 +1,1 @@
-"""The base model in memory, and the adapter beside it."""
+"""The base model, its adapter, and probes of what they compute."""

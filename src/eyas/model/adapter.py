@@ -1,51 +1,72 @@
-"""The adapter: which layers it sits on, and how many parameters it trains."""
+"""The adapter: its peft config, layers and trainable parameters."""
 
 import difflib
 import re
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from eyas.errors import PreflightError
 from eyas.model.peft_refusals import pefts_refusals, refuse_what_cannot_train
 from eyas.model.quantization import quantized_names
-from eyas.recipe.adapter import Lora
+from eyas.recipe.adapter import AdapterSection
+
+if TYPE_CHECKING:
+    from peft import PeftConfig, PeftModel
+    from transformers import PreTrainedModel, Trainer
+
+
+@dataclass(frozen=True)
+class Method:
+    """An adapter method: its config class in peft and its two traits."""
+
+    config: str
+    """Class of peft that holds its settings."""
+    merges: bool
+    """Its update can be added to the base's weights."""
+    targets: bool
+    """It sits on layers of the base. Prompt-learning methods add virtual tokens instead."""
+
+
+METHODS = {"lora": Method("LoraConfig", merges=True, targets=True)}
+"""Adapter methods by their name in a recipe."""
 
 
 @dataclass(frozen=True)
 class Resolution:
-    """Which modules each pattern of the recipe matches, and what that trains."""
+    """Modules that each pattern of the recipe matches, and the parameters that train."""
 
     matches: dict[str, list[str]]
     trainable: int
     total: int
 
     def table(self) -> str:
-        """Return the patterns, how many modules each matches and an example, one line each."""
-        width = max(map(len, self.matches))
+        """Return one line for each pattern: its number of modules and an example."""
+        width = max(map(len, self.matches), default=0)
         lines = [f"  {p:<{width}}  {len(m):>4} modules  such as {m[0]}" for p, m in self.matches.items()]
         share = f"{self.trainable:,} of {self.total:,} parameters train ({self.trainable / self.total:.2%})"
         return "\n".join(["adapter:", *lines, f"  {share}"])
 
 
-def lora_config(adapter: Lora, task_type: str, revision: str | None = None) -> Any:
-    """Return the peft.LoraConfig of a recipe; `task_type` is peft's own (CAUSAL_LM, SEQ_CLS …).
+def adapter_config(adapter: AdapterSection, task_type: str, revision: str | None = None) -> "PeftConfig":
+    """Return the peft config of a recipe's adapter; `task_type` is peft's own (CAUSAL_LM, SEQ_CLS …).
 
-    `revision` is the base's commit on the hub, by which others open the adapter on the base that it was trained on.
+    `revision` is the base's commit on the hub. Readers of the adapter need it to open the same base.
     """
-    from peft import LoraConfig
+    import peft
 
-    # A copy, for peft 0.21 appends the head's names to the very list that it was given.
+    # A copy, because peft 0.21 appends the head's names to the list that it was given.
+    settings = deepcopy(adapter.model_dump(exclude={"method"}))
     with pefts_refusals():
-        return LoraConfig(task_type=task_type, revision=revision, **deepcopy(adapter.model_dump(exclude={"method"})))
+        return getattr(peft, METHODS[adapter.method].config)(task_type=task_type, revision=revision, **settings)
 
 
-def in_float32(trainer: Any) -> None:
-    """Keep the adapter's master weights in float32, as peft does, whatever the frozen base is held in.
+def in_float32(trainer: "Trainer") -> None:
+    """Keep the adapter's master weights in float32, as peft does.
 
-    TRL 1.16 casts those of a quantized base to bfloat16, where Adam's small steps are rounded away. Left alone under
-    ZeRO-3 on a base that is not quantized: DeepSpeed 0.19 gathers base and adapter into buffers of one dtype.
+    TRL 1.16 casts those of a quantized base to bfloat16, where rounding loses Adam's small steps. ZeRO-3 on a base
+    that is not quantized is left alone: DeepSpeed 0.19 gathers base and adapter into buffers of one dtype.
     """
     plugin = trainer.accelerator.state.deepspeed_plugin
     if plugin is not None and plugin.zero_stage == 3 and not quantized_names(trainer.model):
@@ -56,75 +77,79 @@ def in_float32(trainer: Any) -> None:
     _norms_in_float32(trainer.model)
 
 
-def _norms_in_float32(model: Any) -> None:
-    """Hold each LayerNorm in float32 that would otherwise meet float32 within or before it; it computes in it anyway.
+def _norms_in_float32(model: "PreTrainedModel") -> None:
+    """Hold each LayerNorm in float32 where dtypes would mix; it computes in float32 anyway.
 
-    On a CPU, torch 2.13 takes no LayerNorm of which the bias alone trains in float32, nor one in bfloat16 behind
-    embeddings that train in float32.
+    On a CPU, torch 2.13 refuses two mixtures: a LayerNorm of which only the bias is in float32, and one in bfloat16
+    after embeddings in float32.
     """
     import torch
 
-    before = any(parameter.requires_grad for parameter in model.get_input_embeddings().parameters())
+    embeddings = any(parameter.requires_grad for parameter in model.get_input_embeddings().parameters())
     for module in model.modules():
-        if isinstance(module, torch.nn.LayerNorm) and (before or any(p.requires_grad for p in module.parameters())):
+        if isinstance(module, torch.nn.LayerNorm) and (embeddings or any(p.requires_grad for p in module.parameters())):
             module.float()
 
 
-def give_bias_to_wrapped_head(model: Any) -> None:
-    """Let an output head whose tokens train tell its bias, for which TRL's fused head asks.
+def give_bias_to_wrapped_head(model: "PeftModel") -> None:
+    """Give a wrapped output head the `bias` attribute that TRL's fused head reads.
 
-    peft 0.21 wraps the head of tied embeddings for `trainable_token_indices`, and its wrapper passes on the weight
-    alone: TRL 1.16 ends in an AttributeError.
+    peft 0.21 wraps the head of tied embeddings for `trainable_token_indices`. Its wrapper passes on the weight only,
+    so TRL 1.16 ends in an AttributeError.
     """
     head = model.get_output_embeddings()
     if not hasattr(head, "bias"):
         head.bias = getattr(head.original_module, "bias", None)
 
 
-def resolve(adapter: Lora, task_type: str, empty: Any) -> Resolution:
-    """Return what the recipe's patterns match on a model on the meta device, before any weight is loaded.
+def resolve(adapter: AdapterSection, task_type: str, empty: "PreTrainedModel") -> Resolution:
+    """Match the recipe's patterns on a model on the meta device.
 
-    Raises PreflightError for a pattern, saved module or layer index that matches nothing, even when others match:
-    peft trains what matches and says nothing of the rest.
+    Raises PreflightError for a pattern, saved module or layer index that matches nothing, even when others match.
+    peft trains what matches and does not report the rest.
     """
     names = [name for name, _ in empty.named_modules() if name]
     total = sum(parameter.numel() for parameter in empty.parameters())
     matches = _target_matches(adapter, names, empty)
-    matches |= {f"{m} (in full)": _ending_in(m, names) for m in adapter.modules_to_save or []}
+    matches |= {f"{module} (in full)": _ending_in(module, names) for module in adapter.trained_in_full}
     parameters = [name for name, _ in empty.named_parameters()]
     targets = adapter.library_arguments.get("target_parameters") or []
     matches |= {f"{target} (parameter)": _ending_in(target, parameters) for target in targets}
-    unmatched = [pattern for pattern, found in matches.items() if not found]
+    unmatched = [pattern for pattern, modules in matches.items() if not modules]
     if unmatched:
         raise PreflightError("\n".join(f"adapter: {_nothing_matches(pattern, names)}" for pattern in unmatched))
     _refuse_absent_layers(adapter, names)
     wrapped = _wrap(empty, adapter, task_type)
-    refuse_what_cannot_train(wrapped, adapter)
+    if METHODS[adapter.method].targets:
+        refuse_what_cannot_train(wrapped, adapter)
     trainable = sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
     return Resolution(matches, trainable, total)
 
 
 def refuse_untrained_head(random: Sequence[str], trainable: Sequence[str]) -> None:
-    """Refuse a model of which a layer is new, and would stay as random as it was made."""
+    """Refuse a model with a newly initialized layer that is frozen. Raises PreflightError."""
     trained = [re.sub(r"\.modules_to_save\.default", "", name) for name in trainable]
     frozen = sorted({name.rpartition(".")[0] for name in random if not any(t.endswith(name) for t in trained)})
     if frozen:
         raise PreflightError(
-            f"{', '.join(frozen)}: not in the base model, so new and random, and the adapter would leave it so. "
-            f"Add it to adapter.modules_to_save: [{', '.join(frozen)}]"
+            f"{', '.join(frozen)}: newly initialized and frozen, so it would stay random; the base model has no such "
+            f"layer. Add it to adapter.modules_to_save: [{', '.join(frozen)}]"
         )
 
 
-def _target_matches(adapter: Lora, names: list[str], empty: Any) -> dict[str, list[str]]:
-    if isinstance(adapter.target_modules, list):
-        return {pattern: _ending_in(pattern, names) for pattern in adapter.target_modules}
-    if adapter.target_modules == "all-linear":
+def _target_matches(adapter: AdapterSection, names: list[str], empty: "PreTrainedModel") -> dict[str, list[str]]:
+    targets = adapter.targets
+    if targets is None:
+        return {}
+    if isinstance(targets, list):
+        return {pattern: _ending_in(pattern, names) for pattern in targets}
+    if targets == "all-linear":
         import torch
 
         head = empty.get_output_embeddings()
         linear = [n for n, m in empty.named_modules() if isinstance(m, torch.nn.Linear) and m is not head]
         return {"all-linear": linear}
-    return {adapter.target_modules: [name for name in names if re.fullmatch(adapter.target_modules, name)]}
+    return {targets: [name for name in names if re.fullmatch(targets, name)]}
 
 
 def _ending_in(pattern: str, names: list[str]) -> list[str]:
@@ -139,7 +164,7 @@ def _nothing_matches(pattern: str, names: list[str]) -> str:
     return f"'{pattern}' matches no module{hint} The model has: {', '.join(leaves)}"
 
 
-def _refuse_absent_layers(adapter: Lora, names: list[str]) -> None:
+def _refuse_absent_layers(adapter: AdapterSection, names: list[str]) -> None:
     layers = adapter.library_arguments.get("layers_to_transform")
     wanted = {layers} if isinstance(layers, int) else set(layers or [])
     present = {int(index) for name in names for index in re.findall(r"\.(\d+)(?:\.|$)", name)}
@@ -151,8 +176,8 @@ def _refuse_absent_layers(adapter: Lora, names: list[str]) -> None:
                 raise PreflightError(f"adapter.{key}: {_nothing_matches(pattern, names)}")
 
 
-def _wrap(empty: Any, adapter: Lora, task_type: str) -> Any:
+def _wrap(empty: "PreTrainedModel", adapter: AdapterSection, task_type: str) -> "PeftModel":
     from peft import get_peft_model
 
     with pefts_refusals():
-        return get_peft_model(empty, lora_config(adapter, task_type), low_cpu_mem_usage=True)
+        return get_peft_model(empty, adapter_config(adapter, task_type), low_cpu_mem_usage=True)

@@ -1,11 +1,12 @@
-"""Which base a run was trained on: its commit or folder, and the bytes of its weights."""
+"""Identity of a run's base: its commit or folder, and its weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eyas.files import digest_of_files
+from eyas.distributed.store import told_by_rank_zero
+from eyas.files import digest_of_digests, remembered_sha256
 from eyas.hub.model_files import weight_files
 from eyas.hub.repository import Commit, Repository, is_commit
 from eyas.recipe.model import Model
@@ -13,7 +14,7 @@ from eyas.recipe.model import Model
 
 @dataclass(frozen=True)
 class BaseIdentity:
-    """What a run records of its base, and compares each time that the base is loaded again."""
+    """Digests of a base. A run records them, and compares them each time the base is loaded again."""
 
     base: str
     """`commit:` and the commit on the hub, or `sha256:` over all files of a local folder."""
@@ -21,7 +22,7 @@ class BaseIdentity:
     """`sha256:` over the names and bytes of the weight files."""
 
     def differences(self, recorded: Mapping[str, Any]) -> list[str]:
-        """Return what differs from a run's digests, one line each.
+        """Return one line for each difference from a run's digests.
 
         A run of an earlier version has no digest of weights, and no commit of a base from the hub.
         """
@@ -29,22 +30,24 @@ class BaseIdentity:
         if not known["base"].startswith("sha256:") and not is_commit(known["base"].removeprefix("commit:")):
             del known["base"]
         now = {"base": self.base, "weights": self.weights}
-        what = {"base": "the base model", "weights": "the base model's weights"}
+        names = {"base": "the base model", "weights": "the base model's weights"}
         return [
-            f"{what[key]}: {_short(before)}, now {_short(now[key])}"
+            f"{names[key]}: {_short(before)}, now {_short(now[key])}"
             for key, before in known.items()
             if before != now[key]
         ]
 
 
 def base_identity(model: Model) -> BaseIdentity:
-    """Return the identity of a base that is a local folder, or a commit of the hub that is in the cache."""
-    folder = base_folder(model)
-    files = [file for file in folder.iterdir() if file.is_file()]
-    base = f"sha256:{digest_of_files(files)}" if model.is_local else f"commit:{model.revision}"
-    sizes = {file.name: file.stat().st_size for file in files}
-    weights = weight_files(f"model.name {model.name}", sizes, model.use_safetensors)
-    return BaseIdentity(base, "sha256:" + digest_of_files(folder / name for name in weights))
+    """Return the identity of a local folder, or of a cached commit of the hub.
+
+    Rank 0 reads the files for all ranks. An unchanged file is not read again (`files.remembered_sha256`).
+    """
+    every, weights = told_by_rank_zero("files of the base model", lambda: _files(model))
+    needed = every if model.is_local else weights
+    digests = {name: _digest(base_folder(model) / name) for name in needed}
+    base = f"sha256:{digest_of_digests(digests.items())}" if model.is_local else f"commit:{model.revision}"
+    return BaseIdentity(base, "sha256:" + digest_of_digests((name, digests[name]) for name in weights))
 
 
 def base_folder(model: Model) -> Path:
@@ -53,6 +56,17 @@ def base_folder(model: Model) -> Path:
         return Path(model.name).expanduser()
     assert model.revision is not None, "a hub name has its commit before anything is loaded"
     return Commit(Repository("model", model.name, model.revision, "model.name"), model.revision).snapshot
+
+
+def _files(model: Model) -> list[list[str]]:
+    """Return the names of all files in a base's folder, and those of its weights."""
+    sizes = {file.name: file.stat().st_size for file in base_folder(model).iterdir() if file.is_file()}
+    return [sorted(sizes), sorted(weight_files(f"model.name {model.name}", sizes, model.use_safetensors))]
+
+
+def _digest(file: Path) -> str:
+    """Return the digest of one file. Ranks wait for one file at a time, so large models pass no time limit."""
+    return told_by_rank_zero(f"digest of {file.name} of the base model", lambda: remembered_sha256(file))
 
 
 def _short(value: str) -> str:

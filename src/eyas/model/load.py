@@ -1,21 +1,27 @@
 """The base model: its config, its empty shape, its weights."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eyas.errors import PreflightError
-from eyas.model.precision import torch_dtype
 from eyas.model.quantization import (
     bits_and_bytes_config,
     falcon_can_be_quantized,
     left_unquantized,
     stay_as_quantized,
+    torch_dtype,
 )
 from eyas.recipe.model import Model, Quantization
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
-def load_config(model: Model, labels: Sequence[str] | None = None) -> Any:
-    """Return the base model's config, with a head for these classes if there are any."""
+
+def load_config(model: Model, labels: Sequence[str] | None = None) -> "PretrainedConfig":
+    """Return the base model's config, with a head for these classes if there are any.
+
+    Raises PreflightError for a name that is neither a folder nor on the hub.
+    """
     from transformers import AutoConfig
 
     classes = {} if labels is None else {
@@ -33,7 +39,7 @@ def load_config(model: Model, labels: Sequence[str] | None = None) -> Any:
         ) from error
 
 
-def empty_model(config: Any, auto_model: str, trust_remote_code: bool = False) -> Any:
+def empty_model(config: "PretrainedConfig", auto_model: str, trust_remote_code: bool = False) -> "PreTrainedModel":
     """Return the model on the meta device: every module and shape, no weights, no memory."""
     import torch
     import transformers
@@ -43,13 +49,17 @@ def empty_model(config: Any, auto_model: str, trust_remote_code: bool = False) -
 
 
 def load_model(
-    model: Model, quantization: Quantization | None, config: Any, auto_model: str, in_full: Sequence[str] = ()
-) -> tuple[Any, list[str]]:
-    """Return the base model with its weights, and the names of parameters that it had to initialise at random.
+    model: Model,
+    quantization: Quantization | None,
+    config: "PretrainedConfig",
+    auto_model: str,
+    trained_in_full: Sequence[str] = (),
+) -> tuple["PreTrainedModel", list[str]]:
+    """Return the base model with its weights, and the names of its newly initialized parameters.
 
-    Layers that will be trained `in_full` are left out of the quantization. Under ZeRO-3 the training arguments must
-    exist already, so that weights are sharded while they load. Raises PreflightError when the weights cannot be had, or
-    not in the quantization or with the attention that was asked for.
+    Layers that are `trained_in_full` are not quantized. Under ZeRO-3 the training arguments must exist already, so
+    that weights are sharded while they load. Raises PreflightError for weights that cannot be loaded, and for a
+    quantization or attention that differs from the requested one.
     """
     import transformers
 
@@ -57,7 +67,7 @@ def load_model(
     if model.attn_implementation is not None:
         options["attn_implementation"] = model.attn_implementation
     if quantization is not None:
-        options["quantization_config"] = bits_and_bytes_config(quantization, model, in_full)
+        options["quantization_config"] = bits_and_bytes_config(quantization, model, trained_in_full)
     try:
         with falcon_can_be_quantized():
             loaded, information = getattr(transformers, auto_model).from_pretrained(
@@ -72,20 +82,28 @@ def load_model(
     except OSError as error:
         raise PreflightError(f"model.name {model.name}: its weights cannot be loaded: {error}") from error
     stay_as_quantized(loaded)
-    passed_over = left_unquantized(loaded, in_full) if quantization is not None else []
-    if passed_over:
-        raise PreflightError(
-            f"{model.name}: quantization was asked for, and {len(passed_over)} linear layers would stay in full "
-            f"precision, such as {passed_over[0]}; name them in quantization.llm_int8_skip_modules if that is meant"
-        )
-    asked = model.attn_implementation
-    used = getattr(loaded.config, "_attn_implementation", None)
-    if asked is not None and used != asked:
-        raise PreflightError(f"model.attn_implementation: {asked} was asked for and {used} would run")
+    if quantization is not None:
+        _refuse_unquantized(model, loaded, trained_in_full)
+    _refuse_other_attention(model, loaded)
     return loaded, sorted(information["missing_keys"])
 
 
-def model_limits_of(config: Any) -> tuple[int, int]:
-    """Return how many tokens the model reads at most (without a stated limit, no limit), and how many ids it knows."""
+def model_limits_of(config: "PretrainedConfig") -> tuple[int, int]:
+    """Return the model's longest input in tokens (without a stated limit, 2³¹) and its number of token ids."""
     text = config.get_text_config()
     return int(getattr(text, "max_position_embeddings", None) or 2**31), int(text.vocab_size)
+
+
+def _refuse_unquantized(model: Model, loaded: "PreTrainedModel", trained_in_full: Sequence[str]) -> None:
+    names = left_unquantized(loaded, trained_in_full)
+    if names:
+        raise PreflightError(
+            f"{model.name}: quantization was requested, but {len(names)} linear layers would stay in full precision, "
+            f"such as {names[0]}; name them in quantization.llm_int8_skip_modules if that is intended"
+        )
+
+
+def _refuse_other_attention(model: Model, loaded: "PreTrainedModel") -> None:
+    requested, used = model.attn_implementation, getattr(loaded.config, "_attn_implementation", None)
+    if requested is not None and used != requested:
+        raise PreflightError(f"model.attn_implementation: {requested} was requested, but {used} would run")

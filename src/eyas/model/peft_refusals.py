@@ -1,4 +1,4 @@
-"""What peft refuses of an adapter's settings, or passes over with a warning, as text at the setting."""
+"""Errors and warnings of peft, as text that names the setting."""
 
 import re
 import traceback
@@ -6,10 +6,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eyas.errors import PreflightError
-from eyas.recipe.adapter import Lora
+from eyas.recipe.adapter import AdapterSection
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 WITHOUT_EFFECT = (
     "has no bias|no parameter was matched|will be ignored|no modules were excluded|no tied modules"
@@ -21,15 +24,18 @@ HANDLED = (
     "a tied layer is part of the adapter|tied_target_modules|no longer tied|set to False but the target"
     "|did not match any targeted module"
 )
-"""Words of its warnings about what is handled: a merge unties embeddings, peft itself turns Conv1D's weights, and
-patterns of no layer are refused by `refuse_what_cannot_train`."""
+"""Words of its warnings about cases that are handled here.
+
+A merge unties embeddings, peft itself turns Conv1D's weights, and `refuse_what_cannot_train` refuses patterns of no
+layer.
+"""
 
 
 @contextmanager
 def pefts_refusals() -> Iterator[None]:
-    """Turn peft's own errors, and its warnings that a setting does nothing, into PreflightErrors at the setting.
+    """Turn peft's own errors, and its warnings that a setting does nothing, into PreflightErrors.
 
-    What another library raises keeps its traceback, and what another one warns of is a warning still.
+    Errors of other libraries keep their traceback, and their warnings stay warnings.
     """
     unused: set[str] = set()
     show = warnings.showwarning
@@ -54,22 +60,33 @@ def pefts_refusals() -> Iterator[None]:
         raise PreflightError("\n".join(map(_at_its_setting, sorted(unused))))
 
 
-def refuse_what_cannot_train(wrapped: Any, adapter: Lora) -> None:
-    """Refuse settings that peft takes, and that train nothing or not what is computed with. Raises PreflightError."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
+def refuse_what_cannot_train(wrapped: "PeftModel", adapter: AdapterSection) -> None:
+    """Refuse settings of peft that train nothing, or an unused layer.
 
-    bias = adapter.library_arguments.get("bias", "none")
-    trained = [name for name, parameter in wrapped.named_parameters() if parameter.requires_grad]
-    if bias != "none" and not any(name.endswith(".bias") and ".default." not in name for name in trained):
-        raise PreflightError(f"adapter.bias: {bias} would train no bias: the layers that it means have none; remove it")
+    Raises PreflightError.
+    """
+    _refuse_absent_bias(wrapped, adapter)
     names = wrapped.base_model.targeted_module_names
     for key in ("rank_pattern", "alpha_pattern"):  # peft turns those of experts into those of their parameters
         for pattern in {} if wrapped.base_model.targeted_parameter_names else adapter.library_arguments.get(key) or {}:
             if not any(re.match(rf"(.*\.)?({pattern})$", name) for name in names):
                 raise PreflightError(f"adapter.{key}: '{pattern}' matches no layer that the adapter sits on; remove it")
+    _refuse_adapted_head(wrapped, adapter)
+
+
+def _refuse_absent_bias(wrapped: "PeftModel", adapter: AdapterSection) -> None:
+    bias = adapter.library_arguments.get("bias", "none")
+    trained = [name for name, parameter in wrapped.named_parameters() if parameter.requires_grad]
+    if bias != "none" and not any(name.endswith(".bias") and ".default." not in name for name in trained):
+        raise PreflightError(f"adapter.bias: {bias} would train no bias: the selected layers have none; remove it")
+
+
+def _refuse_adapted_head(wrapped: "PeftModel", adapter: AdapterSection) -> None:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     head = getattr(wrapped, "get_output_embeddings", lambda: None)()
     if wrapped.peft_config["default"].task_type == "CAUSAL_LM" and isinstance(head, BaseTunerLayer):
-        tied = wrapped.peft_config["default"].ensure_weight_tying
+        tied = adapter.library_arguments.get("ensure_weight_tying")
         raise PreflightError(
             "adapter.target_modules: a low-rank update of the output head would never train: the trainer multiplies by "
             "the head's own weight. "
@@ -83,15 +100,16 @@ def refuse_what_cannot_train(wrapped: Any, adapter: Lora) -> None:
 
 
 def _is_pefts(error: BaseException) -> bool:
-    """Return whether an error was raised by a line of peft's."""
+    """Return whether a line of peft raised an error."""
     return "peft" in Path(traceback.extract_tb(error.__traceback__)[-1].filename).parts
 
 
 def _at_its_setting(message: str) -> str:
-    """Return peft's message behind the setting that it names first, on one line."""
-    from peft import LoraConfig
+    """Return peft's message on one line, after the setting that it names first."""
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
-    names = set(LoraConfig.__dataclass_fields__) - {"r", "bias"}
-    named = next((word for word in re.findall(r"\w+", message) if word in names), None)
+    # Names without an underscore are words of a sentence as well: bias, sparse, scaling.
+    fields = {name for config in PEFT_TYPE_TO_CONFIG_MAPPING.values() for name in config.__dataclass_fields__}
+    named = next((word for word in re.findall(r"\w+", message) if word in fields and "_" in word), None)
     where = "adapter" if named is None else f"adapter.{named}"
     return f"{where}: peft refuses it: {' '.join(message.split())}"

@@ -1,22 +1,52 @@
-"""Quantized base weights: how they are asked for, and how they come back to full precision."""
+"""Dtypes, quantization settings and dequantized weights."""
 
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 from unittest.mock import patch
 
-from eyas.model.precision import torch_dtype, weights_in
-from eyas.recipe.model import Model, Quantization
+from eyas.recipe.model import DType, Model, Quantization
+
+if TYPE_CHECKING:
+    from torch import dtype as TorchDType
+    from torch.nn import Module
+    from transformers import BitsAndBytesConfig, PreTrainedModel
 
 
-def bits_and_bytes_config(quantization: Quantization, model: Model, in_full: Sequence[str] = ()) -> Any:
-    """Return the transformers.BitsAndBytesConfig of a recipe; layers trained `in_full` are not quantized."""
+def torch_dtype(name: DType) -> "TorchDType":
+    """Return the torch dtype of that name."""
+    import torch
+
+    return getattr(torch, name)
+
+
+def weights_in(model: "PreTrainedModel", dtype: "TorchDType") -> "PreTrainedModel":
+    """Return the model with its floating-point weights in a dtype, as transformers loads it.
+
+    Buffers outside its state, such as the frequencies of rotary positions, stay as they were computed. `model.to`
+    would round them, and with them every position.
+    """
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            if parameter.is_floating_point():
+                parameter.data = parameter.data.to(dtype)
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_floating_point() and name not in module._non_persistent_buffers_set:
+                setattr(module, name, buffer.to(dtype))
+    return model
+
+
+def bits_and_bytes_config(
+    quantization: Quantization, model: Model, trained_in_full: Sequence[str] = ()
+) -> "BitsAndBytesConfig":
+    """Return the transformers.BitsAndBytesConfig of a recipe; layers `trained_in_full` are not quantized."""
     from transformers import BitsAndBytesConfig
 
     common = quantization.library_arguments
-    if in_full:  # naming any replaces the library's own list, which is the output head
-        common["llm_int8_skip_modules"] = [*common.get("llm_int8_skip_modules", ["lm_head", "score"]), *in_full]
+    if trained_in_full:  # naming any replaces the library's own list, which is the output head
+        skipped = common.get("llm_int8_skip_modules", ["lm_head", "score"])
+        common["llm_int8_skip_modules"] = [*skipped, *trained_in_full]
     if quantization.load_in_8bit:
         return BitsAndBytesConfig(load_in_8bit=True, **common)
     return BitsAndBytesConfig(
@@ -30,11 +60,11 @@ def bits_and_bytes_config(quantization: Quantization, model: Model, in_full: Seq
 
 @contextmanager
 def falcon_can_be_quantized() -> Iterator[None]:
-    """Let Falcon's layers be plain `nn.Linear` while they are built, for their subclass is never quantized.
+    """Build Falcon's layers as plain `nn.Linear`, because their subclass is never quantized.
 
-    transformers 5.23 replaces a layer only when `type(module) is nn.Linear`; Falcon's `FalconLinear` computes the same
-    product and is passed over without a word, so that "QLoRA" would train on full weights. The patch can go when
-    `replace_with_bnb_linear` takes subclasses again: `test_falcon_needs_the_patch` says when.
+    transformers 5.23 replaces a layer only when `type(module) is nn.Linear`. Falcon's `FalconLinear` computes the same
+    product and is skipped silently, so "QLoRA" would train on full weights. The patch can go when
+    `replace_with_bnb_linear` takes subclasses again; `test_falcon_needs_the_patch` fails then.
     """
     import torch
     from transformers.models.falcon import modeling_falcon
@@ -43,22 +73,23 @@ def falcon_can_be_quantized() -> Iterator[None]:
         yield
 
 
-def stay_as_quantized(model: Any) -> None:
-    """Keep 4-bit weights in the form that they were quantized to, in which they train, are evaluated and merged.
+def stay_as_quantized(model: "PreTrainedModel") -> None:
+    """Keep 4-bit weights in the form in which they train, are evaluated and merged.
 
-    On a CPU with AVX512-BF16, bitsandbytes 0.50 packs them anew when an evaluation's forward pass first reads them: for
-    good, with scales of fewer digits, and into a form that passes no gradient on to the training that follows.
+    On a CPU with AVX512-BF16, bitsandbytes 0.50 repacks them when an evaluation first reads them. The new form is
+    permanent, has coarser scales, and passes no gradient to the training that follows.
     """
     for layer in filter(is_four_bit, model.modules()):
         layer.support_avx512bf16_for_cpu = False
 
 
-def left_unquantized(model: Any, in_full: Sequence[str]) -> list[str]:
-    """Return linear layers that stayed in full precision though nobody asked for it."""
+def left_unquantized(model: "PreTrainedModel", trained_in_full: Sequence[str]) -> list[str]:
+    """Return linear layers that stayed in full precision although no setting excludes them."""
     import torch
 
     quantized, head = set(quantized_names(model)), model.get_output_embeddings()
-    skipped = {*(model.config.quantization_config.llm_int8_skip_modules or []), *in_full, "classifier", "score"}
+    skip_modules = model.config.quantization_config.llm_int8_skip_modules or []
+    skipped = {*skip_modules, *trained_in_full, "classifier", "score"}
     return [
         name
         for name, module in model.named_modules()
@@ -69,30 +100,30 @@ def left_unquantized(model: Any, in_full: Sequence[str]) -> list[str]:
     ]
 
 
-def quantized_names(model: Any) -> list[str]:
+def quantized_names(model: "Module") -> list[str]:
     """Return the names of the modules whose weights bitsandbytes holds quantized."""
     kinds = _kinds("Linear4bit", "Linear8bitLt")
     return [name for name, module in model.named_modules() if isinstance(module, kinds)]
 
 
-def is_four_bit(module: Any) -> bool:
+def is_four_bit(module: "Module") -> bool:
     """Return whether bitsandbytes holds a module's weight in 4 bits."""
     return isinstance(module, _kinds("Linear4bit"))
 
 
-def is_eight_bit(module: Any) -> bool:
+def is_eight_bit(module: "Module") -> bool:
     """Return whether bitsandbytes holds a module's weight in 8 bits."""
     return isinstance(module, _kinds("Linear8bitLt"))
 
 
 def _kinds(*names: str) -> tuple[type, ...]:
-    """Return these classes of bitsandbytes, which takes seconds to import; none where nobody has imported it."""
+    """Return these classes of bitsandbytes; none before its first import, which takes seconds."""
     imported = sys.modules.get("bitsandbytes")
     return tuple(getattr(imported.nn, name) for name in names) if imported is not None else ()
 
 
-def dequantize(model: Any, dtype: Any) -> Any:
-    """Return the model with every quantized weight replaced by the value that training multiplied by."""
+def dequantize(model: "PreTrainedModel", dtype: "TorchDType") -> "PreTrainedModel":
+    """Return the model with each quantized weight replaced by the value that training multiplied by."""
     if not quantized_names(model):
         return weights_in(model, dtype)
     dequantized = model.dequantize(dtype=dtype)

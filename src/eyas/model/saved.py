@@ -1,57 +1,65 @@
-"""The tensors that peft saves of an adapter: their names, shapes and values, and how they are written."""
+"""Tensors that peft saves of an adapter: names, shapes, values, writing and checking."""
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from eyas.errors import CheckpointError
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import Tensor
+
 Shapes = dict[str, tuple[int, ...]]
-"""The shape of each tensor by the name that it is saved under."""
+"""Shape of each tensor by its name in the file."""
 
 ADAPTER_CONFIG = "adapter_config.json"
 PAIRS = {"lora_A": "lora_B", "lora_embedding_A": "lora_embedding_B"}
-"""Factors of an update: it is zero where either of them is."""
+"""Factors of an update, which is zero where either of them is."""
 
 
-def saved_names(model: Any) -> dict[str, str]:
-    """Return the names that peft saves an adapter's tensors under, each with the tensor's name in the model.
+def saved_names(model: "PeftModel") -> dict[str, "str | Tensor"]:
+    """Return an adapter's tensor names in its file, each with the tensor's name in the model.
 
-    The names are peft's own: it is handed a state dict that holds names in the place of tensors.
+    The names are peft's own: it gets a state dict that holds names in place of tensors. A prompt-learning method
+    computes its embeddings instead, and has them in place of a name.
     """
     from peft import get_peft_model_state_dict
 
-    names: dict[str, str] = get_peft_model_state_dict(
+    names: dict[str, str | Tensor] = get_peft_model_state_dict(
         model, state_dict={name: name for name in model.state_dict()}, save_embedding_layers=False
     )
     return names
 
 
-def saved_shapes(model: Any) -> Shapes:
-    """Return the shape of each tensor of an adapter's file; those of a whole one where ZeRO-3 has sharded it."""
+def saved_shapes(model: "PeftModel") -> Shapes:
+    """Return the whole shape of each tensor of an adapter's file."""
     tensors = _tensors_of(model)
-    return {saved: tuple(_shape(tensors[name])) for saved, name in saved_names(model).items()}
+    return {
+        saved: tuple(_shape(tensors[source] if isinstance(source, str) else source))
+        for saved, source in saved_names(model).items()
+    }
 
 
-def gathered(model: Any) -> dict[str, Any]:
-    """Return an adapter's tensors by their names in the model, whole ones where they are sharded.
+def gathered(model: "PeftModel") -> dict[str, "Tensor"]:
+    """Return an adapter's tensors by their names in the model, gathered where they are sharded.
 
     Every rank must call it. The frozen base is not gathered: it is not saved with an adapter.
     """
     tensors = _tensors_of(model)
-    wanted = {name: tensors[name] for name in saved_names(model).values()}
+    wanted = {source: tensors[source] for source in saved_names(model).values() if isinstance(source, str)}
     with _whole(list(wanted.values())):
         return {name: _copy(tensor) for name, tensor in wanted.items()}
 
 
-def write_adapter(model: Any, state: Mapping[str, Any], folder: Path) -> None:
+def write_adapter(model: "PeftModel", state: Mapping[str, "Tensor"], folder: Path) -> None:
     """Write an adapter of these tensors (see `gathered`) as peft does.
 
-    Embeddings that an adapter sits on are not written with it: they are the base's, and frozen. What the config holds
-    as sets is written in order, so that two runs write the same bytes.
+    Embeddings under an adapter are not written with it: they belong to the base and are frozen. Sets in the config
+    are written in order, so that two runs write the same bytes.
     """
     model.save_pretrained(folder, state_dict=dict(state), save_embedding_layers=False)
     config, file = model.peft_config["default"], folder / ADAPTER_CONFIG
@@ -60,29 +68,29 @@ def write_adapter(model: Any, state: Mapping[str, Any], folder: Path) -> None:
     file.write_text(json.dumps(written | ordered, indent=2, sort_keys=True), encoding="utf-8")
 
 
-def digest(tensor: Any) -> str:
+def digest(tensor: "Tensor") -> str:
     """Return the SHA-256 of a tensor's values."""
     import torch
 
     return hashlib.sha256(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()).hexdigest()
 
 
-def digests(tensors: Mapping[str, Any]) -> dict[str, str]:
+def digests(tensors: Mapping[str, "Tensor"]) -> dict[str, str]:
     """Return the digest of each tensor by its name."""
     return {name: digest(tensor) for name, tensor in tensors.items()}
 
 
-def saved_tensors(folder: Path) -> dict[str, Any]:
-    """Return every tensor of the folder's safetensors files; no pickle is opened."""
+def saved_tensors(folder: Path) -> dict[str, "Tensor"]:
+    """Return all tensors of the folder's safetensors files. No pickle is opened."""
     from safetensors.torch import load_file
 
     return {name: tensor for file in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(file).items()}
 
 
 def check_saved(folder: Path, shapes: Shapes, untouched: Mapping[str, str] | None = None) -> int:
-    """Reopen an adapter or model that was just written and return its number of parameters.
+    """Reopen an adapter or model that was just written, and return its number of parameters.
 
-    `untouched` are the digests before the first step; without them, an adapter that has not been trained is sound.
+    `untouched` are the digests before the first step; without them, an untrained adapter passes.
     Raises CheckpointError for a missing, extra, misshapen or non-finite tensor, and where training changed none.
     """
     saved = saved_tensors(folder)
@@ -90,39 +98,42 @@ def check_saved(folder: Path, shapes: Shapes, untouched: Mapping[str, str] | Non
     for name, tensor in saved.items():
         if tuple(tensor.shape) != shapes[name]:
             raise CheckpointError(f"{folder}: {name} was saved as {tuple(tensor.shape)}, trained as {shapes[name]}")
-    _refuse_no_numbers(folder, saved)
+    _refuse_nonfinite(folder, saved)
     if untouched is not None:
         refuse_unsound(folder, saved)
         if untouched and digests(saved) == untouched:
-            raise CheckpointError(f"{folder}: training changed no tensor, so the adapter is as it was before")
+            raise CheckpointError(f"{folder}: training changed no tensor of the adapter")
     return sum(tensor.numel() for tensor in saved.values())
 
 
-def refuse_other_names(folder: Path, found: Any, wanted: Any) -> None:
-    """Refuse a file that lacks tensors or has others besides."""
-    missing, extra = sorted(wanted - found), sorted(found - wanted)
+def refuse_other_names(folder: Path, saved: Set[str], wanted: Set[str]) -> None:
+    """Refuse a file with missing or unexpected tensors. Raises CheckpointError."""
+    missing, extra = sorted(wanted - saved), sorted(saved - wanted)
     if missing or extra:
-        raise CheckpointError(f"{folder}: the saved file lacks {missing[:3]} and has {extra[:3]} besides")
+        raise CheckpointError(f"{folder}: the saved file lacks {missing[:3]} and has unexpected {extra[:3]}")
 
 
-def refuse_unsound(folder: Path, tensors: Mapping[str, Any]) -> None:
-    """Refuse weights that nothing can have been learnt in: none, not finite, or every update zero."""
+def refuse_unsound(folder: Path, tensors: Mapping[str, "Tensor"]) -> None:
+    """Refuse weights that cannot be the result of training: none, not finite, or every update zero.
+
+    Raises CheckpointError.
+    """
     if not tensors:
         raise CheckpointError(f"{folder}: holds no tensor")
-    _refuse_no_numbers(folder, tensors)
+    _refuse_nonfinite(folder, tensors)
     updates = list(_updates(tensors))
     if updates and not any(all(factor.any() for factor in factors) for factors in updates):
         raise CheckpointError(f"{folder}: every update is zero, so the adapter is identical to the base model")
 
 
-def _refuse_no_numbers(folder: Path, tensors: Mapping[str, Any]) -> None:
+def _refuse_nonfinite(folder: Path, tensors: Mapping[str, "Tensor"]) -> None:
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
-            raise CheckpointError(f"{folder}: {name} holds NaN or infinity; resume from an earlier checkpoint")
+            raise CheckpointError(f"{folder}: {name} holds NaN or Inf; resume from an earlier checkpoint")
 
 
-def _updates(tensors: Mapping[str, Any]) -> Iterator[list[Any]]:
-    """Yield the factors of each low-rank update: both of them, or the one that is there."""
+def _updates(tensors: Mapping[str, "Tensor"]) -> Iterator[list["Tensor"]]:
+    """Yield the factors of each low-rank update: both of them, or the only one."""
     for first, second in PAIRS.items():
         for name, tensor in tensors.items():
             if f".{first}" in name:
@@ -132,18 +143,18 @@ def _updates(tensors: Mapping[str, Any]) -> Iterator[list[Any]]:
                 yield [tensor]
 
 
-def _tensors_of(model: Any) -> dict[str, Any]:
-    """Return every parameter and buffer by name; one that is shared has each of its names."""
+def _tensors_of(model: "PeftModel") -> dict[str, "Tensor"]:
+    """Return every parameter and buffer by name; a shared one appears under each of its names."""
     return dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
 
 
-def _shape(tensor: Any) -> tuple[int, ...]:
+def _shape(tensor: "Tensor") -> tuple[int, ...]:
     return tuple(getattr(tensor, "ds_shape", tensor.shape))
 
 
 @contextmanager
-def _whole(tensors: list[Any]) -> Iterator[None]:
-    """Have every rank hold all of the tensors that ZeRO-3 has sharded."""
+def _whole(tensors: list["Tensor"]) -> Iterator[None]:
+    """Gather the tensors that ZeRO-3 has sharded, on every rank."""
     sharded = [tensor for tensor in tensors if hasattr(tensor, "ds_id")]
     if not sharded:
         yield
@@ -154,7 +165,7 @@ def _whole(tensors: list[Any]) -> Iterator[None]:
         yield
 
 
-def _copy(tensor: Any) -> Any:
-    """Return a tensor's values on the CPU, those of all ranks where FSDP2 has sharded it."""
+def _copy(tensor: "Tensor") -> "Tensor":
+    """Return a tensor's values on the CPU, gathered where FSDP2 has sharded it."""
     whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return whole.detach().to("cpu", copy=True)

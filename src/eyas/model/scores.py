@@ -1,23 +1,27 @@
-"""A language model's scores at the positions that are asked for, and at no other."""
+"""Logits of a language model at chosen positions only."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
 
 
 @contextmanager
-def scores_at(model: Any, asked: Any) -> Iterator[None]:
-    """Let a causal language model score the `asked` [rows, length] positions alone: logits [1, positions, vocabulary].
+def scores_at(model: "PreTrainedModel", positions: "Tensor") -> Iterator[None]:
+    """Let a causal language model score the true `positions` [rows, length]: logits [1, positions, vocabulary].
 
-    The output head of a small model costs as much as its layers, and most positions are not learnt from.
+    The output head of a small model costs as much as its layers, and most positions have no label.
     """
 
-    def keep_asked(_module: Any, _inputs: Any, output: Any) -> Any:
-        output.last_hidden_state = output.last_hidden_state[asked][None]
+    def keep_positions(_module: Any, _inputs: Any, output: Any) -> Any:
+        output.last_hidden_state = output.last_hidden_state[positions][None]
         return output
 
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    hook = inner.base_model.register_forward_hook(keep_asked)
+    hook = inner.base_model.register_forward_hook(keep_positions)
     try:
         yield
     finally:

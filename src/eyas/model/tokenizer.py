@@ -1,17 +1,20 @@
-"""The tokenizer that belongs to a base model."""
+"""The tokenizer of a base model."""
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from eyas.errors import PreflightError
 from eyas.recipe.model import Model
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 logger = logging.getLogger(__name__)
 
 
-def load_tokenizer(model: Model) -> Any:
-    """Return the base model's own tokenizer with a padding token, and with the recipe's chat template if it names one.
+def load_tokenizer(model: Model) -> "PreTrainedTokenizerBase":
+    """Return the base model's tokenizer, with a padding token and the recipe's chat template if it names one.
 
     Raises PreflightError when it cannot be loaded, or has neither a padding nor an end token.
     """
@@ -28,7 +31,7 @@ def load_tokenizer(model: Model) -> Any:
     if tokenizer.pad_token is None and tokenizer.eos_token is None:
         raise PreflightError(f"model.name {model.name}: its tokenizer has neither a padding token nor an end token")
     if tokenizer.pad_token is None:
-        # Labels are masked by position, never by token id, so an end token that also pads is still learnt.
+        # Labels are masked by position, never by token id, so an end token that also pads still has its label.
         tokenizer.pad_token = tokenizer.eos_token
         logger.info("%s has no padding token; its end token %r pads", model.name, tokenizer.eos_token)
     return tokenizer

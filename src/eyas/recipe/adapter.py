@@ -25,12 +25,34 @@ TAKEN_FROM_THE_BASE = ("pissa", "olora")
 class AdapterSection(LibrarySection):
     """Fields and defaults that every PEFT method shares."""
 
+    method: str
+
     reserved: ClassVar[dict[str, str]] = {
         **dict.fromkeys(
             ("base_model_name_or_path", "peft_type", "task_type", "revision", "inference_mode", "auto_mapping",
              "peft_version"), _SET_BY_EYAS,
         ),
     }  # fmt: skip
+
+    @property
+    def label(self) -> str:
+        """Return the method and its size, for people."""
+        return self.method
+
+    @property
+    def targets(self) -> list[str] | str | None:
+        """Return the layers that the adapter sits on, as in `Lora.target_modules`; None for a method without."""
+        return None
+
+    @property
+    def trained_in_full(self) -> list[str]:
+        """Return the layers that are trained in full and saved with the adapter."""
+        return []
+
+    @property
+    def dropout(self) -> float:
+        """Return the rate of dropout on the adapter's input."""
+        return 0.0
 
     @property
     def initialized_from_base(self) -> bool:
@@ -75,6 +97,22 @@ class Lora(AdapterSection):
     @classmethod
     def library(cls, task: object) -> LibraryClass:
         return LORA_CONFIG
+
+    @property
+    def label(self) -> str:
+        return f"{self.method} r={self.r}"
+
+    @property
+    def targets(self) -> list[str] | str:
+        return self.target_modules
+
+    @property
+    def trained_in_full(self) -> list[str]:
+        return self.modules_to_save or []
+
+    @property
+    def dropout(self) -> float:
+        return self.lora_dropout
 
     @property
     def initialized_from_base(self) -> bool:

@@ -1,1 +1,1 @@
-"""Optional speed-ups, each verified on the loaded model before training. `apply` is the one door."""
+"""Optional speed-ups, each verified on the loaded model before training. `apply` is the one entry point."""

@@ -1,6 +1,6 @@
-"""Whether activations are recomputed in the backward pass: where a micro-batch would not fit otherwise."""
+"""Activation checkpointing, turned on where a micro-batch would not fit without it."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from eyas.data.splits import Split
 from eyas.data.tables import token_counts
@@ -11,42 +11,43 @@ from eyas.hardware import free_device_bytes
 from eyas.recipe import Recipe
 from eyas.speed.optimization import Optimization
 
+if TYPE_CHECKING:
+    from transformers import Trainer
+
 NAME = "activation_checkpointing"
 SHARE = 0.6
-"""Of the memory that is left for activations: their gradients and the allocator's gaps need the rest."""
+"""Share of the free memory that activations may take. Their gradients and the allocator's gaps need the rest."""
 BYTES_TO_TRAIN = 12
-"""Of each parameter that trains: a gradient and AdamW's two moments, in float32."""
+"""Bytes of each trainable parameter: a gradient and AdamW's two moments, in float32."""
 
 
-def checkpoint_activations(recipe: Recipe, trainer: Any, split: Split) -> list[Optimization]:
-    """Decide it where the recipe does not, from what one token keeps, and have the trainer do it.
+def checkpoint_activations(recipe: Recipe, trainer: "Trainer", split: Split) -> list[Optimization]:
+    """Decide it where the recipe does not, and set it on the trainer.
 
-    All ranks do what one of them needs. What shares out weights or their optimizer's state leaves it to the recipe: how
-    much of them a rank holds changes with each layer.
+    The activation memory of one token decides. All ranks follow the one that needs it. Strategies that shard weights
+    or the optimizer's state leave it to the recipe: a rank's share of them changes with each layer.
     """
     if recipe.training.activation_checkpointing is not None:
         return []
     strategy = running_topology(trainer.accelerator).strategy
     if strategy not in ("single", "ddp"):
-        return [Optimization(NAME, False, f"left to the recipe under {strategy}; training.{NAME}: true does it")]
+        return [Optimization(NAME, False, f"the recipe decides under {strategy}; training.{NAME}: true turns it on")]
     if not trainer.model.supports_gradient_checkpointing:
-        return [Optimization(NAME, False, "the model cannot")]
+        return [Optimization(NAME, False, "the model does not support it")]
     tokens = micro_batch_tokens(recipe, split)
     needed = int(tokens * _kept_in_training(trainer))
     trained = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
-    room = max(0, free_device_bytes(world_size()) - BYTES_TO_TRAIN * trained)
-    on = any(gather_objects(needed > SHARE * room))
+    free = max(0, free_device_bytes(world_size()) - BYTES_TO_TRAIN * trained)
+    on = any(gather_objects(needed > SHARE * free))
     if on:
         trainer.args.activation_checkpointing = True
         if recipe.adapter:
             trainer.model.enable_input_require_grads()
-    return [
-        Optimization(NAME, on, f"{tokens:,} tokens at once keep {in_units(needed)}; {in_units(room)} are free for them")
-    ]
+    return [Optimization(NAME, on, f"up to {tokens:,} tokens at once need {in_units(needed)}; {in_units(free)} free")]
 
 
-def _kept_in_training(trainer: Any) -> float:
-    """Return the bytes that a token keeps under training's autocast: modules trained in float32 need it on bfloat16."""
+def _kept_in_training(trainer: "Trainer") -> float:
+    """Return a token's bytes under training's autocast, which modules trained in float32 need on bfloat16."""
     from eyas.speed.activation_memory import kept_bytes_per_token
 
     with trainer.accelerator.autocast():
@@ -54,8 +55,8 @@ def _kept_in_training(trainer: Any) -> float:
 
 
 def micro_batch_tokens(recipe: Recipe, split: Split) -> int:
-    """Return the most tokens, padding included, that a forward pass of one rank can be given."""
+    """Return the most tokens, padding included, in a forward pass of one rank."""
     training = recipe.training
-    whole = split.stream is not None or split.sequences is not None or recipe.data.pad_to_max_length
-    longest = training.max_length if whole else max(token_counts(split.examples))
+    full = split.stream is not None or split.sequences is not None or recipe.data.pad_to_max_length
+    longest = training.max_length if full else max(token_counts(split.examples))
     return int(training.per_device_train_batch_size * longest)

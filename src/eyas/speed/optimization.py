@@ -1,4 +1,4 @@
-"""What is said of one way to be faster."""
+"""One optimization of a run: on or off, with the reason."""
 
 from dataclasses import dataclass
 
@@ -8,28 +8,29 @@ from eyas.recipe import Recipe
 
 @dataclass(frozen=True)
 class Optimization:
-    """One way, most by the name of its setting in the recipe's `speed` section; whether it is done, how or why not."""
+    """One optimization, usually named as its setting in the recipe's `speed` section."""
 
     name: str
     on: bool
-    why: str
+    reason: str
+    """Its figures where it is on, and the obstacle where it is off."""
 
 
-def off(recipe: Recipe, name: str, why_not: str | None) -> Optimization | None:
-    """Return an optimization that stays off, with the reason, or None. It is off on a GPU until measured there."""
-    asked = getattr(recipe.speed, name)
-    if asked is False:
-        return Optimization(name, False, "the recipe says so")
-    if why_not is None and asked is None and has_gpu():
-        why_not = f"not yet measured on a GPU; speed.{name}: true does it"
-    return Optimization(name, False, why_not) if why_not else None
+def off(recipe: Recipe, name: str, obstacle: str | None) -> Optimization | None:
+    """Return an optimization that stays off, or None where it may be tried. On a GPU it is off until measured there."""
+    setting = getattr(recipe.speed, name)
+    if setting is False:
+        return Optimization(name, False, f"speed.{name} is false")
+    if obstacle is None and setting is None and has_gpu():
+        obstacle = f"not measured on a GPU yet; speed.{name}: true turns it on"
+    return Optimization(name, False, obstacle) if obstacle else None
 
 
 def table(optimizations: list[Optimization]) -> str:
     """Return a line for each optimization."""
     width = max((len(optimization.name) for optimization in optimizations), default=0)
     lines = [
-        f"  {optimization.name:<{width}}  {'on ' if optimization.on else 'off'}  {optimization.why}"
+        f"  {optimization.name:<{width}}  {'on ' if optimization.on else 'off'}  {optimization.reason}"
         for optimization in optimizations
     ]
     return "\n".join(["speed:", *lines])

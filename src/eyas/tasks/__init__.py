@@ -1,4 +1,4 @@
-"""What a model can learn to do here: the whole list."""
+"""All tasks, by their name in a recipe."""
 
 from eyas.tasks import sequence_classification, sft
 from eyas.tasks.task import Task

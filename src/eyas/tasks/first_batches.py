@@ -6,34 +6,38 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eyas.data.splits import Splits
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 from eyas.tasks.task import Task
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 STAND_INS = {"CAUSAL_LM": "LlamaConfig", "SEQ_CLS": "BertConfig"}
-"""Config of transformers for a model of each of peft's task types; what a batch holds hangs on none of its numbers."""
+"""Config of transformers for each of peft's task types. The collated batch does not depend on its sizes."""
 COMPUTES = ("tf32", "torch_compile", "use_liger_kernel", "activation_offloading")
-"""Arguments that may need a GPU that is not here, and change no batch."""
+"""Arguments that may need an absent GPU, and change no batch."""
 
 
-def first_batches(recipe: Recipe, task: Task, tokenizer: Any, splits: Splits, count: int) -> list[dict[str, Any]]:
-    """Return what the forward pass gets first, at most one epoch of it: a dictionary of tensors for each micro-batch.
+def first_batches(
+    recipe: Recipe, task: Task, tokenizer: "PreTrainedTokenizerBase", splits: Splits, count: int
+) -> list[dict[str, Any]]:
+    """Return the tensors of the first micro-batches by name, at most one epoch.
 
-    They come from the loader of the trainer that trains the recipe, so its sampler, seed, packing and collator are the
-    run's. Only the model is another, tiny and random. Nothing is written where the recipe would write. Several ranks
-    share these batches among them, one after the other.
+    They come from the loader of the run's own trainer, so sampler, seed, packing and collator are the run's. Only the
+    model is another, tiny and random. Nothing is written to the run's folder. Several ranks take these batches in turn.
     """
-    bare = _without_what_only_computes(recipe)
-    with TemporaryDirectory() as folder, _without_notes():
+    bare = _without_compute_settings(recipe)
+    with TemporaryDirectory() as folder, _without_log():
         arguments = task.arguments_for(bare, RunDirectory(Path(folder)))
         trainer = task.build_trainer(bare, arguments, _stand_in(task, tokenizer, splits.labels), tokenizer, splits)
         return list(islice(trainer.get_train_dataloader(), count))
 
 
-def _without_what_only_computes(recipe: Recipe) -> Recipe:
+def _without_compute_settings(recipe: Recipe) -> Recipe:
     training = recipe.training
     off = dict.fromkeys(("bf16", "fp16", *(name for name in COMPUTES if name in training.library_arguments)), False)
     return recipe.model_copy(
@@ -42,8 +46,8 @@ def _without_what_only_computes(recipe: Recipe) -> Recipe:
 
 
 @contextmanager
-def _without_notes() -> Iterator[None]:
-    """Say nothing of the stand-in, such as how it keeps packed documents apart: the recipe's model may not."""
+def _without_log() -> Iterator[None]:
+    """Log nothing about the stand-in, such as its packing mode: the recipe's model may differ."""
     before = logging.root.manager.disable
     logging.disable(logging.INFO)
     try:
@@ -52,8 +56,8 @@ def _without_notes() -> Iterator[None]:
         logging.disable(before)
 
 
-def _stand_in(task: Task, tokenizer: Any, labels: list[str] | None) -> Any:
-    """Return a random model of one layer that the task's trainer takes for the recipe's."""
+def _stand_in(task: Task, tokenizer: "PreTrainedTokenizerBase", labels: list[str] | None) -> "PreTrainedModel":
+    """Return a random model of one layer for the task's trainer, in place of the recipe's."""
     import transformers
 
     config = getattr(transformers, STAND_INS[task.peft_task_type])(

@@ -1,4 +1,7 @@
-"""Rows of a recipe, read before any weight: quick to refuse, and a head has as many outputs as there are labels."""
+"""Rows of a recipe, read before any weight.
+
+Errors show early, and the labels size a classifier's head.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +30,7 @@ class Rows:
 
 
 def load_rows(recipe: Recipe, quarantine: Path | None = None) -> Rows:
-    """Return the prepared rows of a recipe. Skipped rows are written to `quarantine`.
+    """Return the prepared rows of a recipe; skipped rows are written to `quarantine`.
 
     Raises DataError, or PreflightError for a tokenizer or config that cannot be loaded.
     """

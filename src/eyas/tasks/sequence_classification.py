@@ -1,28 +1,39 @@
 """Classification of whole texts, with the Hugging Face Trainer."""
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 from eyas.data.examples import LABELLED
 from eyas.data.sampler import group_by_length
 from eyas.data.splits import Splits
 from eyas.metrics import accuracy, macro_f1
-from eyas.model.adapter import in_float32, lora_config
+from eyas.model.adapter import adapter_config, in_float32
 from eyas.model.peft_refusals import pefts_refusals
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 from eyas.tasks.arguments import trainer_arguments
 from eyas.tasks.task import Task
 
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
+    from transformers.modeling_outputs import SequenceClassifierOutput
 
-def arguments_for(recipe: Recipe, run: RunDirectory) -> Any:
+
+def arguments_for(recipe: Recipe, run: RunDirectory) -> "TrainingArguments":
     """Return the transformers.TrainingArguments of a recipe."""
     from transformers import TrainingArguments
 
     return TrainingArguments(**trainer_arguments(recipe, run))
 
 
-def build_trainer(recipe: Recipe, arguments: Any, model: Any, tokenizer: Any, splits: Splits) -> Any:
+def build_trainer(
+    recipe: Recipe,
+    arguments: "TrainingArguments",
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    splits: Splits,
+) -> "Trainer":
     """Return the Trainer over texts, padded per batch or to `training.max_length`."""
     from peft import get_peft_model
     from transformers import DataCollatorWithPadding, Trainer
@@ -30,7 +41,7 @@ def build_trainer(recipe: Recipe, arguments: Any, model: Any, tokenizer: Any, sp
     model.config.pad_token_id = tokenizer.pad_token_id
     if recipe.adapter:
         with pefts_refusals():
-            model = get_peft_model(model, lora_config(recipe.adapter, TASK.peft_task_type, recipe.model.revision))
+            model = get_peft_model(model, adapter_config(recipe.adapter, TASK.peft_task_type, recipe.model.revision))
         if arguments.activation_checkpointing:
             model.enable_input_require_grads()
     longest = recipe.training.max_length
@@ -52,11 +63,16 @@ def build_trainer(recipe: Recipe, arguments: Any, model: Any, tokenizer: Any, sp
     return trainer
 
 
-def _mean_over_the_step(outputs: Any, labels: Any, num_items_in_batch: Any = None, smoothing: float = 0.0) -> Any:
+def _mean_over_the_step(
+    outputs: "SequenceClassifierOutput",
+    labels: "Tensor",
+    num_items_in_batch: "Tensor | None" = None,
+    smoothing: float = 0.0,
+) -> "Tensor":
     """Return a micro-batch's share of the mean loss of a step's rows, over all micro-batches and ranks.
 
-    transformers 5.23 takes these models to divide by `num_items_in_batch`, and they take the mean of each micro-batch:
-    its loss and gradients grow with the accumulation and with the number of ranks.
+    `labels` is [rows]. transformers 5.23 expects these models to divide by `num_items_in_batch`, but they take the
+    mean of each micro-batch: loss and gradients grow with the accumulation and with the number of ranks.
     """
     from torch.nn.functional import cross_entropy
 
@@ -64,7 +80,7 @@ def _mean_over_the_step(outputs: Any, labels: Any, num_items_in_batch: Any = Non
     return whole / (len(labels) if num_items_in_batch is None else num_items_in_batch)
 
 
-def _scores(prediction: Any) -> dict[str, float]:
+def _scores(prediction: "EvalPrediction") -> dict[str, float]:
     chosen, true = prediction.predictions.argmax(-1).tolist(), prediction.label_ids.tolist()
     return {"accuracy": accuracy(chosen, true), "f1": macro_f1(chosen, true)}
 

@@ -1,12 +1,12 @@
 """Supervised fine-tuning of a causal language model, with TRL's SFTTrainer."""
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING
 
 from eyas.data.examples import LANGUAGE
 from eyas.data.sampler import group_by_length
 from eyas.data.splits import Splits
-from eyas.model.adapter import give_bias_to_wrapped_head, in_float32, lora_config
+from eyas.model.adapter import adapter_config, give_bias_to_wrapped_head, in_float32
 from eyas.model.packing import pack_safely
 from eyas.model.peft_refusals import pefts_refusals
 from eyas.recipe import Recipe
@@ -14,24 +14,34 @@ from eyas.run_directory import RunDirectory
 from eyas.tasks.arguments import trainer_arguments
 from eyas.tasks.task import Task
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from trl import SFTConfig, SFTTrainer
+
 logger = logging.getLogger(__name__)
 
 
-def arguments_for(recipe: Recipe, run: RunDirectory) -> Any:
-    """Return the trl.SFTConfig of a recipe. Rows reach TRL as token ids and labels; it puts them in batches."""
+def arguments_for(recipe: Recipe, run: RunDirectory) -> "SFTConfig":
+    """Return the trl.SFTConfig of a recipe. Rows reach TRL as token ids and labels, and TRL batches them."""
     from trl import SFTConfig
 
     return SFTConfig(**trainer_arguments(recipe, run), max_length=None, dataset_kwargs={"skip_prepare_dataset": True})
 
 
-def build_trainer(recipe: Recipe, arguments: Any, model: Any, tokenizer: Any, splits: Splits) -> Any:
-    """Return the SFTTrainer. Raises PreflightError where flat batches would let documents see each other."""
+def build_trainer(
+    recipe: Recipe,
+    arguments: "SFTConfig",
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    splits: Splits,
+) -> "SFTTrainer":
+    """Return the SFTTrainer. Raises PreflightError where documents of a flat batch would read each other."""
     from trl import SFTTrainer
 
     if arguments.packing or arguments.padding_free:
         logger.info(pack_safely(model).text())
     base = recipe.model.revision
-    peft_config = lora_config(recipe.adapter, TASK.peft_task_type, base) if recipe.adapter else None
+    peft_config = adapter_config(recipe.adapter, TASK.peft_task_type, base) if recipe.adapter else None
     with pefts_refusals():
         trainer = SFTTrainer(
             model=model,

@@ -9,7 +9,7 @@ from typing import Any
 from eyas.errors import CheckpointError
 from eyas.model.load import empty_model, load_config
 from eyas.model.saved import refuse_unsound, saved_tensors
-from eyas.model.tuned import attached, refuse_unless_it_opens
+from eyas.model.trained import attached, refuse_unless_it_opens
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 from eyas.sealing import SEAL, faults, seal

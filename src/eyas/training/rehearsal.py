@@ -12,7 +12,7 @@ from eyas.errors import CheckpointError, PreflightError
 from eyas.model.load import empty_model, load_config
 from eyas.model.peft_refusals import pefts_refusals
 from eyas.model.saved import check_saved, digests, gathered, saved_shapes, saved_tensors, write_adapter
-from eyas.model.tuned import attached
+from eyas.model.trained import attached
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 

@@ -86,7 +86,7 @@ def build_trainer(recipe: Recipe, run: RunDirectory, rows: Rows) -> "Trainer":
     arguments = task.arguments_for(recipe, run)  # before the model: ZeRO-3 shards weights while they load
     refuse_if_ranks_differ("prepared rows", " ".join(rows.splits.digests.values()))
     set_seed(recipe.training.seed)  # a new head draws its first weights while the model loads, an adapter after that
-    trained_in_full = (recipe.adapter.modules_to_save or []) if recipe.adapter else []
+    trained_in_full = recipe.adapter.trained_in_full if recipe.adapter else []
     model, random = load_model(recipe.model, recipe.quantization, rows.config, task.auto_model, trained_in_full)
     trainer = task.build_trainer(recipe, arguments, model, rows.tokenizer, rows.splits)
     refuse_untrained_head(random, [name for name, p in trainer.model.named_parameters() if p.requires_grad])

@@ -1,4 +1,4 @@
-"""A model computes in float32 while a question is asked of it, and has every bit of its own afterwards."""
+"""A model runs temporarily in float32 and is restored bit for bit."""
 
 import copy
 
@@ -10,7 +10,7 @@ from eyas.model.probes.float32 import float32_bytes, in_float32
 from families import make
 
 
-def test_it_computes_in_float32_and_gets_every_tensor_back():
+def test_model_computes_in_float32_and_every_tensor_is_restored():
     model = make("llama", "sdpa").to(torch.bfloat16)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     places = {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
@@ -30,7 +30,7 @@ def test_it_computes_in_float32_and_gets_every_tensor_back():
     assert {name: parameter.data_ptr() for name, parameter in model.named_parameters()} == places
 
 
-def test_it_gets_them_back_from_an_error_within_a_layer():
+def test_tensors_are_restored_after_an_error_in_a_layer():
     model = make("llama", "sdpa").to(torch.float16)
     model.model.layers[1].mlp.forward = None
     seen = []
@@ -46,7 +46,7 @@ def test_it_gets_them_back_from_an_error_within_a_layer():
     assert not any(module._forward_pre_hooks for module in model.model.layers)
 
 
-def test_a_product_with_4_bit_weights_is_made_in_float32():
+def test_product_with_4_bit_weights_is_in_float32():
     layer = bitsandbytes.nn.Linear4bit(64, 96, bias=False, quant_type="nf4", compute_dtype=torch.bfloat16).to("cpu")
     kept, x = layer.weight.data.clone(), torch.randn(5, 64)
     rounded = layer(x)
@@ -61,7 +61,7 @@ def test_a_product_with_4_bit_weights_is_made_in_float32():
     assert torch.equal(layer(x), rounded)
 
 
-def test_4_bit_weights_that_are_kept_as_bfloat16_are_not_taken_for_numbers():
+def test_4_bit_weights_stored_as_bfloat16_are_not_cast():
     layer = bitsandbytes.nn.Linear4bit(64, 96, bias=False, quant_type="nf4", quant_storage=torch.bfloat16).to("cpu")
     kept, x = layer.weight.data.clone(), torch.randn(5, 64)
     expected = layer(x)
@@ -72,11 +72,11 @@ def test_4_bit_weights_that_are_kept_as_bfloat16_are_not_taken_for_numbers():
     assert torch.equal(layer.weight.data.view(torch.uint8), kept.view(torch.uint8))
 
 
-def test_an_8_bit_layer_multiplies_by_its_dense_weight_whatever_its_neighbors_hold():
-    """LLM.int8() picks outlier columns from all tokens of a batch: each is rounded by what the others hold."""
+def test_8_bit_layer_multiplies_by_its_dense_weight_for_any_neighbors():
+    """LLM.int8() picks outlier columns from all tokens of a batch, so neighbors change a token's rounding."""
     layer = bitsandbytes.nn.Linear8bitLt(64, 96, bias=True, has_fp16_weights=False, threshold=6.0)
     layer.load_state_dict(torch.nn.Linear(64, 96).state_dict())
-    layer = layer.to("cpu").eval()  # in training, bitsandbytes has dense products on a CPU anyway
+    layer = layer.to("cpu").eval()  # in training mode, bitsandbytes has dense products on a CPU anyway
     x = torch.randn(4, 64, generator=torch.Generator().manual_seed(0))
     other = x.clone()
     other[3, x[0].abs().argmax()] = 20.0

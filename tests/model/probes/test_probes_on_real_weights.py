@@ -1,8 +1,8 @@
-"""Every probe on real weights in every dtype: a sound model passes, and one with a small fault does not.
+"""Every probe on real weights in every dtype, with and without a fault.
 
 `pytest -s tests/model/probes/test_probes_on_real_weights.py` prints the figures: difference, tolerance and reaction.
-Faults are planted in the first layers, whose weights are the model's own; `sweep` plants them in each layer of the
-whole model.
+Faults are planted in the first layers, with the model's own weights; `sweep` plants them in each layer of the whole
+model.
 """
 
 from dataclasses import replace
@@ -69,33 +69,33 @@ def minilm(kind):
     return load_model(recipe, quantization, config, "AutoModelForSequenceClassification", in_full)[0]
 
 
-def say(*words):
+def show(*words):
     print("\n" + " | ".join(f"{word:.1e}" if isinstance(word, float) else str(word) for word in words), end="")
 
 
-def packing_verdict(model, kind, fault):
-    verdict = probe_packing(model)
-    say(type(model).__name__, kind, "packing", fault, verdict.where, verdict.difference, verdict.tolerance,
-        verdict.reaction)  # fmt: skip
-    return verdict
+def packing_result(model, kind, fault):
+    result = probe_packing(model)
+    show(type(model).__name__, kind, "packing", fault, result.where, result.difference, result.tolerance,
+        result.reaction)  # fmt: skip
+    return result
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_real_model_keeps_packed_documents_apart_and_its_compact_batches_are_exact(kind, monkeypatch):
+def test_real_model_keeps_packed_documents_apart_and_its_compact_batches_are_exact(kind, monkeypatch):
     model = smollm2(kind, WHOLE)
 
-    packing = packing_verdict(model, kind, "sound")
+    packing = packing_result(model, kind, "sound")
     add_fused_lm_head(model)
-    compact = [compact_verdict(model, kind, way, "sound", monkeypatch).way for way in ("attention", "mask")]
+    compact = [compact_result(model, kind, mode, "sound", monkeypatch).mode for mode in ("attention", "mask")]
 
-    assert packing.way == "native" and packing.tolerance < 0.06 and packing.reaction > 0.25
+    assert packing.mode == "native" and packing.tolerance < 0.06 and packing.reaction > 0.25
     assert compact == ["attention", "mask"]
 
 
 @pytest.mark.sweep
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_real_model_keeps_packed_documents_apart_with_eager_attention(kind):
-    assert packing_verdict(smollm2(kind, WHOLE, "eager"), kind, "sound").way == "native"
+def test_real_model_keeps_packed_documents_apart_with_eager_attention(kind):
+    assert packing_result(smollm2(kind, WHOLE, "eager"), kind, "sound").mode == "native"
 
 
 FAULTS = {
@@ -115,49 +115,49 @@ FAULTS = {
         for fault in FAULTS
     ],
 )
-def test_a_small_fault_in_packing_is_refused(kind, fault):
+def test_small_fault_in_packing_is_refused(kind, fault):
     take_out = planted.plant(short(kind), *FAULTS[fault])
     try:
-        verdict = packing_verdict(short(kind), kind, fault)
+        result = packing_result(short(kind), kind, fault)
     finally:
         take_out()
 
-    assert verdict.way is None and verdict.difference > 2 * verdict.tolerance
-    assert "would let packed documents read each other" in verdict.text()
+    assert result.mode is None and result.difference > 2 * result.tolerance
+    assert "would let packed documents read each other" in result.text()
 
 
 @pytest.mark.parametrize("kind", SWEPT)
-def test_a_window_that_is_off_by_one_is_refused(kind):
+def test_window_that_is_off_by_one_is_refused(kind):
     model = smollm2(kind, 2, sliding_window=WINDOW)
-    assert packing_verdict(model, kind, "sound, with a window").way == "native"
+    assert packing_result(model, kind, "sound, with a window").mode == "native"
 
     planted.plant(model, planted.window_off_by_one(WINDOW), [1])
 
-    assert packing_verdict(model, kind, "window off by one, one layer").way is None
+    assert packing_result(model, kind, "window off by one, one layer").mode is None
 
 
 @pytest.mark.sweep
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_token_over_a_border_is_seen_in_each_layer_alone(kind, attention):
+def test_one_token_over_a_border_is_detected_in_each_layer(kind, attention):
     model = smollm2(kind, WHOLE, attention)
     for layer in range(WHOLE):
         take_out = planted.plant(model, planted.a_first_token_reads_the_last_before, [layer])
-        assert packing_verdict(model, kind, f"a first token reads the last before, layer {layer}").way is None
+        assert packing_result(model, kind, f"a first token reads the last before, layer {layer}").mode is None
         take_out()
 
 
-def compact_verdict(model, kind, way, fault, monkeypatch):
-    monkeypatch.setattr(probe, "_ways", lambda _: [way])
+def compact_result(model, kind, mode, fault, monkeypatch):
+    monkeypatch.setattr(probe, "_modes", lambda _: [mode])
     with in_float32(model):
-        verdict = probe.probe_compact(model, True)
-    say(type(model).__name__, kind, f"compact batches by {way}", fault, "log-probabilities", verdict.difference,
-        verdict.tolerance, verdict.reaction)  # fmt: skip
-    return verdict
+        result = probe.probe_compact(model, True)
+    show(type(model).__name__, kind, f"compact batches by {mode}", fault, "log-probabilities", result.difference,
+        result.tolerance, result.reaction)  # fmt: skip
+    return result
 
 
 def attention_that_leaks(layer):
-    """Planted: in one layer, the second document's first own token reads the last of the first document."""
+    """Planted fault: in one layer, the second document's first own token reads the first document's last."""
     right = attention.attention
 
     def leaking(module, query, key, value, *more, **kwargs):
@@ -165,8 +165,8 @@ def attention_that_leaks(layer):
         if attention.Current.layout is None or module.layer_idx != layer:
             return output, None
         group = attention.Current.layout.groups[0]
-        token = group.beginning + group.rests[0]
-        read = [*range(group.beginning), token, token - 1]
+        token = group.prefix + group.suffixes[0]
+        read = [*range(group.prefix), token, token - 1]
         together = query.shape[1] // key.shape[1]
         keys, values = (each[0, :, read].repeat_interleave(together, dim=0) for each in (key, value))
         weights = torch.einsum("hd,hkd->hk", query[0, :, token] * kwargs["scaling"], keys).softmax(dim=-1)
@@ -179,7 +179,7 @@ def attention_that_leaks(layer):
 
 def mask_that_leaks(layout, *more):
     mask = real_mask(layout, *more)
-    token = layout.groups[0].beginning + layout.groups[0].rests[0]
+    token = layout.groups[0].prefix + layout.groups[0].suffixes[0]
     mask[..., token, token - 1] = 0
     return mask
 
@@ -202,48 +202,48 @@ COMPACT_FAULTS = {
 
 @pytest.mark.parametrize("fault", COMPACT_FAULTS)
 @pytest.mark.parametrize("kind", SWEPT)
-def test_a_small_fault_in_compact_batches_is_seen(kind, fault, monkeypatch):
-    way, module, name, wrong = COMPACT_FAULTS[fault]
+def test_small_fault_in_compact_batches_is_detected(kind, fault, monkeypatch):
+    mode, module, name, wrong = COMPACT_FAULTS[fault]
     monkeypatch.setattr(module, name, wrong)
     model = short(kind)
     if not hasattr(model, "has_the_head"):
         add_fused_lm_head(model)
         model.has_the_head = True
 
-    verdict = compact_verdict(model, kind, way, fault, monkeypatch)
+    result = compact_result(model, kind, mode, fault, monkeypatch)
 
-    assert verdict.way is None and verdict.difference > 10 * verdict.tolerance
+    assert result.mode is None and result.difference > 10 * result.tolerance
 
 
 def encoder_figures(kind, fault):
     with in_float32(minilm(kind)):
         difference, tolerance = probe_encoder(minilm(kind))
-    say("BertForSequenceClassification", kind, "compact batches", fault, "tokens and scores", difference, tolerance)
+    show("BertForSequenceClassification", kind, "compact batches", fault, "tokens and scores", difference, tolerance)
     return difference, tolerance
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_real_encoder_without_padding_is_exact(kind):
+def test_real_encoder_without_padding_is_exact(kind):
     assert within(*encoder_figures(kind, "sound"))
 
 
 @pytest.mark.parametrize("token", [0, 1])
 @pytest.mark.parametrize("layer", [0, 5])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_token_that_reads_one_place_of_filling_is_seen(kind, layer, token, monkeypatch):
+def test_token_that_reads_one_place_of_padding_is_detected(kind, layer, token, monkeypatch):
     right, calls = attention._reading, []
 
-    def reads_filling(q, k, v, readable, *more):
+    def reads_padding(q, k, v, readable, *more):
         if len(readable) > 1:
             calls.append(0)
-            filling = (~readable[0, 0, 0]).nonzero()
+            padding = (~readable[0, 0, 0]).nonzero()
             if (len(calls) - 1) % 6 == layer:
                 readable = readable.expand(-1, -1, q.shape[2], -1).clone()
-                readable[0, 0, token, filling[0]] = True
+                readable[0, 0, token, padding[0]] = True
         return right(q, k, v, readable, *more)
 
-    monkeypatch.setattr(attention, "_reading", reads_filling)
-    difference, tolerance = encoder_figures(kind, f"token {token} reads filling, layer {layer}")
+    monkeypatch.setattr(attention, "_reading", reads_padding)
+    difference, tolerance = encoder_figures(kind, f"token {token} reads padding, layer {layer}")
 
     assert len(calls) == 6 and difference > 100 * tolerance
 
@@ -270,20 +270,20 @@ def scaled(part):
 
 @pytest.mark.parametrize("base", ["smollm2", "minilm"])
 @pytest.mark.parametrize(("kind", "dense"), [*((kind, False) for kind in NOT_IN_8_BITS), ("NF4", True)])
-def test_a_fused_adapter_is_pefts_and_one_scaled_by_one_percent_is_not(base, kind, dense, monkeypatch):
+def test_fused_adapter_passes_and_one_scaled_by_one_percent_fails(base, kind, dense, monkeypatch):
     model, fused, layers = adapted(kind, base, dense)
     assert fused == layers > 0
     sound = probe_lora(model)
-    say(base, kind, "fused LoRA", "sound", "outputs and gradients", *sound)
+    show(base, kind, "fused LoRA", "sound", "outputs and gradients", *sound)
     right = linear._part
     monkeypatch.setattr(linear, "_part", lambda *given: scaled(right(*given)))
 
     wrong = probe_lora(model)
-    say(base, kind, "fused LoRA", "scaling off by 1 %", "outputs and gradients", *wrong)
+    show(base, kind, "fused LoRA", "scaling off by 1 %", "outputs and gradients", *wrong)
 
     assert within(*sound)
     assert wrong[0] > 100 * wrong[1]
 
 
-def test_an_8_bit_layer_is_left_to_peft():
+def test_8_bit_layer_is_left_to_peft():
     assert adapted("int8", "smollm2")[1] == 0

@@ -1,1 +1,1 @@
-"""Numerical probes: run a model on known documents and compare two ways to compute the same."""
+"""Numerical probes: two computations of the same values, compared on known documents."""

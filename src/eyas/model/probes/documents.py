@@ -1,19 +1,43 @@
-"""A model while it is probed: nothing drawn at random, and no token's numbers rounded by those of others."""
+"""Documents for probes, and a model without dropout or shared rounding."""
 
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 from eyas.model.quantization import is_eight_bit, is_four_bit, quantized_names
 
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+    from transformers import PreTrainedModel
+
+
+def random_documents(model: "PreTrainedModel", lengths: Sequence[int]) -> list["Tensor"]:
+    """Return documents of random tokens, the same on each call. The global random state is not touched."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    vocabulary = model.config.get_text_config().vocab_size
+    return [torch.randint(vocabulary, (length,), generator=generator) for length in lengths]
+
+
+def padded_batch(documents: Sequence["Tensor"]) -> tuple["Tensor", "Tensor"]:
+    """Return `input_ids` and `attention_mask` [documents, longest] of documents padded on the right."""
+    import torch
+
+    ids, mask = torch.zeros(2, len(documents), max(map(len, documents)), dtype=torch.long)
+    for row, document in enumerate(documents):
+        ids[row, : len(document)], mask[row, : len(document)] = document, 1
+    return ids, mask
+
 
 @contextmanager
-def without_dropout(model: Any) -> Iterator[None]:
-    """Set the model to evaluation, and back to what each module was.
+def without_dropout(model: "Module") -> Iterator[None]:
+    """Set the model to evaluation mode, and afterwards each module to its own mode again.
 
-    Quantized layers stay in training: on a CPU, bitsandbytes 0.50 repacks 4-bit weights in evaluation, for good and
-    into a form that passes no gradient on.
+    Quantized layers stay in training mode. On a CPU, bitsandbytes 0.50 repacks 4-bit weights in evaluation mode: the
+    new form is permanent and passes no gradient.
     """
     before = [(module, module.training) for module in model.modules()]
     quantized = set(quantized_names(model))
@@ -27,14 +51,14 @@ def without_dropout(model: Any) -> Iterator[None]:
 
 
 @contextmanager
-def dense_products(model: Any) -> Iterator[None]:
-    """Let quantized layers multiply by the dense weight that they stand for, in the dtype of their input.
+def dense_products(model: "Module") -> Iterator[None]:
+    """Let quantized layers multiply by their dequantized weight, in the dtype of their input.
 
-    LLM.int8() (bitsandbytes 0.50; on a CPU in evaluation alone) keeps 16 bits of the columns in which any token of a
-    batch has an outlier, and 8 of all others. So a token is rounded differently wherever its neighbors differ, by
-    several times what bfloat16 rounds. That is no leak: linear layers mix no tokens, and are not in doubt.
-    A 4-bit weight stands for numbers in the dtype of its quantization, whatever it is multiplied with; for inputs in
-    another dtype bitsandbytes unpacks it to others.
+    LLM.int8() (bitsandbytes 0.50; on a CPU in evaluation mode only) keeps 16 bits of the columns in which any token of
+    a batch has an outlier, and 8 of all others. So a token is rounded differently wherever its neighbors differ, by
+    several times the rounding of bfloat16. That is no leak: linear layers mix no tokens, and are not in doubt.
+    A 4-bit weight has its values in the dtype of its quantization. bitsandbytes unpacks it to other values for inputs
+    in another dtype.
     """
     layers = [module for module in model.modules() if is_eight_bit(module) or _is_packed(module)]
     before = [layer.__dict__.get("forward") for layer in layers]
@@ -49,12 +73,12 @@ def dense_products(model: Any) -> Iterator[None]:
                 layer.forward = forward
 
 
-def _is_packed(module: Any) -> bool:
-    """Return whether a module holds its weight in 4 bits and has no dense copy of it to multiply by."""
+def _is_packed(module: "Module") -> bool:
+    """Return whether a module holds its weight in 4 bits only, without a dense copy."""
     return is_four_bit(module) and "dense_weight" not in vars(module)
 
 
-def _four_bit_forward(self: Any, x: Any) -> Any:
+def _four_bit_forward(self: "Module", x: "Tensor") -> "Tensor":
     import torch
     from bitsandbytes.functional import dequantize_4bit
 
@@ -62,7 +86,7 @@ def _four_bit_forward(self: Any, x: Any) -> Any:
     return torch.nn.functional.linear(x, weight, None if self.bias is None else self.bias.to(x.dtype))
 
 
-def _eight_bit_forward(self: Any, x: Any) -> Any:
+def _eight_bit_forward(self: "Module", x: "Tensor") -> "Tensor":
     import torch
     from bitsandbytes.functional import int8_vectorwise_dequant
 

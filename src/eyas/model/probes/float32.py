@@ -1,30 +1,34 @@
-"""A model in float32, for as long as a question is asked of it."""
+"""Run a model temporarily in float32, for numerical probes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from eyas.model.probes.documents import dense_products
 from eyas.model.quantization import is_four_bit
 
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
 ROUNDED = (torch.bfloat16, torch.float16)
 
 
-def float32_bytes(model: Any) -> int:
-    """Return what `in_float32` takes while it lasts: a copy of what is in fewer bits, of the layers one at a time."""
+def float32_bytes(model: "Module") -> int:
+    """Return the bytes that `in_float32` needs for copies, one layer at a time."""
     layers, rest = _parts(model)
     return 4 * (_values(rest) + max(map(_values, layers.values()), default=0))
 
 
 @contextmanager
-def in_float32(model: Any) -> Iterator[None]:
-    """Let a model's forward passes compute in float32, then put each tensor back, to the bit.
+def in_float32(model: "Module") -> Iterator[None]:
+    """Let a model's forward passes compute in float32, then restore each tensor bit for bit.
 
-    Whether two ways to compute are one is not to be told in bfloat16: over thirty layers its rounding comes to a tenth
-    of what scores move by when the text before them changes. A layer is copied when it is called, so that no more than
-    one is held twice. 4-bit weights stay, their products are float32's.
+    bfloat16 cannot show whether two computations are equal. Over thirty layers its rounding is a tenth of the change
+    in scores when the text before them changes. A layer is copied when it is called, so at most one is held twice.
+    4-bit weights stay; their products are in float32.
     """
     layers, rest = _parts(model)
     kept = [(tensor, tensor.data) for tensor in (*rest, *(each for its in layers.values() for each in its))]
@@ -33,11 +37,11 @@ def in_float32(model: Any) -> Iterator[None]:
         (layer, layer.compute_dtype, layer.compute_type_is_set) for layer in filter(is_four_bit, model.modules())
     ]
 
-    def copy(layer: Any, *_: Any) -> None:
+    def copy(layer: "Module", *_: Any) -> None:
         for tensor in layers[layer]:
             tensor.data = own[id(tensor)].float()
 
-    def put_back(layer: Any, *_: Any) -> None:
+    def put_back(layer: "Module", *_: Any) -> None:
         for tensor in layers[layer]:
             tensor.data = own[id(tensor)]
 
@@ -59,8 +63,8 @@ def in_float32(model: Any) -> Iterator[None]:
             layer.compute_dtype, layer.compute_type_is_set = dtype, is_set
 
 
-def _parts(model: Any) -> tuple[dict[Any, list[Any]], list[Any]]:
-    """Return the tensors in fewer bits of each layer that transformers repeats, and those that are in none of them."""
+def _parts(model: "Module") -> tuple[dict["Module", list["Tensor"]], list["Tensor"]]:
+    """Return the tensors in fewer bits of each repeated layer, and those outside of these layers."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     layers = {module: _rounded(module) for module in model.modules() if isinstance(module, GradientCheckpointingLayer)}
@@ -68,11 +72,11 @@ def _parts(model: Any) -> tuple[dict[Any, list[Any]], list[Any]]:
     return layers, [tensor for tensor in _rounded(model) if id(tensor) not in within]
 
 
-def _rounded(module: Any) -> list[Any]:
+def _rounded(module: "Module") -> list["Tensor"]:
     packed = {id(each.weight) for each in module.modules() if is_four_bit(each)}  # may be kept as bfloat16's bits
     tensors = (*module.parameters(), *module.buffers())
     return [tensor for tensor in tensors if tensor.dtype in ROUNDED and id(tensor) not in packed]
 
 
-def _values(tensors: list[Any]) -> int:
+def _values(tensors: list["Tensor"]) -> int:
     return sum(tensor.numel() for tensor in tensors)

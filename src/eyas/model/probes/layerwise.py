@@ -1,29 +1,35 @@
-"""Layer-by-layer observation of a decoder, in which no layer inherits the rounding of those before it.
+"""Layer-by-layer observation of a decoder, without the rounding of earlier layers.
 
-Every layer is given the first layer's input. Its output is then one layer's rounding away from exact, in any dtype,
-with any kernel and any number of layers. Nor has it the huge values that real hidden states grow, behind which one
-token's share in attention would be lost.
+Every layer receives the first layer's input. Its output is then one layer's rounding away from exact, in any dtype,
+with any kernel and any number of layers. Real hidden states grow huge values, which would hide one token's share in
+attention; embeddings have none.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from inspect import signature
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eyas.model.probes.difference import largest, relative
 
-ATTENTION, OUTPUTS, INPUTS = "attention outputs", "layer outputs", "layer inputs"
-"""Kinds of tensors: of the modules that mix tokens; what a layer adds to its input, and the logits; what it is given.
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+    from transformers import PreTrainedModel
 
-Attention is looked at by itself, for an expert that is chosen differently in the last digit moves a layer's output.
+ATTENTION, OUTPUTS, INPUTS = "attention outputs", "layer outputs", "layer inputs"
+"""Kinds of observed tensors.
+
+They are outputs of the modules that mix tokens; updates of layers, and the logits; inputs of layers.
+Attention is observed by itself: rounding can choose another expert, which moves a layer's output.
 """
 
-Observed = dict[str, list[Any]]
-"""Tensors [tokens, width] of one forward pass in float32, by kind, in the order in which they were made."""
+Observed = dict[str, list["Tensor"]]
+"""Tensors [tokens, width] of one forward pass in float32, by kind, in the order of their computation."""
 
 
-def observe(model: Any, input_ids: Any, **more: Any) -> Observed:
-    """Return what a forward pass over one row of tokens computes.
+def observe(model: "PreTrainedModel", input_ids: "Tensor", **more: Any) -> Observed:
+    """Return the tensors of a forward pass over one row of tokens.
 
     A model whose layers are not transformers' own is observed by its logits alone.
     """
@@ -33,14 +39,14 @@ def observe(model: Any, input_ids: Any, **more: Any) -> Observed:
         name: value.to(model.device) if isinstance(value, torch.Tensor) else value
         for name, value in {"input_ids": input_ids.view(1, -1), **more}.items()
     }
-    with _given_the_first_input(model) as found:
+    with _given_the_first_input(model) as observed:
         logits = model(**inputs, use_cache=False).logits
-    found[OUTPUTS].append(_rows(logits))
-    return {kind: tensors for kind, tensors in found.items() if tensors}
+    observed[OUTPUTS].append(_rows(logits))
+    return {kind: tensors for kind, tensors in observed.items() if tensors}
 
 
 def differences(ours: Observed, theirs: Observed) -> dict[str, list[float]]:
-    """Return how far the worst token of each tensor is from the other pass's, relative to that one's length."""
+    """Return the difference of each tensor's worst token from the other pass's, relative to that one's length."""
     return {
         kind: [float(relative(one, other).max()) for one, other in zip(ours[kind], theirs[kind], strict=True)]
         for kind in theirs
@@ -56,7 +62,7 @@ def largest_of(comparisons: list[dict[str, list[float]]]) -> dict[str, list[floa
 
 
 def end_to_end(passes: list[Observed]) -> Observed:
-    """Return passes over several documents as if they were one over one row."""
+    """Join passes over several documents into one, as of a single row."""
     import torch
 
     return {
@@ -66,28 +72,28 @@ def end_to_end(passes: list[Observed]) -> Observed:
 
 
 def tokens(observed: Observed, place: slice) -> Observed:
-    """Return what was observed of some tokens."""
+    """Return the tensors of some tokens."""
     return {kind: [tensor[place] for tensor in tensors] for kind, tensors in observed.items()}
 
 
 @contextmanager
-def _given_the_first_input(model: Any) -> Iterator[Observed]:
-    found: Observed = {ATTENTION: [], OUTPUTS: [], INPUTS: []}
+def _given_the_first_input(model: "PreTrainedModel") -> Iterator[Observed]:
+    observed: Observed = {ATTENTION: [], OUTPUTS: [], INPUTS: []}
     first: list[Any] = []
 
     def give(_layer: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         hidden = arguments[0] if arguments else keywords["hidden_states"]
-        found[INPUTS].append(_rows(hidden) - _rows(first[0]) if first else _rows(hidden))
+        observed[INPUTS].append(_rows(hidden) - _rows(first[0]) if first else _rows(hidden))
         first.append(hidden)
         if arguments:
             return (first[0], *arguments[1:]), keywords
         return arguments, keywords | {"hidden_states": first[0]}
 
     def note_layer(_layer: Any, _arguments: Any, output: Any) -> None:
-        found[OUTPUTS].append(_rows(_hidden(output)) - _rows(first[0]))
+        observed[OUTPUTS].append(_rows(_hidden(output)) - _rows(first[0]))
 
     def note_attention(_module: Any, _arguments: Any, output: Any) -> None:
-        found[ATTENTION].append(_rows(_hidden(output)))
+        observed[ATTENTION].append(_rows(_hidden(output)))
 
     with ExitStack() as hooks:
         for layer in _outermost(model.get_decoder(), _is_layer):
@@ -95,20 +101,20 @@ def _given_the_first_input(model: Any) -> Iterator[Observed]:
                 hooks.callback(attention.register_forward_hook(note_attention).remove)
             hooks.callback(layer.register_forward_pre_hook(give, with_kwargs=True).remove)
             hooks.callback(layer.register_forward_hook(note_layer).remove)
-        yield found
+        yield observed
 
 
 def _hidden(output: Any) -> Any:
     return output[0] if isinstance(output, tuple) else output
 
 
-def _rows(hidden: Any) -> Any:
+def _rows(hidden: "Tensor") -> "Tensor":
     """Return [..., tokens, width] as [tokens, all else] in float32."""
     return hidden.float().movedim(-2, 0).flatten(1)
 
 
-def _outermost(module: Any, wanted: Callable[[Any], bool]) -> Iterator[Any]:
-    """Yield the wanted modules within another, but none within a wanted one."""
+def _outermost(module: "Module", wanted: Callable[["Module"], bool]) -> Iterator["Module"]:
+    """Yield the wanted modules inside another, but none inside a wanted one."""
     for child in module.children():
         if wanted(child):
             yield child
@@ -116,11 +122,11 @@ def _outermost(module: Any, wanted: Callable[[Any], bool]) -> Iterator[Any]:
             yield from _outermost(child, wanted)
 
 
-def _is_layer(module: Any) -> bool:
+def _is_layer(module: "Module") -> bool:
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     return isinstance(module, GradientCheckpointingLayer)
 
 
-def _takes_a_mask(module: Any) -> bool:
+def _takes_a_mask(module: "Module") -> bool:
     return "attention_mask" in signature(type(module).forward).parameters

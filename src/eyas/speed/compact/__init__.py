@@ -1,5 +1,5 @@
-"""A batch without what need not be computed: no padding, no beginning twice, no score that no loss asks for.
+"""Compact batches: no padding, no repeated prefix, no logits without a label.
 
-`layout` says which tokens of a batch are kept and who reads whom, `attention` and `mask` make a model keep to it,
-`forward` puts it around a model, and `probe` proves on that model that nothing but the work has changed.
+`layout` chooses the tokens of a batch to compute and the tokens that each one reads. `attention` and `mask` make a
+model follow it, `causal_lm` and `encoder` wrap a model, and `probe` verifies that the results stay the same.
 """

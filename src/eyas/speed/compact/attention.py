@@ -1,27 +1,32 @@
-"""Attention in which each document reads itself and the beginning that it shares, and no token that it may not read.
+"""Per-document causal attention with a shared prefix.
 
-For the families whose attention is transformers' own interface: there is no mask over all tokens of a batch, which
-would grow with their square, and no product with what a mask would then hide.
+It is for models that use transformers' attention interface. It needs no mask over all tokens of a batch, which would
+grow with their square, and computes no masked product.
 """
 
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from eyas.speed.compact.blocks import block_of, runs_alike
+from eyas.speed.compact.blocks import block_of, similar_runs
 from eyas.speed.compact.layout import Group, Layout
 from eyas.speed.compact.short_attention import short_attention
 
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+    from transformers import PreTrainedModel
+
 NAME = "eyas_documents"
-"""Under which transformers finds it; what a model's config then calls its attention."""
+"""Its name in transformers, and in the config of a model that uses it."""
 SHORT = 256
-"""Keys up to which, on a CPU, two products and a softmax take less time than torch's kernel."""
+"""Most keys for `short_attention`. On a CPU it is faster than torch's kernel up to this number."""
 
 
-def install(model: Any) -> None:
-    """Let a model attend by document whenever a layout is set, and by sdpa otherwise."""
+def install(model: "PreTrainedModel") -> None:
+    """Let a model attend by document when a layout is set, and by sdpa when none is."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(NAME, attention)
@@ -30,15 +35,15 @@ def install(model: Any) -> None:
 
 
 class Current:
-    """The layout of the batch at hand. It stays until the next one, for a checkpointed layer asks again, backwards."""
+    """Layout of the current batch. Checkpointed layers read it in the backward pass too."""
 
     layout: Layout | None = None
 
 
 def attention(
-    module: Any, query: Any, key: Any, value: Any, attention_mask: Any, dropout: float = 0.0,
-    scaling: float | None = None, **kwargs: Any,
-) -> tuple[Any, None]:  # fmt: skip
+    module: "Module", query: "Tensor", key: "Tensor", value: "Tensor", attention_mask: "Tensor | None",
+    dropout: float = 0.0, scaling: float | None = None, **kwargs: Any,
+) -> tuple["Tensor", None]:  # fmt: skip
     """Return [1, tokens, heads, head size] of `query` [1, heads, tokens, head size] over `key` and `value`.
 
     Source of the call: transformers' AttentionInterface. `sliding_window` counts tokens of a document.
@@ -55,75 +60,83 @@ def attention(
     if Current.layout.padded is not None:
         return _within_documents(q, k, v, Current.layout, dropout, scaling)[None], None
     window = kwargs.get("sliding_window")
-    found, start = [], 0
+    outputs, start = [], 0
     for group in Current.layout.groups:
         here = slice(start, start + group.tokens)
-        found.append(_attend(q[here], k[here], v[here], group, dropout, scaling, window))
+        outputs.append(_attend(q[here], k[here], v[here], group, dropout, scaling, window))
         start += group.tokens
-    return torch.cat(found)[None], None
+    return torch.cat(outputs)[None], None
 
 
-def _within_documents(q: Any, k: Any, v: Any, layout: Layout, dropout: float, scaling: float | None) -> Any:
-    """Return [tokens, heads, head size] where each token reads all of its document, as encoders do."""
-    found, start = [], 0
-    for lengths in runs_alike([group.tokens for group in layout.groups]):
+def _within_documents(
+    q: "Tensor", k: "Tensor", v: "Tensor", layout: Layout, dropout: float, scaling: float | None
+) -> "Tensor":
+    """Return [tokens, heads, head size] where each token reads its whole document, as in encoders."""
+    outputs, start = [], 0
+    for lengths in similar_runs([group.tokens for group in layout.groups]):
         block = block_of(lengths, q.device)
         here = slice(start, start + block.tokens)
-        asked, keys, values = (block.side_by_side(each[here]) for each in (q, k, v))
-        found.append(block.end_to_end(_reading(asked, keys, values, block.filled[:, None, None], dropout, scaling)))
+        queries, keys, values = (block.side_by_side(each[here]) for each in (q, k, v))
+        outputs.append(block.end_to_end(_reading(queries, keys, values, block.filled[:, None, None], dropout, scaling)))
         start += block.tokens
-    return torch.cat(found)
+    return torch.cat(outputs)
 
 
-def _reading(q: Any, k: Any, v: Any, readable: Any, dropout: float, scaling: float | None) -> Any:
+def _reading(
+    q: "Tensor", k: "Tensor", v: "Tensor", readable: "Tensor", dropout: float, scaling: float | None
+) -> "Tensor":
     """Return [documents, heads, n, head size] of `q` over `k` and `v` [documents, heads, keys, head size].
 
-    `readable` says which keys each of `q` reads; it can be broadcast to [documents, heads, n, keys].
+    `readable` is true for the keys that each of `q` reads; it can be broadcast to [documents, heads, n, keys].
     """
     if not _is_short(k, dropout):
         return scaled_dot_product_attention(q, k, v, attn_mask=readable, dropout_p=dropout, scale=scaling)
-    hidden = _hiding(readable)
-    if hidden.dim() > 2:
-        hidden = hidden.expand(*q.shape[:2], -1, -1).reshape(-1, *hidden.shape[2:])
-    return _short(q, k, v, hidden, dropout, scaling)
+    bias = _bias_of(readable)
+    if bias.dim() > 2:
+        bias = bias.expand(*q.shape[:2], -1, -1).reshape(-1, *bias.shape[2:])
+    return _short(q, k, v, bias, dropout, scaling)
 
 
-def _is_short(k: Any, dropout: float) -> bool:
+def _is_short(k: "Tensor", dropout: float) -> bool:
     return k.device.type == "cpu" and (k.shape[2] <= SHORT or dropout > 0)
 
 
-def _hiding(readable: Any) -> Any:
-    """Return what is added to scores, so that nobody reads what is not readable."""
+def _bias_of(readable: "Tensor") -> "Tensor":
+    """Return numbers to add to scores: 0 for readable keys, float32's lowest number for all others."""
     return torch.zeros(readable.shape).masked_fill_(~readable, torch.finfo(torch.float32).min)
 
 
-def _short(q: Any, k: Any, v: Any, hidden: Any, dropout: float, scaling: float | None) -> Any:
-    asked, keys, values = (each.reshape(-1, *each.shape[2:]) for each in (q, k, v))
+def _short(q: "Tensor", k: "Tensor", v: "Tensor", bias: "Tensor", dropout: float, scaling: float | None) -> "Tensor":
+    queries, keys, values = (each.reshape(-1, *each.shape[2:]) for each in (q, k, v))
     scale = q.shape[-1] ** -0.5 if scaling is None else scaling
-    return short_attention(asked, keys, values, hidden, dropout, scale).view(*q.shape[:-1], v.shape[-1])
+    return short_attention(queries, keys, values, bias, dropout, scale).view(*q.shape[:-1], v.shape[-1])
 
 
-def _attend(q: Any, k: Any, v: Any, group: Group, dropout: float, scaling: float | None, window: int | None) -> Any:
-    """Return [tokens, heads, head size] of one group, of `q` [tokens, heads, head size], `k` and `v` likewise."""
-    shared, rests = group.beginning, group.rests
-    asked, keys, values = (each.transpose(0, 1)[None] for each in (q, k, v))  # [1, heads, tokens, head size]
-    found = []
+def _attend(
+    q: "Tensor", k: "Tensor", v: "Tensor", group: Group, dropout: float, scaling: float | None, window: int | None
+) -> "Tensor":
+    """Return [tokens, heads, head size] of one group, for `q`, `k` and `v` of the same shape."""
+    shared, suffixes = group.prefix, group.suffixes
+    queries, keys, values = (each.transpose(0, 1)[None] for each in (q, k, v))  # [1, heads, tokens, head size]
+    outputs = []
     if shared:
-        first, read, held = (each[:, :, :shared] for each in (asked, keys, values))
-        found.append(_causal(first, read, held, 0, dropout, scaling, window)[0].transpose(0, 1))
-    if len(rests) == 1:
-        rest = _causal(asked[:, :, shared:], keys, values, shared, dropout, scaling, window)
-        return torch.cat([*found, rest[0].transpose(0, 1)])
-    block = block_of(rests, q.device)
-    own = [block.side_by_side(each[shared:]) for each in (q, k, v)]  # [documents, heads, longest rest, head size]
+        first = [each[:, :, :shared] for each in (queries, keys, values)]
+        outputs.append(_causal(first[0], first[1], first[2], 0, dropout, scaling, window)[0].transpose(0, 1))
+    if len(suffixes) == 1:
+        own = _causal(queries[:, :, shared:], keys, values, shared, dropout, scaling, window)
+        return torch.cat([*outputs, own[0].transpose(0, 1)])
+    block = block_of(suffixes, q.device)
+    blocks = [block.side_by_side(each[shared:]) for each in (q, k, v)]  # [documents, heads, longest suffix, head size]
     keys, values = (
-        torch.cat([every[:, :, :shared].expand(len(rests), -1, -1, -1), rest], dim=2)
-        for every, rest in zip((keys, values), own[1:], strict=True)
+        torch.cat([every[:, :, :shared].expand(len(suffixes), -1, -1, -1), each], dim=2)
+        for every, each in zip((keys, values), blocks[1:], strict=True)
     )
-    return torch.cat([*found, block.end_to_end(_causal(own[0], keys, values, shared, dropout, scaling, window))])
+    return torch.cat([*outputs, block.end_to_end(_causal(blocks[0], keys, values, shared, dropout, scaling, window))])
 
 
-def _causal(q: Any, k: Any, v: Any, before: int, dropout: float, scaling: float | None, window: int | None) -> Any:
+def _causal(
+    q: "Tensor", k: "Tensor", v: "Tensor", before: int, dropout: float, scaling: float | None, window: int | None
+) -> "Tensor":
     """Return the attention of `q` [documents, heads, n, size] over `k`, `v` [documents, key heads, before + n, size].
 
     The heads that share a key are rows of one product, so that no key is repeated.
@@ -132,22 +145,22 @@ def _causal(q: Any, k: Any, v: Any, before: int, dropout: float, scaling: float 
     together = heads // k.shape[1]
     rows = q.reshape(documents, k.shape[1], together * n, size)
     if _is_short(k, dropout):
-        hidden_of = _hidden if k.shape[2] <= SHORT else _hidden.__wrapped__  # long ones are not to be held
-        found = _short(rows, k, v, hidden_of(n, before, together, window), dropout, scaling)
+        bias = _causal_bias if k.shape[2] <= SHORT else _causal_bias.__wrapped__  # long ones are not kept
+        output = _short(rows, k, v, bias(n, before, together, window), dropout, scaling)
     else:
         readable = _readable(n, before, together, window, q.device)
-        found = scaled_dot_product_attention(rows, k, v, attn_mask=readable, dropout_p=dropout, scale=scaling)
-    return found.reshape(documents, heads, n, v.shape[-1])
+        output = scaled_dot_product_attention(rows, k, v, attn_mask=readable, dropout_p=dropout, scale=scaling)
+    return output.reshape(documents, heads, n, v.shape[-1])
 
 
-@lru_cache(maxsize=32)  # each layer asks for that of the batch at hand, and holds on to it
-def _hidden(n: int, before: int, together: int, window: int | None) -> Any:
+@lru_cache(maxsize=32)  # every layer needs that of the current batch, and keeps it for the backward pass
+def _causal_bias(n: int, before: int, together: int, window: int | None) -> "Tensor":
     with torch.inference_mode(False):
-        return _hiding(_readable(n, before, together, window, torch.device("cpu")))
+        return _bias_of(_readable(n, before, together, window, torch.device("cpu")))
 
 
-def _readable(n: int, before: int, together: int, window: int | None, device: Any) -> Any:
-    """Return [together · n, before + n]: which keys each of `n` tokens reads that stand behind `before` others."""
+def _readable(n: int, before: int, together: int, window: int | None, device: torch.device) -> "Tensor":
+    """Return booleans [together · n, before + n]: the keys that each of `n` tokens reads, after `before` others."""
     place = torch.arange(n, device=device)[:, None] + before
     other = torch.arange(before + n, device=device)
     readable = other <= place

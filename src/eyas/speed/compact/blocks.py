@@ -1,25 +1,29 @@
-"""Documents side by side, which products of attention want, and end to end, which all else does."""
+"""Documents padded to blocks for attention, and joined again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 SHORTEST_OF_LONGEST = 0.5
-"""Of a block's documents; measured on a CPU: fewer blocks fill up more, more blocks are more and smaller products."""
+"""Least length of a block's documents, of its longest. Measured on a CPU: with a lower value blocks have more
+padding, with a higher one there are more and smaller products."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """Documents that stand side by side, filled up to the longest; `tokens` are theirs, end to end."""
+    """Documents padded to the longest one."""
 
-    filled: Any
-    """[documents, longest]: which places are tokens. The others hold the block's first token, for nobody to read."""
-    places: Any
+    filled: "Tensor"
+    """[documents, longest]: true for tokens. The other places hold the block's first token, which nobody reads."""
+    places: "Tensor"
     """[documents · longest]: the token at each place."""
-    back: Any
+    back: "Tensor"
     """[tokens]: the place of each token."""
 
     @property
@@ -27,19 +31,19 @@ class Block:
         """Tokens of all its documents."""
         return len(self.back)
 
-    def side_by_side(self, tokens: Any) -> Any:
+    def side_by_side(self, tokens: "Tensor") -> "Tensor":
         """Return [tokens, heads, head size] as [documents, heads, longest, head size]."""
         return tokens.index_select(0, self.places).view(*self.filled.shape, *tokens.shape[1:]).transpose(1, 2)
 
-    def end_to_end(self, documents: Any) -> Any:
+    def end_to_end(self, documents: "Tensor") -> "Tensor":
         """Return [documents, heads, longest, head size] as [tokens, heads, head size]."""
         return documents.transpose(1, 2).flatten(0, 1).index_select(0, self.back)
 
 
-@lru_cache(maxsize=64)  # each layer asks for that of the batch at hand
-def block_of(lengths: tuple[int, ...], device: Any) -> Block:
+@lru_cache(maxsize=64)  # every layer needs the block of the current batch
+def block_of(lengths: tuple[int, ...], device: torch.device) -> Block:
     """Return the block of documents of these lengths, in their order."""
-    with torch.inference_mode(False):  # what is kept has to do for a training as well
+    with torch.inference_mode(False):  # a kept block must work in training as well
         own = torch.tensor(lengths, device=device)
         column = torch.arange(max(lengths), device=device)
         filled = column < own[:, None]
@@ -47,8 +51,8 @@ def block_of(lengths: tuple[int, ...], device: Any) -> Block:
         return Block(filled, places, filled.flatten().nonzero()[:, 0])
 
 
-def runs_alike(lengths: Sequence[int]) -> list[tuple[int, ...]]:
-    """Return neighbours together that are of similar length, of documents sorted by length, the shortest first."""
+def similar_runs(lengths: Sequence[int]) -> list[tuple[int, ...]]:
+    """Split lengths, sorted from short to long, into runs of similar length."""
     runs: list[list[int]] = []
     for length in reversed(lengths):
         if not runs or length < SHORTEST_OF_LONGEST * runs[-1][0]:

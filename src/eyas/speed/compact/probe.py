@@ -1,99 +1,102 @@
-"""Whether a model computes the same when its batches are compact: asked of the model that trains, before it does."""
+"""Probe of compact batches: log-probabilities against those of padded rows."""
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from eyas.model.packing_probe import is_plainly_causal
-from eyas.model.probes.difference import ALLOWED_DIFFERENCE, PADDINGS, largest, tells, within
-from eyas.model.probes.documents import without_dropout
-from eyas.speed.compact.causal_lm import IGNORED, Way, compact
+from eyas.model.probes.difference import LAST_DIGITS, Difference, largest, rounding, tells, try_mode
+from eyas.model.probes.documents import padded_batch, random_documents, without_dropout
+from eyas.speed.compact.causal_lm import IGNORED, Mode, compact
 
-BEGINNING, RESTS = 4, (4, 3, 5)
-"""Tokens that the probe's documents share, and how many of each are trained, behind one that tells them apart."""
-NOTHING = 3e-5
-"""Of a reaction: rounding over thirty layers in float32 comes to a tenth of it, a leak to a thousand times as much."""
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+PREFIX, SUFFIXES = 4, (4, 3, 5)
+"""Tokens of the documents' common prefix, and of the scored suffixes; one token between them numbers the document."""
+ROUNDING_OF_REACTION = 3e-5
+"""Tolerance as a share of the reaction. Rounding over thirty layers in float32 is a tenth of it, a leak a thousand
+times as much."""
 
 
 @dataclass(frozen=True)
-class CompactVerdict:
-    """How one model computes compact batches, and the numbers that say so: differences of log-probabilities."""
+class CompactResult:
+    """Compact mode of one model, with differences of log-probabilities."""
 
-    way: Way | None
+    mode: Mode | None
     difference: float
     tolerance: float
     reaction: float
-    """What changes when the shared beginning does; a probe that does not see that would not see a leak."""
+    """To another shared prefix. A probe without it would not see a leak."""
+
+    @property
+    def figures(self) -> Difference:
+        """The difference with its tolerance."""
+        return Difference(self.difference, self.tolerance)
 
 
-def probe_compact(model: Any, share_beginnings: bool) -> CompactVerdict:
-    """Return the way in which this model's compact batches are exact, the faster one first, or None.
+def probe_compact(model: "PreTrainedModel", share_prefixes: bool) -> CompactResult:
+    """Return the fastest mode in which this model's compact batches are exact.
 
-    Three documents that begin alike are scored in padded rows and compact. These may differ by 1e-5, by four times what
-    one does that is padded and alone, or by a share of the reaction that no token's reading of another leaves so small.
-    The model, with TRL's fused head and without a wrapper around it, is left as it was.
+    Three documents with the same prefix are scored in padded rows and compact. The tolerance is the largest of 1e-5,
+    four times the effect of padding on one document, and a share of the reaction that no leak would stay below.
+    The model has TRL's fused head and no wrapper. It is restored afterwards.
     """
     with torch.no_grad(), without_dropout(model):
         documents = _documents(model, 0)
         padded, changed = (_scores(model, _documents(model, variant)) for variant in (0, 1))
-        padding = float((padded[: RESTS[0]] - _scores(model, documents[:1])).abs().max())
-        last_digits = 2 * float(torch.finfo(model.dtype).eps * padded.abs().max())
+        padding = float((padded[: SUFFIXES[0]] - _scores(model, documents[:1])).abs().max())
+        digits = LAST_DIGITS * float(padded.abs().max())
         reaction = float((changed - padded).abs().max())
-        tolerance = largest([ALLOWED_DIFFERENCE, PADDINGS * padding, last_digits, NOTHING * reaction])
+        tolerance = largest([rounding(model.dtype, [padding], digits), ROUNDING_OF_REACTION * reaction])
         difference = math.inf
         if not tells(reaction, tolerance):
-            return CompactVerdict(None, difference, tolerance, reaction)
-        for way in _ways(model):
-            difference = _difference(model, way, share_beginnings, documents, padded)
-            if within(difference, tolerance):
-                return CompactVerdict(way, difference, tolerance, reaction)
-    return CompactVerdict(None, difference, tolerance, reaction)
+            return CompactResult(None, difference, tolerance, reaction)
+        for mode in _modes(model):
+            difference = _difference(model, mode, share_prefixes, documents, padded)
+            if Difference(difference, tolerance).is_rounding:
+                return CompactResult(mode, difference, tolerance, reaction)
+    return CompactResult(None, difference, tolerance, reaction)
 
 
-def _ways(model: Any) -> list[Way]:
-    """Return what may be tried: attention by document in place of sdpa, a mask in place of none."""
-    ways: list[Way] = []
+def _modes(model: "PreTrainedModel") -> list[Mode]:
+    """Return the possible modes: attention by document in place of sdpa, a mask in place of none."""
+    modes: list[Mode] = []
     if model.config._attn_implementation == "sdpa" and model._supports_attention_backend:
-        ways.append("attention")
-    return [*ways, "mask"] if is_plainly_causal(model) else ways
+        modes.append("attention")
+    return [*modes, "mask"] if is_plainly_causal(model) else modes
 
 
-def _difference(model: Any, way: Way, share_beginnings: bool, documents: list[Any], padded: Any) -> float:
-    take_off = compact(model, way, share_beginnings)
-    try:
-        return float((_scores(model, documents) - padded).abs().max())
-    except (ValueError, TypeError, RuntimeError):  # a model that cannot be told so says it in its own way
-        return math.inf
-    finally:
-        take_off()
+def _difference(
+    model: "PreTrainedModel", mode: Mode, share_prefixes: bool, documents: list["Tensor"], padded: "Tensor"
+) -> float:
+    """Return the largest difference of a score, or inf where the model cannot run in this mode."""
+    restore = compact(model, mode, share_prefixes)
+    return try_mode(lambda: float((_scores(model, documents) - padded).abs().max()), restore, refused=math.inf)
 
 
-def _documents(model: Any, variant: int) -> list[Any]:
-    """Return documents of random tokens; those of another variant have another beginning, and the same rests.
+def _documents(model: "PreTrainedModel", variant: int) -> list["Tensor"]:
+    """Return documents of random tokens; another variant has another prefix and the same suffixes.
 
-    The first token after the beginning counts them, so that sorting them leaves them in their order.
+    The first token after the prefix numbers the documents, so sorting them keeps their order.
     """
-    generator = torch.Generator().manual_seed(0)  # of its own, so that training draws what it would have drawn
     vocabulary = model.config.get_text_config().vocab_size
-    beginning = (torch.randint(vocabulary, (BEGINNING,), generator=generator) + variant) % vocabulary
-    rests = [torch.randint(vocabulary, (rest,), generator=generator) for rest in RESTS]
-    return [torch.cat([beginning, torch.tensor([number]), rest]) for number, rest in enumerate(rests)]
+    prefix, *suffixes = random_documents(model, (PREFIX, *SUFFIXES))
+    prefix = (prefix + variant) % vocabulary
+    return [torch.cat([prefix, torch.tensor([number]), suffix]) for number, suffix in enumerate(suffixes)]
 
 
-def _scores(model: Any, documents: list[Any]) -> Any:
-    """Return the log-probabilities of the trained tokens of each document, in their order, from one padded batch.
+def _scores(model: "PreTrainedModel", documents: list["Tensor"]) -> "Tensor":
+    """Return the log-probabilities of all suffixes' tokens, in order, from one padded batch.
 
-    These are all but the beginning and the token after it, for a fault in the last layer shows in no other token.
+    All of them, because a fault in the last layer shows in no other token.
     """
-    longest = max(map(len, documents))
-    ids, mask = torch.zeros(2, len(documents), longest, dtype=torch.long)
-    labels = torch.full_like(ids, IGNORED)
-    for row, document in enumerate(documents):
-        ids[row, : len(document)] = document
-        mask[row, : len(document)] = 1
-        labels[row, BEGINNING + 1 : len(document)] = document[BEGINNING + 1 :]
+    ids, mask = padded_batch(documents)
+    labels = ids.masked_fill(mask == 0, IGNORED)
+    labels[:, : PREFIX + 1] = IGNORED
     given = {"input_ids": ids, "attention_mask": mask, "labels": labels}
     outputs = model(**{name: value.to(model.device) for name, value in given.items()}, fused_lm_head=True)
     return outputs.log_probs[outputs.label_mask].float().cpu()

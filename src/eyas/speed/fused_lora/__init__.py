@@ -1,1 +1,1 @@
-"""LoRA layers as one autograd function, batched over layers that share an input."""
+"""Fused LoRA: base and adapter in one autograd function."""

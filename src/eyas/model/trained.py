@@ -1,30 +1,39 @@
-"""A base and what was trained on it, opened again from disk for evaluation, merging and generation."""
+"""A run's model, opened from disk for evaluation, merging and generation."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from eyas.errors import CheckpointError
+from eyas.errors import CheckpointError, ExportError
+from eyas.model.adapter import METHODS
 from eyas.model.load import load_config, load_model
 from eyas.model.peft_refusals import pefts_refusals
-from eyas.model.precision import torch_dtype, weights_in
-from eyas.model.quantization import dequantize
+from eyas.model.quantization import dequantize, torch_dtype, weights_in
 from eyas.model.saved import refuse_unsound, saved_names, saved_tensors
 from eyas.recipe import Recipe
 from eyas.sealing import refuse_unless_sealed
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import Tensor, dtype
+    from torch.nn import Module
+    from transformers import PreTrainedModel
 
-def load_base(recipe: Recipe, auto_model: str, labels: Sequence[str] | None, dtype: Any, quantized: bool = True) -> Any:
-    """Return the base whose weights training multiplied by: a quantized one dequantized, computing in `dtype`.
 
-    With `quantized` false it is the base as published instead, which a 4-bit adapter has never seen. What the base
-    lacks, such as a classifier's head, is drawn with the recipe's seed: the same one each time.
+def load_base(
+    recipe: Recipe, auto_model: str, labels: Sequence[str] | None, dtype: "dtype", quantized: bool = True
+) -> "PreTrainedModel":
+    """Return the base that the adapter was trained on, computing in `dtype`.
+
+    A quantized one is dequantized. With `quantized` false it is the published base instead, which a 4-bit adapter has
+    never seen. New layers, such as a classifier's head, are drawn with the recipe's seed, so they are the same each
+    time.
     """
     import torch
 
     torch.manual_seed(recipe.training.seed)
     config = load_config(recipe.model, labels)
-    in_full = (recipe.adapter.modules_to_save or []) if recipe.adapter else []
+    in_full = recipe.adapter.trained_in_full if recipe.adapter else []
     base, _ = load_model(recipe.model, recipe.quantization if quantized else None, config, auto_model, in_full)
     return dequantize(base, dtype).eval()
 
@@ -33,16 +42,16 @@ def load_tuned(
     recipe: Recipe,
     auto_model: str,
     labels: Sequence[str] | None,
-    dtype: Any,
+    dtype: "dtype",
     folder: Path,
     quantized: bool = True,
-    look_at_base: Callable[[Any], None] | None = None,
-) -> Any:
-    """Return the base (see `load_base`) with the saved adapter beside it, every tensor of the file in its place.
+    look_at_base: Callable[["PreTrainedModel"], None] | None = None,
+) -> "PeftModel":
+    """Return the base (see `load_base`) with the saved adapter attached, computing in `dtype`.
 
-    Raises CheckpointError for an adapter that is absent, not as it was sealed, unsound, incomplete or made for another
-    base; peft itself loads an empty one with a warning. What the files alone tell is told before the base is loaded.
-    `look_at_base` is given the base before anything is attached to it.
+    `look_at_base` receives the base before the adapter is attached. Raises CheckpointError for an adapter that is
+    absent, changed since it was sealed, unsound, incomplete or made for another base; peft itself only warns about an
+    empty one. The files are checked before the base is loaded.
     """
     if not (folder / "adapter_config.json").is_file():
         raise CheckpointError(f"{folder}: no adapter here; was the run finished?")
@@ -57,17 +66,17 @@ def load_tuned(
         return attached(base, folder, saved)
     if look_at_base is not None:
         look_at_base(load_base(recipe, auto_model, labels, dtype, quantized))
-    # What PiSSA and OLoRA take out of the base is found again only in the dtype that it was taken from. The file's
-    # float32 is rounded to that dtype on its way, so it is read again.
+    # PiSSA and OLoRA take their start out of the base, and the same start comes only from the same dtype. Attaching
+    # rounds the file's float32 to that dtype, so the file is read again.
     model = weights_in(attached(load_base(recipe, auto_model, labels, made_on, quantized), folder, saved), dtype)
     model.load_adapter(str(folder), "default", torch_device=model.device.type)
     return model
 
 
-def load_saved(folder: Path, auto_model: str, dtype: Any) -> Any:
+def load_saved(folder: Path, auto_model: str, dtype: "dtype") -> "PreTrainedModel":
     """Return a whole model that eyas wrote, computing in `dtype`.
 
-    Raises CheckpointError where there is none, or a byte is not as it was sealed.
+    Raises CheckpointError where there is none, or a file has changed since it was sealed.
     """
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder}: no model here; make it with eyas merge")
@@ -75,29 +84,31 @@ def load_saved(folder: Path, auto_model: str, dtype: Any) -> Any:
     return load_unsealed(folder, auto_model, dtype)
 
 
-def load_unsealed(folder: Path, auto_model: str, dtype: Any) -> Any:
-    """Return a whole model whose folder is still being made, computing in `dtype`."""
+def load_unsealed(folder: Path, auto_model: str, dtype: "dtype") -> "PreTrainedModel":
+    """Return a whole model whose folder is not sealed yet, computing in `dtype`."""
     import transformers
 
     return getattr(transformers, auto_model).from_pretrained(str(folder), dtype=dtype, local_files_only=True).eval()
 
 
 def refuse_unless_it_opens(folder: Path, auto_model: str) -> None:
-    """Refuse a whole model whose file lacks tensors of its class, or has others. Raises CheckpointError."""
+    """Refuse a whole model with missing or unexpected tensors. Raises CheckpointError."""
     import transformers
 
-    _, found = getattr(transformers, auto_model).from_pretrained(
+    _, information = getattr(transformers, auto_model).from_pretrained(
         str(folder), dtype="auto", local_files_only=True, output_loading_info=True
     )
-    wrong = {what: sorted(map(str, names))[:3] for what, names in found.items() if names}
+    wrong = {kind: sorted(map(str, names))[:3] for kind, names in information.items() if names}
     if wrong:
         raise CheckpointError(f"{folder}: does not open as {auto_model}: {wrong}")
 
 
-def attached(base: Any, folder: Path, saved: Mapping[str, Any]) -> Any:
-    """Return a base with the adapter of a folder, whose tensors are `saved`; a base on the meta device stays there.
+def attached(base: "PreTrainedModel", folder: Path, saved: Mapping[str, "Tensor"]) -> "PeftModel":
+    """Return a base with the adapter of a folder, whose tensors are `saved`.
 
-    Raises CheckpointError where the file has not just those tensors that the adapter has on this base.
+    A base on the meta device stays there.
+
+    Raises CheckpointError where the file's tensors are not exactly those of the adapter on this base.
     """
     from peft import PeftModel
 
@@ -115,20 +126,24 @@ def attached(base: Any, folder: Path, saved: Mapping[str, Any]) -> Any:
     expected = saved_names(model)
     missing, extra = sorted(expected.keys() - saved.keys()), sorted(saved.keys() - expected.keys())
     if missing or extra:
-        raise CheckpointError(f"{folder}: does not fit this base; lacks {missing[:3]}, has {extra[:3]} besides")
+        raise CheckpointError(f"{folder}: does not fit this base; lacks {missing[:3]}, has unexpected {extra[:3]}")
     return model.eval()
 
 
-def merged(tuned: Any) -> Any:
-    """Return the base of a model with an adapter, the adapter merged into it.
+def merged(tuned: "PeftModel") -> "PreTrainedModel":
+    """Merge the adapter of a model into its base, and return the base.
 
-    An output head that shares its weight with the embeddings first gets one of its own, if the adapter sits on either:
-    what is merged into one would be in the other too. It shares it again where both come out the same.
+    An output head tied to the embeddings first gets its own weight if the adapter sits on either: a merge into one
+    would change the other. They are tied again if both end up equal. Raises ExportError for a method that does not
+    merge.
     """
     import torch
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import AuxiliaryTrainingWrapper
 
+    method = tuned.peft_config["default"].peft_type.value.lower()
+    if not METHODS[method].merges:
+        raise ExportError(f"adapter.method {method}: it cannot be merged; use the base and the adapter together")
     embeddings, head = tuned.get_input_embeddings(), tuned.get_output_embeddings()
     tied = head is not None and tuned.config.get_text_config().tie_word_embeddings
     if tied and any(isinstance(layer, (BaseTunerLayer, AuxiliaryTrainingWrapper)) for layer in (embeddings, head)):
@@ -142,7 +157,7 @@ def merged(tuned: Any) -> Any:
     return model
 
 
-def _base_of(layer: Any) -> Any:
-    """Return the layer of the base that an adapter has wrapped."""
+def _base_of(layer: "Module") -> "Module":
+    """Return the base's layer inside an adapter's wrappers."""
     base = getattr(layer, "base_layer", getattr(layer, "original_module", layer))
     return base if base is layer else _base_of(base)
