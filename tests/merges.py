@@ -10,6 +10,7 @@ from peft.tuners.lora.layer import Linear
 import families
 from eyas.export.fresh_process import compare_saved
 from eyas.export.merge import merge
+from eyas.export.reference import FinishedRun
 from eyas.model.adapter import lora_config
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
@@ -24,9 +25,9 @@ class SameProcess:
     def __init__(self, change=lambda folder: None):
         self.change = change
 
-    def compare(self, folder, auto_model, recorded):
+    def compare(self, name, folder, auto_model, recorded):
         self.change(folder)
-        return compare_saved(folder, auto_model, recorded)
+        return compare_saved(name, folder, auto_model, recorded)
 
 
 def random_rows(rows, seed=0, longest=24):
@@ -88,11 +89,8 @@ def train(base, recipe, size):
 
 def merged(run, recipe, rows=8, seed=0, reader=None, probes=None, **options):
     """Merge a run in this process and return the proof; `probes` are rows of random tokens if left out."""
-    probes = probes or random_rows(rows, seed)
-    return merge(
-        run, recipe, "AutoModelForCausalLM", None, TOKENIZER, probes, reader or SameProcess(),
-        say=lambda _line: None, **options,
-    )  # fmt: skip
+    finished = FinishedRun(run, recipe, "AutoModelForCausalLM", None, TOKENIZER)
+    return merge(finished, probes or random_rows(rows, seed), reader or SameProcess(), **options)
 
 
 def plant_wrong_update(monkeypatch, error):

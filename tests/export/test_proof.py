@@ -3,7 +3,8 @@
 import pytest
 
 from eyas.export.parity import Parity
-from eyas.export.proof import TIMES_RANDOM, MergeRefused, Proof, refuse_what_rounding_destroyed
+from eyas.export.proof import Proof
+from eyas.export.refusals import TIMES_RANDOM, ArtifactRefused, refuse_lost_update
 from eyas.export.update import LayerUpdate
 
 
@@ -20,13 +21,13 @@ def proof(rounded, kept=0.6):
 
 @pytest.mark.parametrize("rounded", [parity(1e-3 * (TIMES_RANDOM - 1)), parity(1.0, median=1e-3 * (TIMES_RANDOM - 1))])
 def test_what_costs_about_as_much_as_a_random_change_is_the_noise_of_the_dtype(rounded):
-    refuse_what_rounding_destroyed(proof(rounded))
+    refuse_lost_update("merged", proof(rounded))
 
-    with pytest.raises(MergeRefused, match="The saved weights hold 40% of the update"):
-        refuse_what_rounding_destroyed(proof(rounded, kept=0.4))
+    with pytest.raises(ArtifactRefused, match="The saved weights hold 40% of the update"):
+        refuse_lost_update("merged", proof(rounded, kept=0.4))
 
 
 @pytest.mark.parametrize("rounded", [parity(1e-3 * (TIMES_RANDOM + 1)), parity(float("nan"))])
 def test_what_costs_far_more_all_points_one_way_and_is_refused(rounded):
-    with pytest.raises(MergeRefused, match=r"a random change as large as rounding's moves it by 1\.00e-03"):
-        refuse_what_rounding_destroyed(proof(rounded))
+    with pytest.raises(ArtifactRefused, match=r"a random change as large as rounding's moves it by 1\.00e-03"):
+        refuse_lost_update("merged", proof(rounded))

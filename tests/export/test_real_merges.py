@@ -9,7 +9,7 @@ import torch
 import merges
 import stand_ins
 from conftest import ROOT
-from eyas.export.proof import MergeRefused
+from eyas.export.refusals import ArtifactRefused
 from eyas.model.adapter import lora_config
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
@@ -84,6 +84,6 @@ def test_an_update_that_is_off_in_one_layer_is_refused(error, run_of, monkeypatc
     merges.plant_wrong_update(monkeypatch, error)
     run, recipe = run_of()
 
-    with pytest.raises(MergeRefused, match=r"layers\.29\.mlp\.down_proj\.weight: the merged update is off by"):
+    with pytest.raises(ArtifactRefused, match=r"layers\.29\.mlp\.down_proj\.weight: the merged update is off by"):
         merges.merged(run, recipe, probes=words(4, seed=2))
     assert not run.merged.exists()

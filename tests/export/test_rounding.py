@@ -8,8 +8,8 @@ from eyas.export.rounding import (
     LAST_PLACE,
     Rounder,
     computing_with,
-    held_in,
     nudged,
+    replace_weights,
     share_rounded,
     stochastic,
     with_random_signs,
@@ -84,7 +84,7 @@ def test_a_model_computes_with_changed_weights_and_has_its_own_again_afterwards(
         with computing_with(model, change):
             changed = model(ids).logits
         again = model(ids).logits
-    held_in(model, lambda name, tensor: change(name, tensor).float())
+    replace_weights(model, lambda name, tensor: change(name, tensor).float())
     with torch.inference_mode():
         held = model(ids).logits
 

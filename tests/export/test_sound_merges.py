@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import load_file
 
 import merges
-from eyas.export.proof import MergeRefused
+from eyas.export.refusals import ArtifactRefused
 
 pytestmark = [  # peft's notices on settings that are meant, or that it added itself
     pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys did not match"),
@@ -89,7 +89,7 @@ def test_an_update_below_the_steps_of_bfloat16_survives_a_merge_on_average(tmp_p
 def test_the_same_update_rounded_to_nearest_is_lost_which_is_refused_with_the_way_on(tmp_path):
     run, recipe = merges.finished_run(tmp_path, size=3e-4, export={"rounding": "nearest"})
 
-    with pytest.raises(MergeRefused) as caught:
+    with pytest.raises(ArtifactRefused) as caught:
         merges.merged(run, recipe, 16)
 
     assert "rounded to bfloat16, the merged model has lost what was trained" in str(caught.value)
@@ -141,7 +141,7 @@ def test_no_draw_of_model_rows_and_seed_is_refused_and_no_wrong_one_is_released(
         run.merged.rename(tmp_path / str(number) / "sound")
         with monkeypatch.context() as patch:
             merges.plant_wrong_update(patch, error=10 ** draw.uniform(-2, 0))
-            with pytest.raises(MergeRefused):
+            with pytest.raises(ArtifactRefused):
                 merges.merged(run, recipe, rows, number)
         wrong += 1
     assert sound == wrong == 200

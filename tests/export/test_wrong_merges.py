@@ -10,7 +10,7 @@ from peft.tuners.lora.variants import DoraLinearVariant
 from safetensors.torch import load_file, save_file
 
 import merges
-from eyas.export.proof import MergeRefused
+from eyas.export.refusals import ArtifactRefused
 
 Q, K, GATE, UP = (
     f"model.layers.1.{name}" for name in ("self_attn.q_proj", "self_attn.k_proj", "mlp.gate_proj", "mlp.up_proj")
@@ -24,7 +24,7 @@ def run_of(tmp_path):
 
 
 def refusal(run, recipe, **options):
-    with pytest.raises(MergeRefused) as caught:
+    with pytest.raises(ArtifactRefused) as caught:
         merges.merged(run, recipe, **options)
     assert not run.merged.exists() and not run.parity.exists() and not run.merging.exists()
     return str(caught.value)
@@ -138,11 +138,19 @@ def one_last_place(tensor):
 @pytest.mark.parametrize(
     ("path", "change", "message"),
     [
-        ("model.norm", one_last_place, "model.norm.weight: is not the base's, though the adapter does not change it"),
-        ("model.embed_tokens", lambda t: t.index_fill(0, torch.tensor([96]), 0.0), "model.embed_tokens.weight: is not"),
+        (
+            "model.norm",
+            one_last_place,
+            "model.norm.weight: differs from the base's, although the adapter does not change it",
+        ),
+        (
+            "model.embed_tokens",
+            lambda t: t.index_fill(0, torch.tensor([96]), 0.0),
+            "model.embed_tokens.weight: differs from",
+        ),
         (f"{Q}.base_layer", one_last_place, f"{Q}.weight: is not the base that was trained on"),
         (f"{Q}.base_layer", lambda t: t.half().float() * 1.0001, f"{Q}.weight: is not the base that was trained on"),
-        ("lm_head", lambda t: t.roll(1, 0), "lm_head.weight: is not the base's"),
+        ("lm_head", lambda t: t.roll(1, 0), "lm_head.weight: differs from the base's"),
     ],
     ids=["a norm", "a row of the embeddings that no probe reads", "an adapted weight", "its scale", "the head"],
 )
@@ -213,7 +221,7 @@ def test_a_layer_that_was_trained_in_full_must_be_the_files(run_of, merging):
 
     found = refusal(*run_of(adapter={"modules_to_save": ["lm_head"]}))
 
-    assert "lm_head.weight: was trained in full, and is not what the adapter's file holds" in found
+    assert "lm_head.weight: was trained in full and differs from the adapter's file" in found
 
 
 def rewrite(change):
@@ -279,7 +287,7 @@ def test_a_config_with_which_the_right_weights_compute_something_else_is_refused
 
     found = refusal(run, recipe, reader=reader)
 
-    assert "rounded to bfloat16 and opened again, the merged model is not what was trained" in found
+    assert "rounded to bfloat16 and reopened, the merged model is not what was trained" in found
 
 
 def test_a_forced_merge_says_what_is_wrong_with_it(run_of, wrong_update):
