@@ -4,7 +4,7 @@ import pytest
 
 from eyas.cli.arguments import open_run
 from eyas.evaluation.evaluate import evaluate
-from eyas.evaluation.side_by_side import ask_all
+from eyas.evaluation.side_by_side import score_all
 from eyas.inference.load import load
 
 
@@ -17,7 +17,7 @@ def test_the_base_of_an_adapter_that_changes_it_is_the_bare_one(setting, trained
     )  # fmt: skip
     with open_run(run.path) as opened:
         task, tokenizer, splits = opened.task, opened.tokenizer, opened.splits
-        records, _ = ask_all(run, recipe, task.auto_model, tokenizer, splits, lambda text: None)
+        records, _ = score_all(run, recipe, task.auto_model, tokenizer, splits)
         bare = evaluate(load(run, recipe, task.auto_model, None, "base"), tokenizer, recipe, splits)
 
     assert records["base"] == bare
