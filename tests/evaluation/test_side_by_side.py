@@ -1,4 +1,4 @@
-"""Base, tuned and merged model of a run on the same rows."""
+"""Base, tuned and merged model of a run, scored on the same rows."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from eyas.inference.load import load
 
 @pytest.mark.slow
 @pytest.mark.parametrize("setting", ["bias=all", "init_lora_weights=pissa"])
-def test_the_base_of_an_adapter_that_changes_it_is_the_bare_one(setting, trained):
+def test_the_base_under_an_adapter_that_changes_it_is_scored_as_published(setting, trained):
     run, recipe = trained(
         "falcon7b_qlora", f"adapter.{setting}", "quantization=null", "training.learning_rate=0.05",
         "training.max_steps=4",

@@ -1,4 +1,4 @@
-"""Loss of each row and the model's answer to its prompt, from one forward pass over the prompt."""
+"""Loss and answer of each row, from one forward pass over its prompt."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,10 +17,11 @@ def losses_and_answers(
     prompts: Sequence[list[int]],
     max_new_tokens: int,
 ) -> list[tuple[float, str]]:
-    """Return each row's mean loss over its labeled tokens, in nats, and the answer to its prompt.
+    """Return each row's loss and the answer to its prompt.
 
-    A row holds tensors [1, length] with `labels` among them, and starts with its prompt. The prompt gets a forward pass
-    of its own where a template lets the row start differently, or where the model caches more than keys and values.
+    The loss is the mean over labeled tokens, in nats. A row holds tensors [1, length], `labels` among them, and starts
+    with its prompt. The prompt gets a forward pass of its own where a template lets the row start differently, or where
+    the model caches more than keys and values.
     """
 
     def of_batch(indices: list[int], batch: dict[str, Any]) -> list[tuple[float, str]]:

@@ -25,7 +25,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Scores of each model by measure, and the score of the most common answer."""
+    """Scores by measure and model, and the majority class."""
 
     rows: int
     scores: dict[str, dict[str, Score]]
@@ -45,7 +45,7 @@ class Comparison:
 
 
 def compare(records: Mapping[str, Sequence[Record]], majority: dict[str, Record]) -> Comparison:
-    """Return the comparison of models, by name, from their records of the same rows."""
+    """Compare models, by name, from their records of the same rows."""
     any_records = next(iter(records.values()))
     scores = {
         measure: {

@@ -1,4 +1,4 @@
-"""Evaluation of one model on the held-out rows, and the statistics of its records."""
+"""Evaluation of one model on the held-out rows."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -59,7 +59,7 @@ def _share_right(name: str) -> Statistic:
 
 
 def majority(recipe: Recipe, splits: Splits) -> dict[str, Record]:
-    """Return the most common training answer, and its constant score, for each measure of a choice."""
+    """Return the majority class of the training rows and its score, by measure."""
     scored = [row for row, _ in held_out(recipe, splits)]
     if splits.labels is not None:
         names = [[str(row["label"]) for row in rows] for rows in (splits.train.trained_rows(), scored)]

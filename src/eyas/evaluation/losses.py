@@ -13,9 +13,10 @@ Result = TypeVar("Result")
 
 
 def token_losses(model: "PreTrainedModel", encoded: Sequence[dict[str, Any]], pad_token_id: int) -> list[float]:
-    """Return the mean loss of each row's labeled tokens under a language model, in nats.
+    """Return each row's loss under a language model, in nats.
 
-    A row holds tensors [1, length], `labels` among them. Each position predicts the next token.
+    The loss is the mean over labeled tokens. A row holds tensors [1, length], `labels` among them.
+    Each position predicts the next token.
     """
     return in_batches(encoded, pad_token_id, lambda _indices, batch: read(model, batch)[0])
 
@@ -23,7 +24,7 @@ def token_losses(model: "PreTrainedModel", encoded: Sequence[dict[str, Any]], pa
 def class_losses(
     model: "PreTrainedModel", encoded: Sequence[dict[str, Any]], pad_token_id: int
 ) -> list[tuple[float, int]]:
-    """Return each row's loss under a classifier, in nats, and the index of the predicted class.
+    """Return each row's loss under a classifier, in nats, and its predicted class.
 
     A row holds tensors [1, length], and `labels` [1].
     """
@@ -36,7 +37,7 @@ def in_batches(
     of_batch: Callable[[list[int], dict[str, Any]], list[Result]],
     more: int = 0,
 ) -> list[Result]:
-    """Return the results of `of_batch` in the order of the rows, computed in batches of similar length.
+    """Apply `of_batch` to batches of similar length; return results in the rows' order.
 
     `of_batch` takes the indices of some rows and those rows as one batch. A row may grow by `more` tokens.
     """
@@ -48,7 +49,10 @@ def in_batches(
 
 
 def read(model: "PreTrainedModel", batch: dict[str, Any]) -> "tuple[list[float], Cache | None]":
-    """Return the loss of each row of a batch [rows, length], and its cache if that holds only keys and values."""
+    """Return the loss of each row of a batch, and the model's cache.
+
+    The batch holds tensors [rows, length]. The cache is None if it holds more than keys and values.
+    """
     import torch
 
     from eyas.model.scores import scores_at

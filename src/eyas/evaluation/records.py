@@ -1,4 +1,4 @@
-"""Records of held-out rows, one JSON line each: loss, answer, and whether it is right."""
+"""Records of held-out rows, one JSON line each."""
 
 import json
 from collections.abc import Sequence

@@ -22,7 +22,7 @@ Answers = dict[str, dict[str, str]]
 def score_all(
     run: RunDirectory, recipe: Recipe, auto_model: str, tokenizer: "PreTrainedTokenizerBase", splits: Splits
 ) -> tuple[dict[str, list[Record]], Answers]:
-    """Return each model's records of the held-out rows, and its answers to the recipe's own prompts."""
+    """Return each model's records, and its answers to the recipe's own prompts."""
     records: dict[str, list[Record]] = {}
     answers: Answers = {prompt: {} for prompt in recipe.evaluation.prompts}
 

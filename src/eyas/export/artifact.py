@@ -1,4 +1,4 @@
-"""One protocol for every release: write, reopen in a fresh process, compare, then seal or refuse."""
+"""Release protocol: write, reopen in a fresh process, compare, seal or refuse."""
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from eyas.export.reference import FinishedRun, Reference
 
 FEW = 4
-"""Probes for checks that need no more: float32's own rounding, and the file against the written weights."""
+"""Number of probes for the cheap checks.
+
+These are float32's own rounding, and the file against the written weights.
+"""
 
 
 class Source(Protocol):
@@ -60,9 +63,9 @@ class Reopened:
     to_tuned: Parity
     """Distance from the trained model, on all probes."""
     to_written: Parity
-    """Distance from the weights that were meant to be saved, on the first probes."""
+    """Distance from the weights as written, on the first probes."""
     other_tensors: list[str]
-    """Names of tensors that differ in a bit from those that were meant to be saved."""
+    """Names of tensors that differ from those written, if only in a bit."""
 
 
 class Reader(Protocol):
@@ -75,11 +78,11 @@ class Reader(Protocol):
 def release(
     artifact: Artifact, source: Source, run: "FinishedRun", reference: "Reference", reader: Reader, force: bool = False
 ) -> Proof:
-    """Write an artifact, reopen it in a fresh process, compare it with the reference, and seal it.
+    """Write, reopen, compare and seal an artifact.
 
-    Returns the proof, which travels in the sealed folder as `parity.json`, in its manifest and in its model card.
-    Raises ArtifactRefused, and leaves nothing behind, for an artifact that is not the trained model. With `force` it is
-    released all the same, but never with tensors other than those that were written.
+    It is reopened in a fresh process and compared with the reference. Returns the proof, which travels in the sealed
+    folder: in `parity.json`, the manifest and the model card. Raises ArtifactRefused, and leaves nothing behind, for an
+    artifact that is not the trained model. `force` releases it anyway, but never with other tensors than those written.
     """
     final = run.directory.artifact(artifact.name)
     if final.exists():

@@ -1,4 +1,4 @@
-"""Every artifact that a run can release, by name; a fresh process finds it here."""
+"""Table of artifacts, in which a fresh process finds them by name."""
 
 from eyas.export.artifact import Artifact
 from eyas.export.merged_model import MERGED

@@ -40,7 +40,7 @@ class FreshProcess:
         self._process.communicate()
 
     def compare(self, name: str, folder: Path, auto_model: str, recorded: Path) -> Reopened:
-        """Return the comparison of a saved artifact with a recording.
+        """Compare a saved artifact with a recording, in the fresh process.
 
         Raises ArtifactRefused for an artifact that does not open.
         """
@@ -54,7 +54,7 @@ class FreshProcess:
 
 
 def compare_saved(name: str, folder: Path, auto_model: str, recorded: Path) -> Reopened:
-    """Return the comparison of a saved artifact with a recording, made in this process."""
+    """Compare a saved artifact with a recording, in this process."""
     recording = Recording.load(recorded)
     written = recording.written
     model = ARTIFACTS[name].load(folder, auto_model)
@@ -70,7 +70,7 @@ def compare_saved(name: str, folder: Path, auto_model: str, recorded: Path) -> R
 
 
 def _other_tensors(model: "PreTrainedModel", expected: Mapping[str, str], dtype: str) -> list[str]:
-    """Return the names of tensors that differ from those that were meant to be saved."""
+    """Return the names of tensors that differ from those written."""
     import torch
 
     from eyas.export.rounding import nearest

@@ -1,4 +1,4 @@
-"""Merge an adapter into the base it was trained on, and release the merged model."""
+"""Merge of an adapter into the base it was trained on."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -48,9 +48,10 @@ def merge(
 def merged_model(
     run: FinishedRun, reference: Reference, trained: TrainedModel, rounder: Rounder, force: bool = False
 ) -> MergedModel:
-    """Merge the adapter in float32, check each weight, and compare the predictions with the reference.
+    """Merge the adapter in float32 and check the result.
 
-    Raises ArtifactRefused for a merge that computes another function, unless `force` is set.
+    Each weight is checked, and the predictions are compared with the reference. Raises ArtifactRefused for a merge that
+    computes another function, unless `force` is set.
     """
     adapter, model, weights, updates = run.recipe.adapter, trained.model, None, trained.updates
     if adapter is not None:

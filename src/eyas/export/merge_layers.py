@@ -1,4 +1,4 @@
-"""Merge of an adapter by peft, one layer at a time, each checked against the base and the adapter's file."""
+"""Merge by peft, one layer at a time, each checked as it is merged."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -42,7 +42,7 @@ class _Checks:
 def merge_and_check(
     tuned: "PeftModel", saved: Mapping[str, "Tensor"], adapter: Lora, base: Mapping[str, str], rounder: Rounder
 ) -> tuple["PreTrainedModel", WeightChecks]:
-    """Merge an adapter in float32; return the merged model and the checks of its weights.
+    """Merge an adapter in float32, and check each weight.
 
     `saved` are the tensors of the adapter's file, `base` the digests of the base that was trained on. Only one layer is
     in memory twice.
@@ -95,7 +95,7 @@ def _bias(layer: "LoraLayer") -> "Tensor | None":
 
 
 def _by_module(saved: Mapping[str, "Tensor"]) -> dict[str, dict[str, "Tensor"]]:
-    """Return the low-rank tensors of the file by their module, under their last names."""
+    """Return the file's low-rank tensors by module and last name."""
     grouped: dict[str, dict[str, Tensor]] = {}
     for key, tensor in saved.items():
         path, part, rest = key.removeprefix(FILE_PREFIX).partition(
@@ -107,7 +107,7 @@ def _by_module(saved: Mapping[str, "Tensor"]) -> dict[str, dict[str, "Tensor"]]:
 
 
 def _trained_in_full(saved: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
-    """Return the tensors of the file that are no low-rank update, by their names in the merged model."""
+    """Return the file's other tensors, by their names in the merged model."""
     return {
         key.removeprefix(FILE_PREFIX).replace(".base_layer.", "."): tensor
         for key, tensor in saved.items()
@@ -116,7 +116,7 @@ def _trained_in_full(saved: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
 
 
 def _is_computed(layer: "LoraLayer", adapter: Lora) -> bool:
-    """Return whether the layer is a matrix with a plain LoRA or DoRA on it."""
+    """Return whether a layer is a matrix with plain LoRA or DoRA."""
     import torch
     from transformers.pytorch_utils import Conv1D
 
@@ -127,7 +127,7 @@ def _is_computed(layer: "LoraLayer", adapter: Lora) -> bool:
 
 
 def _modules_of(tensors: Iterable[str], model: "PreTrainedModel") -> set[str]:
-    """Return the innermost module of the model for each tensor of the file that the model lacks."""
+    """Return the innermost modules around tensors that the model lacks."""
     modules = {name for name, _ in model.named_modules()}
     innermost = set()
     for name in tensors:

@@ -1,4 +1,4 @@
-"""The merged model as an artifact: a plain transformers folder, with no adapter and no quantization."""
+"""Merged model as an artifact: a plain transformers folder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MergedModel:
-    """Merged model in float32, before it is rounded to the dtype of the file."""
+    """Merged model in float32, before it is rounded."""
 
     model: "PreTrainedModel"
     tokenizer: "PreTrainedTokenizerBase"
@@ -53,7 +53,7 @@ def load_merged(folder: Path, auto_model: str) -> "PreTrainedModel":
 
 
 def rounding_of(rounder: Rounder, evidence: Evidence) -> Change:
-    """Return the rounding of each weight: stochastic where its update needs it, else to nearest."""
+    """Return the function that rounds each weight as its update needs."""
     return rounder.change(update.name for update in evidence.updates if update.rounding == "stochastic")
 
 

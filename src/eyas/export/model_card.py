@@ -41,14 +41,14 @@ def model_card(run: "FinishedRun", proof: Proof, forced: bool) -> str:
 
 
 def base_as_text(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
-    """Return the base of a run: a hub name with its commit, or a folder with its digest."""
+    """Return a run's base: hub name and commit, or folder and digest."""
     if recipe.model.revision is not None and not recipe.model.is_local:
         return f"`{recipe.model.name}` at commit `{recipe.model.revision}`"
     return f"`{recipe.model.name}`, `{manifest.get('digests', {}).get('base')}`"
 
 
 def _method(recipe: Recipe) -> str:
-    """Return the training method, with the rank of its adapter and the bits of a quantized base."""
+    """Return the training method, with adapter rank and base bits."""
     if recipe.adapter is None:
         return "full fine-tuning"
     bits = ""

@@ -19,18 +19,18 @@ Probe = Mapping[str, "Tensor"]
 
 @dataclass(frozen=True)
 class Parity:
-    """Distance of a model from the reference, over all predicted positions of the probes."""
+    """Distance of a model from the reference, over all positions."""
 
     kl_per_token: float
     """Mean of KL(reference ‖ model), in nats."""
     median_kl: float
-    """Median KL; a single token that a mixture routes to another expert does not change it."""
+    """Median KL. One token that is routed to another expert does not change it."""
     largest_logit_difference: float
     top1_agreement: float
     """Share of positions with the same top-1 token or class, 0 to 1."""
     positions: int
     clear_flips: int
-    """Positions whose top-1 changed although the reference's first logit led by more than the margin."""
+    """Positions with a changed top-1, where the reference's first logit led clearly."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

@@ -1,4 +1,4 @@
-"""Proof of an artifact: its distances from the trained model, and a check of each weight."""
+"""Proof of an artifact: distances from the trained model, checks of weights."""
 
 import json
 import math
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from eyas.export.reference import Reference
 
 WORTH_REPORTING = 0.01
-"""Share of training's KL at which rounding takes a tenth of the change that training made."""
+"""Share of training's KL from which the cost of rounding is reported.
+
+A hundredth of the KL is a tenth of the change.
+"""
 
 
 @dataclass(frozen=True)
@@ -28,30 +31,36 @@ class Evidence:
     in_float32: Parity
     """Distance of the model before it is rounded."""
     at_random: Parity
-    """Distance of the model with each weight moved as far as rounding moves it, up or down at random."""
+    """Distance after a random change as large as rounding's."""
     updates: Sequence[LayerUpdate]
     """Weights whose update is known, and the part of it that survives rounding."""
     weights: WeightChecks | None
-    """Checks of a merge, weight by weight; None for a model that was trained in full."""
+    """Checks of a merge; None for full fine-tuning."""
 
 
 @dataclass(frozen=True)
 class Proof:
-    """Distances from the trained model (adapter on base, in float32) on the probes, and checks of each weight."""
+    """Distances from the trained model on the probes, and checks of weights."""
 
     dtype: DType
     in_float32: Parity
     """The merged model before it is rounded."""
     noise: Parity
-    """The trained model with each float32 weight moved by at most its last place."""
+    """The trained model, each float32 weight moved by its last place."""
     base: Parity
     """The base: the effect of training."""
     base_rounded: Parity
-    """The rounded base, against the base; no distance for a base that was in that dtype already."""
+    """The rounded base, against the base.
+
+    Zero for a base that was in that dtype already.
+    """
     rounded: Parity
     """The saved model, reopened."""
     at_random: Parity
-    """The merged model with each weight moved as far as rounding moves it, up or down at random."""
+    """The merged model after a random change as large as rounding's.
+
+    Each weight moves as far as rounding moves it, up or down at random.
+    """
     updates: Sequence[LayerUpdate]
     weights: WeightChecks | None
 
@@ -65,7 +74,10 @@ class Proof:
 
     @property
     def share_kept(self) -> float | None:
-        """Share of the update that the saved weights hold along its direction; None for unknown updates."""
+        """Share of the update left in the saved weights, along its direction.
+
+        None for unknown updates.
+        """
         size = sum(update.size for update in self.updates)
         return sum(update.kept for update in self.updates) / size if size else None
 
@@ -81,7 +93,7 @@ class Proof:
 
     @property
     def share_lost(self) -> float:
-        """Distance that rounding moves the predictions, as a share of the distance that training did."""
+        """Effect of rounding on the predictions, relative to training's."""
         trained = self.base.kl_per_token
         return (
             math.sqrt(self.rounded.kl_per_token / trained) if trained else math.inf
@@ -135,7 +147,7 @@ def parity_rows(figures: Mapping[str, Any]) -> list[list[str]]:
 
 
 def recorded_parity(run: RunDirectory) -> dict[str, Any] | None:
-    """Return the content of `parity.json` of a run's merged model, or None for a run without one."""
+    """Return the `parity.json` of a run's merged model, if there is one."""
     for file in (run.parity, run.parity_of_earlier_versions):
         if run.merged.exists() and file.exists():
             figures: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
@@ -144,7 +156,7 @@ def recorded_parity(run: RunDirectory) -> dict[str, Any] | None:
 
 
 def kept_as_text(proof: Proof) -> str:
-    """Return the share of the update that the saved weights hold, as a sentence; empty for unknown updates."""
+    """Return `share_kept` as a sentence; empty for unknown updates."""
     if proof.share_kept is None:
         return ""
     drawn = f" ({proof.stochastic} of {len(proof.updates)} rounded up or down at random: nearest would lose more)"
@@ -158,7 +170,10 @@ def finer_dtypes(proof: Proof) -> str:
 
 
 def cost_as_text(proof: Proof) -> str:
-    """Return the cost of rounding, against the effect of training and of a random change as large."""
+    """Return the cost of rounding as text.
+
+    It is given next to the effect of training and of a random change as large.
+    """
     if proof.dtype == "float32":
         return "none; the file holds the float32 weights"
     cost, trained = proof.rounded.kl_per_token, proof.base.kl_per_token

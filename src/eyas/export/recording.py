@@ -18,10 +18,13 @@ TENSORS = "tensors.json"
 
 @dataclass(frozen=True)
 class Written:
-    """Content that an artifact's writer meant to save."""
+    """Content of an artifact as its writer meant to save it."""
 
     predictions: Sequence["Tensor"]
-    """Logits of the saved weights, computed in float32, for the first probes: [positions, vocabulary] each."""
+    """Logits for the first probes, of the saved weights in float32.
+
+    Each is [positions, vocabulary].
+    """
     digests: Mapping[str, str]
     """SHA-256 of each tensor in `dtype`, by name. Empty for a format that stores other tensors than the model's."""
     dtype: DType
@@ -30,7 +33,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Recording:
-    """Probes, the trained model's logits for them, and the content that was meant to be saved."""
+    """Probes, the trained model's logits, and the content as written."""
 
     probes: Sequence[Probe]
     tuned: Sequence["Tensor"]

@@ -33,22 +33,25 @@ class FinishedRun:
 
 @dataclass(frozen=True)
 class Reference:
-    """Predictions of the trained model (adapter on its own base), and distances to weigh others by."""
+    """Predictions of the trained model, and distances to compare with."""
 
     probes: Sequence[Probe]
     tuned: Sequence["Tensor"]
     """Logits, [positions, vocabulary] or [1, classes], one tensor a probe."""
     noise: Parity
-    """Distance of the trained model with each float32 weight moved by at most its last place."""
+    """Effect of moving each float32 weight by its last place."""
     base: Parity
     """Distance of the base: the effect of training."""
     base_rounded: Parity
-    """Distance of the rounded base from the base; zero for a base that was in that dtype already."""
+    """Distance of the rounded base from the base.
+
+    Zero for a base that was in that dtype already.
+    """
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """Trained model in float32, and the weights of the base that it was trained on."""
+    """Trained model in float32, and digests of its base."""
 
     model: "PreTrainedModel"
     base_digests: dict[str, str]
@@ -66,7 +69,7 @@ class _Base:
 
 
 def record_reference(run: FinishedRun, probes: Sequence[Probe], rounder: Rounder) -> tuple[Reference, TrainedModel]:
-    """Return the reference of a run, and the model that it was recorded from.
+    """Return the reference of a run, and its trained model.
 
     A quantized base is dequantized first, as training multiplied by those weights.
     """

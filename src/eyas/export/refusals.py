@@ -1,4 +1,4 @@
-"""Bounds on an artifact's distance from the trained model, and the refusals beyond them."""
+"""Bounds on an artifact's distances, and refusals beyond them."""
 
 import math
 from collections.abc import Sequence
@@ -9,19 +9,28 @@ from eyas.export.proof import Proof, finer_dtypes, kept_as_text
 from eyas.export.weight_checks import WeightChecks
 
 TIMES_NOISE = 16
-"""Most KL in float32, over that of moving each weight by its last place: four times as far."""
+"""Largest KL in float32, as a multiple of float32's own rounding."""
 
 LEAST_KL = 1e-12
 """KL of float32 logits that is noise for any model."""
 
 MOST_LOST = 0.25
-"""Most KL of rounding, over that of training. KL grows with the square of a change, so half of the change is lost."""
+"""Largest KL of rounding, as a share of training's.
+
+KL grows with the square of a change, so half of the change is lost.
+"""
 
 TIMES_RANDOM = 16
-"""Most KL of rounding, over that of a random change as large, where the update itself survives."""
+"""Largest KL of rounding, as a multiple of a random change as large.
+
+It applies where the update itself survives.
+"""
 
 SURVIVES = 0.5
-"""Least share of the update along its own direction; with less, the weights are nearer to those of the base."""
+"""Least share of the update along its own direction.
+
+With less, the weights are nearer to those of the base.
+"""
 
 
 class ArtifactRefused(ExportError):
@@ -29,7 +38,7 @@ class ArtifactRefused(ExportError):
 
 
 def float32_margin(noise: Parity) -> float:
-    """Return the lead of a first logit below which float32's rounding may change the top-1."""
+    """Return the lead of a first logit that float32's rounding may reverse."""
     return 2 * math.sqrt(TIMES_NOISE) * noise.largest_logit_difference
 
 
@@ -63,7 +72,7 @@ def refuse_other_tensors(folder: str, tensors: Sequence[str]) -> None:
 
 
 def refuse_lost_update(artifact: str, proof: Proof) -> None:
-    """Refuse a saved model in which rounding has lost more than half of the change that training made."""
+    """Refuse a saved model that has lost most of its training to rounding."""
     cost, trained, random = proof.rounded, proof.base.kl_per_token, proof.at_random
     if cost.kl_per_token <= max(LEAST_KL, TIMES_NOISE * proof.noise.kl_per_token, MOST_LOST * trained):
         return
@@ -80,7 +89,7 @@ def refuse_lost_update(artifact: str, proof: Proof) -> None:
 
 
 def _survives(proof: Proof) -> bool:
-    """Return whether at least half of the update is left in the saved weights."""
+    """Return whether the saved weights hold half of the update."""
     if proof.share_kept is None:
         return proof.base_rounded.kl_per_token > 0  # a base between the steps: no update is too small to move a weight
     return proof.share_kept >= SURVIVES

@@ -1,4 +1,4 @@
-"""Rounding of weights to the dtype of a release, and models that compute with changed weights."""
+"""Rounding of weights, and models that compute with changed weights."""
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -23,8 +23,9 @@ LAST_PLACE = 2.0**-23
 """Of a float32 number, relative to it."""
 
 NEAREST_KEEPS = 0.95
-"""Least share of an update that rounding to nearest must keep; below it, the weight is rounded stochastically.
+"""Least share of an update that rounding to nearest must keep.
 
+Below it, the weight is rounded stochastically.
 An update smaller than half a step of the dtype is rounded away where the base is a number of that dtype.
 SmolLM2-135M after one step of LoRA, in bfloat16: nearest costs a KL of 2.2e-3, 44 % of what training changed;
 stochastic 2.6e-5 (`python benchmarks/merging.py`).
@@ -43,7 +44,7 @@ class Rounder:
     def choose(
         self, name: str, weight: "Tensor", size: float, kept: Callable[["Tensor"], float]
     ) -> tuple[Rounding, float]:
-        """Return the rounding of a weight, and the part of its update that survives.
+        """Return the rounding of a weight, and the surviving update.
 
         `size` is the update's sum of squares; `kept` returns the part of it that a rounded weight holds.
         """
@@ -65,7 +66,7 @@ class Rounder:
 
 
 def nearest(tensor: "Tensor", dtype: "dtype") -> "Tensor":
-    """Return a floating tensor rounded to the nearest numbers of a dtype, any other tensor unchanged."""
+    """Round a floating tensor to nearest; return any other unchanged."""
     return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
@@ -87,12 +88,12 @@ def stochastic(tensor: "Tensor", dtype: "dtype", name: str, seed: int) -> "Tenso
 
 
 def nudged(name: str, tensor: "Tensor") -> "Tensor":
-    """Return a float32 tensor with each number moved at random by at most its last place."""
+    """Move each float32 number at random by at most its last place."""
     return tensor * (1 + (2 * _draw(name, tensor, 0) - 1) * LAST_PLACE)
 
 
 def with_random_signs(change: Change, seed: int) -> Change:
-    """Return a function that moves each weight as far as `change` does, but up or down at random."""
+    """Return a change as large as another, but up or down at random."""
     import torch
 
     def moved(name: str, tensor: "Tensor") -> "Tensor":
@@ -103,7 +104,7 @@ def with_random_signs(change: Change, seed: int) -> Change:
 
 
 def _draw(name: str, tensor: "Tensor", seed: int) -> "Tensor":
-    """Return random numbers from 0 to 1 in the tensor's shape, repeatable by name and seed."""
+    """Return numbers from 0 to 1, repeatable by name and seed."""
     import torch
 
     generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
@@ -123,7 +124,7 @@ def computing_with(model: "PreTrainedModel", change: Change) -> Iterator[None]:
 
 
 def _hooks(module: "Module", own: "dict[str, Parameter]", change: Change) -> "list[RemovableHandle]":
-    """Return hooks that change a module's own parameters before its forward pass and restore them after it."""
+    """Return hooks that change a module's parameters during its forward pass."""
     import torch
 
     kept: list[dict[str, Tensor]] = []
@@ -157,7 +158,7 @@ def replace_weights(model: "PreTrainedModel", change: Change) -> None:
 
 
 def share_rounded(model: "PreTrainedModel", rounder: Rounder) -> float:
-    """Return the share of a model's weights that are numbers of the rounder's dtype already."""
+    """Return the share of weights that rounding leaves as they are."""
     dtype = torch_dtype(rounder.dtype)
     tensors = [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]
     same = sum(int((tensor == nearest(tensor, dtype)).sum()) for tensor in tensors)

@@ -1,4 +1,4 @@
-"""Update of an adapted weight, computed again in float64 from the adapter's file and compared with the merge."""
+"""Updates computed again in float64 and compared with the merge."""
 
 import math
 import re
@@ -18,7 +18,7 @@ UNIT = 2.0**-24
 """Largest relative change of a number that is rounded to float32."""
 
 BLOCK = 2**16
-"""Weights that are compared at once; their float64 copy fits in a core's cache."""
+"""Weights compared at once; in float64 they fit a core's cache."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class LayerUpdate:
 
 @dataclass(frozen=True)
 class Factors:
-    """Update of a weight [out, in] as in the file: scale · B A, and DoRA's magnitude."""
+    """Update of a weight [out, in]: scale · B A, and DoRA's magnitude."""
 
     a: "Tensor"
     """[rank, in]"""
@@ -52,9 +52,9 @@ class Factors:
 
 
 def factors(adapter: Lora, path: str, tensors: Mapping[str, "Tensor"]) -> Factors:
-    """Return the update of the layer `path` from its tensors in the file, by their last names.
+    """Return the update of a layer from its tensors in the file.
 
-    The scale comes from the recipe, not from the adapter's own configuration.
+    `tensors` are named by their last names. The scale comes from the recipe, not from the adapter's own configuration.
     """
     settings = adapter.library_arguments
     embedding = "lora_embedding_A" in tensors
@@ -116,9 +116,10 @@ def whole_updates(base: "PreTrainedModel", tuned: "PreTrainedModel", rounder: Ro
 
 
 def _update(before: "Tensor", factors: Factors, rows: slice) -> tuple["Tensor", "Tensor"]:
-    """Return the update of some rows and float32's largest error in it, both in float64.
+    """Return the update of some rows, and float32's largest error.
 
-    A sum over r products is off by at most r units of the products' absolute sum (Higham, 2002, §3.5).
+    Both are in float64. A sum over r products is off by at most r units of the products' absolute sum (Higham, 2002,
+    §3.5).
     """
     a, b = factors.a.double(), factors.b[rows].double()
     update = factors.scale * (b @ a)

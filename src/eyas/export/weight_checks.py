@@ -1,4 +1,4 @@
-"""Check of every weight of a merge against the base that was trained on and the adapter's file."""
+"""Checks of each merged weight against base and adapter file."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class WeightChecks:
 
     updates: tuple[LayerUpdate, ...]
     in_full: int
-    """Tensors that were trained in full and equal those of the file, bit for bit."""
+    """Tensors trained in full that equal the file's, bit for bit."""
     untouched: int
     """Tensors that equal those of the base, bit for bit."""
     unchecked: tuple[str, ...]
@@ -58,7 +58,7 @@ class WeightChecks:
 def digests(
     model: "PreTrainedModel", change: Callable[[str, "Tensor"], "Tensor"] = lambda _name, tensor: tensor
 ) -> dict[str, str]:
-    """Return the SHA-256 of each tensor of a model's state, after a change to it."""
+    """Return the SHA-256 of each tensor, after a change to it."""
     return {name: digest(change(name, tensor)) for name, tensor in model.state_dict().items()}
 
 
@@ -74,7 +74,7 @@ def check_others(
     updated: set[str],
     unchecked: list[str],
 ) -> tuple[int, list[str]]:
-    """Return the number of tensors that equal the base's, and a sentence on each wrong one.
+    """Count the tensors that equal the base's, and describe wrong ones.
 
     `in_full` are tensors of the adapter's file that were trained in full, `base` the base's digests. `updated` tensors
     and `unchecked` modules are left out.
