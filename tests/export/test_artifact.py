@@ -10,7 +10,7 @@ import merges
 from eyas.errors import ExportError
 from eyas.export import artifacts
 from eyas.export.artifact import FEW, Artifact, release
-from eyas.export.merged_model import MergedModel
+from eyas.export.merged_model import MERGED, MergedModel
 from eyas.export.parity import as_probe, parity_between, predictions
 from eyas.export.proof import Evidence, recorded_parity
 from eyas.export.recording import Recording, Written
@@ -121,6 +121,16 @@ def test_the_seal_holds_the_bytes_that_were_written_before_the_comparison(finish
 
     changed = finished.directory.merged / "generation_config.json"
     assert [fault.partition(": ")[0] for fault in faults(finished.directory.merged)] == [str(changed)]
+
+
+def test_the_weights_are_dropped_before_the_fresh_process_needs_the_memory(finished, recorded):
+    reference, source = recorded
+    reader = merges.SameProcess(lambda _folder: weights.extend(source.model.parameters()))
+    weights = []
+
+    release(MERGED, source, finished, reference, reader)
+
+    assert len(weights) > 10 and all(weight.is_meta for weight in weights)
 
 
 def test_a_recording_is_read_as_it_was_saved(tmp_path):

@@ -94,13 +94,7 @@ def release(
         Recording(reference.probes, reference.tuned, written).save(recorded)
         reopened = reader.compare(artifact.name, staged, run.auto_model, recorded)
         proof = Proof.of(source.evidence, reference, reopened.to_tuned)
-        say(f"{proof.saved_as} and reopened: {proof.rounded}")
-        say(f"rounding: {cost_as_text(proof)}")
-        refuse_other_tensors(staged.name, reopened.other_tensors)
-        if not force:
-            where = f"{proof.saved_as} and reopened"
-            refuse_another_function(final.name, where, reopened.to_written, reference.noise, None)
-            refuse_lost_update(final.name, proof)
+        _refuse_beyond_bounds(final.name, proof, reopened, force)
         (staged / "README.md").write_text(model_card(run, proof, forced=force), encoding="utf-8")
         write_json(staged / run.directory.parity.name, proof.as_dict())
         entries |= listed(staged, ["README.md", run.directory.parity.name])
@@ -108,6 +102,17 @@ def release(
         final.parent.mkdir(parents=True, exist_ok=True)
         put_in_place(staged, final)
     return proof
+
+
+def _refuse_beyond_bounds(name: str, proof: Proof, reopened: Reopened, force: bool) -> None:
+    """Print the figures of a reopened artifact, and raise ArtifactRefused for those beyond their bounds."""
+    where = f"{proof.saved_as} and reopened"
+    say(f"{where}: {proof.rounded}")
+    say(f"rounding: {cost_as_text(proof)}")
+    refuse_other_tensors(name, reopened.other_tensors)
+    if not force:
+        refuse_another_function(name, where, reopened.to_written, proof.noise, None)
+        refuse_lost_update(name, proof)
 
 
 @contextmanager

@@ -37,7 +37,7 @@ def merge(
         raise ExportError(f"{directory.merged}: exists already; remove it to merge again")
     directory.parity_of_earlier_versions.unlink(missing_ok=True)  # figures of a model that is gone
     rounder = Rounder(recipe.merged_dtype, recipe.export.rounding, recipe.training.seed)
-    say(f"base: {'as published' if onto_published else _base_as_text(recipe)}, float32")
+    say(_description(recipe, onto_published))
     reference, trained = record_reference(run, [as_probe(row) for row in rows], rounder)
     if onto_published:
         trained = replace(trained, model=_on_published_base(run))
@@ -82,9 +82,13 @@ def _on_published_base(run: FinishedRun) -> "PeftModel":
     return model
 
 
-def _base_as_text(recipe: Recipe) -> str:
+def _description(recipe: Recipe, onto_published: bool) -> str:
+    """Return one line on the base that is merged into."""
     if recipe.adapter is None:
-        return "none; the whole model was trained"
+        return "no adapter to merge: the model was trained in full; float32"
+    if onto_published:
+        return f"base: {recipe.model.name} as published, float32"
     if recipe.quantization is None:
-        return recipe.model.name
-    return f"{recipe.model.name}, {'4' if recipe.quantization.load_in_4bit else '8'}-bit weights dequantized"
+        return f"base: {recipe.model.name}, float32"
+    bits = 4 if recipe.quantization.load_in_4bit else 8
+    return f"base: {recipe.model.name}, {bits}-bit weights dequantized, float32"
