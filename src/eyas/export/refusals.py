@@ -57,7 +57,7 @@ def refuse_another_function(
     raise ArtifactRefused(
         f"{where}, the {artifact} model is not what was trained: {distance} (float32 rounding explains a KL of "
         f"up to {allowed:.0e}{flips}).{faults}\n"
-        "Nothing was written. The weights are wrong, whatever their dtype. Check that base, adapter and recipe are "
+        "Nothing was written. The model is wrong, whatever its dtype. Check that base, adapter and recipe are "
         "those of the run (eyas verify RUN), or write the model anyway with --force"
     )
 
