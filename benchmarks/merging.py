@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from eyas.export.parity import compare, predictions
-from eyas.export.proof import TIMES_NOISE
+from eyas.export.parity import parity_between, predictions
+from eyas.export.refusals import TIMES_NOISE
 from eyas.export.rounding import Rounder, computing_with, nearest, nudged, stochastic, with_random_signs
 from eyas.export.update import compare_update, factors
 from eyas.model.quantization import torch_dtype
@@ -84,7 +84,7 @@ def _print_tables(model: Any, rows: list[dict[str, Any]]) -> None:
         for name, layer in model.base_model.model.named_modules()
         if hasattr(layer, "lora_A")
     }
-    moved = compare(tuned, base).kl_per_token
+    moved = parity_between(tuned, base).kl_per_token
     print(f"loss {loss(base, rows):.4f} -> {loss(tuned, rows):.4f}; training moved the base by a KL of {moved:.1e}\n")
 
     def with_weights(change: Any) -> list[Any]:
@@ -111,8 +111,8 @@ def _print_tables(model: Any, rows: list[dict[str, Any]]) -> None:
             def at_random(name: str, base: Any, weight: Any, of: Any = rounded) -> Any:
                 return with_random_signs(lambda name, weight: of(name, base, weight), 0)(name, weight)
 
-            found, random_kl = with_weights(rounded), compare(tuned, with_weights(at_random)).kl_per_token
-            parity, gained = compare(tuned, found), loss(base, rows) - loss(tuned, rows)
+            found, random_kl = with_weights(rounded), parity_between(tuned, with_weights(at_random)).kl_per_token
+            parity, gained = parity_between(tuned, found), loss(base, rows) - loss(tuned, rows)
             kept = (loss(base, rows) - loss(found, rows)) / gained
             print(
                 f"| {dtype} | {rounding} | {parity.kl_per_token:.1e} | {parity.kl_per_token / moved:.2g} "
@@ -123,7 +123,7 @@ def _print_tables(model: Any, rows: list[dict[str, Any]]) -> None:
 
 def _print_errors(model: Any, tuned: list[Any], probes: Any, updates: dict[str, Any], with_weights: Any) -> None:
     with computing_with(model, nudged):
-        noise = compare(tuned, predictions(model, probes)).kl_per_token
+        noise = parity_between(tuned, predictions(model, probes)).kl_per_token
     layer = model.base_model.model.get_submodule(LAYER)
     a, b = (part["default"].weight.detach() for part in (layer.lora_A, layer.lora_B))
     wanted = factors(Lora(method="lora", r=16, lora_alpha=32), LAYER, {"lora_A": a, "lora_B": b})
@@ -137,7 +137,7 @@ def _print_errors(model: Any, tuned: list[Any], probes: Any, updates: dict[str, 
         after = before + update * (1 + error)
         seen = compare_update(LAYER, before, after, wanted, Rounder("float32", None, 0))
         found = with_weights(lambda path, _base, weight, wrong=after: wrong if path == LAYER else weight)
-        kl = compare(tuned, found).kl_per_token
+        kl = parity_between(tuned, found).kl_per_token
         by = [
             name for name, is_found in (("weights", seen.beyond_rounding), ("KL", kl > TIMES_NOISE * noise)) if is_found
         ]

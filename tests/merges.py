@@ -1,4 +1,4 @@
-"""Runs to be merged, made in a second: a tiny random base, a random adapter on it, and rows of random tokens."""
+"""Tiny runs to merge: a random base, a random adapter on it, and rows of random tokens."""
 
 import json
 import random
@@ -10,6 +10,7 @@ from peft.tuners.lora.layer import Linear
 import families
 from eyas.export.fresh_process import compare_saved
 from eyas.export.merge import merge
+from eyas.export.reference import FinishedRun
 from eyas.model.adapter import adapter_config
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
@@ -19,18 +20,18 @@ TOKENIZER = SimpleNamespace(save_pretrained=lambda _folder: None)
 
 
 class SameProcess:
-    """Reader of what was written that is no process of its own, and may change the file first."""
+    """Reader in this process that may change the saved folder first."""
 
     def __init__(self, change=lambda folder: None):
         self.change = change
 
-    def compare(self, folder, auto_model, recorded):
+    def compare(self, name, folder, auto_model, recorded):
         self.change(folder)
-        return compare_saved(folder, auto_model, recorded)
+        return compare_saved(name, folder, auto_model, recorded)
 
 
 def random_rows(rows, seed=0, longest=24):
-    """Return rows of random tokens, each of another length."""
+    """Return rows of random tokens of different lengths."""
     draw = random.Random(seed)
     made = []
     for _ in range(rows):
@@ -40,14 +41,15 @@ def random_rows(rows, seed=0, longest=24):
 
 
 def seal_again(folder, kind="adapter"):
-    """Seal a folder that was changed, so that only what is in it can give it away."""
+    """Seal a changed folder, so that only its content can reveal the change."""
     write_seal(folder, listed(folder, files_in(folder)), {"kind": kind})
 
 
 def finished_run(folder, family="llama", dtype="bfloat16", size=0.3, seed=0, export=None, adapter=None, **config):
-    """Return a run and its recipe: an adapter whose updates are `size` times as large as the weights they are added to.
+    """Return a finished run with an adapter, and its recipe.
 
-    `adapter` and `export` are settings of the recipe, `config` those of the model.
+    The adapter's updates are `size` times as large as their weights. `adapter` and `export` are settings of the recipe,
+    `config` those of the model.
     """
     base = families.make(family, **config)
     torch.manual_seed(seed)
@@ -64,20 +66,20 @@ def finished_run(folder, family="llama", dtype="bfloat16", size=0.3, seed=0, exp
 
 
 def train(base, recipe, size):
-    """Return the base with an adapter as if trained: random, each update of the given size beside its weight."""
+    """Return the base with a random adapter; `size` is each update's norm relative to its weight."""
     from peft import get_peft_model
 
     tuned = get_peft_model(base, adapter_config(recipe.adapter, "CAUSAL_LM"))
     for layer in (module for module in tuned.modules() if hasattr(module, "lora_A")):
-        for learned in layer.lora_embedding_A.values():
-            torch.nn.init.normal_(learned)
-        for learned in (*layer.lora_B.values(), *layer.lora_embedding_B.values()):
-            of_b = learned.weight if hasattr(learned, "weight") else learned
+        for factor in layer.lora_embedding_A.values():
+            torch.nn.init.normal_(factor)
+        for factor in (*layer.lora_B.values(), *layer.lora_embedding_B.values()):
+            of_b = factor.weight if hasattr(factor, "weight") else factor
             torch.nn.init.normal_(of_b)
             weight, update = getattr(layer.get_base_layer(), "weight", None), layer.get_delta_weight("default").detach()
             of_b.data *= size if weight is None else float(size * weight.detach().norm() / update.norm())
-            if getattr(learned, "bias", None) is not None:
-                torch.nn.init.normal_(learned.bias, std=0.1)
+            if getattr(factor, "bias", None) is not None:
+                torch.nn.init.normal_(factor.bias, std=0.1)
         for magnitude in getattr(layer, "lora_magnitude_vector", {}).values():
             magnitude.weight.data *= 1 + size * torch.rand_like(magnitude.weight)
     for name, parameter in tuned.named_parameters():
@@ -87,19 +89,16 @@ def train(base, recipe, size):
 
 
 def merged(run, recipe, rows=8, seed=0, reader=None, probes=None, **options):
-    """Merge a run in this process and return the proof; `probes` are rows of random tokens if left out."""
-    probes = probes or random_rows(rows, seed)
-    return merge(
-        run, recipe, "AutoModelForCausalLM", None, TOKENIZER, probes, reader or SameProcess(),
-        say=lambda _line: None, **options,
-    )  # fmt: skip
+    """Merge a run in this process and return the proof, on random rows by default."""
+    finished = FinishedRun(run, recipe, "AutoModelForCausalLM", None, TOKENIZER)
+    return merge(finished, probes or random_rows(rows, seed), reader or SameProcess(), **options)
 
 
 def plant_wrong_update(monkeypatch, error):
-    """Let the last linear layer be merged with an update that is off by that much of its size."""
-    from eyas.export import merge as line
+    """Merge the last linear layer with an update that is off by `error`, relative to its size."""
+    from eyas.export import merge as merge_module
 
-    right = line.merge_and_check
+    right = merge_module.merge_and_check
 
     def wrong(tuned, *others):
         *_, layer = (module for module in tuned.modules() if isinstance(module, Linear))
@@ -107,7 +106,7 @@ def plant_wrong_update(monkeypatch, error):
         layer.get_delta_weight = lambda _adapter: update
         return right(tuned, *others)
 
-    monkeypatch.setattr(line, "merge_and_check", wrong)
+    monkeypatch.setattr(merge_module, "merge_and_check", wrong)
 
 
 def change_json(file, **changes):

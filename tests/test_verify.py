@@ -1,4 +1,4 @@
-"""`eyas verify` on a run as it is on disk; no model is needed to make one."""
+"""`eyas verify` on runs that are made without a model."""
 
 import hashlib
 import json
@@ -43,9 +43,9 @@ def run(tmp_path):
 
 
 def eyas_verify(folder):
-    found = CliRunner().invoke(app, ["verify", str(folder)])
-    assert found.exception is None or isinstance(found.exception, SystemExit), found.exception
-    return found.exit_code, found.output
+    result = CliRunner().invoke(app, ["verify", str(folder)])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.output
 
 
 def flip(file):
@@ -54,7 +54,7 @@ def flip(file):
     file.write_bytes(content)
 
 
-def test_a_run_that_is_whole_is_told_piece_by_piece(run):
+def test_an_intact_run_is_listed_folder_by_folder(run):
     code, text = eyas_verify(run.path)
 
     assert code == 0 and "every byte is as written" in text
@@ -71,7 +71,7 @@ def test_a_run_that_is_whole_is_told_piece_by_piece(run):
      "checkpoints/checkpoint-6/MANIFEST.json", "adapter/model.safetensors", "merged/global_step3/optim.pt",
      "export/gguf/model.safetensors"],
 )  # fmt: skip
-def test_a_flipped_bit_anywhere_in_a_run_is_told_with_its_file(run, name):
+def test_a_flipped_bit_anywhere_in_a_run_is_reported_with_its_file(run, name):
     flip(run.path / name)
 
     code, text = eyas_verify(run.path)
@@ -80,13 +80,13 @@ def test_a_flipped_bit_anywhere_in_a_run_is_told_with_its_file(run, name):
     assert "1 of 9 are not what was written" in text
 
 
-def test_the_checkpoint_that_a_resume_would_take_is_told(run):
+def test_the_checkpoint_that_a_resume_would_take_is_printed(run):
     run.record(status="running")
-    assert f"--resume would go on from {run.checkpoint(6)}" in eyas_verify(run.path)[1]
+    assert f"--resume would continue from {run.checkpoint(6)}" in eyas_verify(run.path)[1]
 
     flip(run.checkpoint(6) / "model.safetensors")
     code, text = eyas_verify(run.path)
-    assert code == 1 and f"--resume would go on from {run.checkpoint(3)}" in text
+    assert code == 1 and f"--resume would continue from {run.checkpoint(3)}" in text
 
     (run.checkpoint(3) / SEAL).unlink()
     assert "--resume would be refused: no checkpoint is valid" in eyas_verify(run.path)[1]
@@ -95,31 +95,31 @@ def test_the_checkpoint_that_a_resume_would_take_is_told(run):
     assert "--resume would start at the first step" in eyas_verify(run.path)[1]
 
 
-def test_a_finished_run_that_has_lost_its_adapter_is_not_whole(run):
+def test_a_finished_run_without_its_adapter_has_a_fault(run):
     shutil.rmtree(run.adapter)
 
     code, text = eyas_verify(run.path)
 
-    assert code == 1 and "is finished, and has neither adapter/ nor model/" in text
-    assert f"--resume would go on from {run.checkpoint(6)}" in text
+    assert code == 1 and "is finished, but has neither adapter/ nor model/" in text
+    assert f"--resume would continue from {run.checkpoint(6)}" in text
 
 
-def test_what_an_unfinished_run_still_writes_is_not_judged(run):
+def test_files_that_an_unfinished_run_still_writes_are_not_verified(run):
     run.record(status="running")
     run.metrics.write_text('{"step": 1}\n{"step": 2}\n')
 
     assert eyas_verify(run.path)[0] == 0
 
 
-def test_what_was_put_aside_or_not_finished_is_named_and_not_judged(run):
-    aside = [run.checkpoints / "broken-checkpoint-9", run.staging / "checkpoint-7", run.merging]
-    for folder in aside:
+def test_broken_and_unfinished_folders_are_named_but_not_verified(run):
+    folders = [run.checkpoints / "broken-checkpoint-9", run.staging / "checkpoint-7", run.merging]
+    for folder in folders:
         folder.mkdir(parents=True)
 
     code, text = eyas_verify(run.path)
 
     assert code == 0
-    assert all(f"put aside or unfinished, not judged: {folder}" in text for folder in aside)
+    assert all(f"put aside or unfinished, not judged: {folder}" in text for folder in folders)
 
 
 def test_one_folder_of_a_run_can_be_verified_alone(run):
@@ -131,7 +131,7 @@ def test_one_folder_of_a_run_can_be_verified_alone(run):
     assert code == 1 and f"{run.adapter / 'payload.pkl'}: is not listed in MANIFEST.json" in text
 
 
-def test_the_first_faults_are_shown_and_the_others_counted(run):
+def test_the_first_faults_are_printed_and_the_others_counted(run):
     for index in range(9):
         (run.merged / f"extra-{index}").touch()
 
@@ -141,7 +141,7 @@ def test_the_first_faults_are_shown_and_the_others_counted(run):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff"])
-def test_a_manifest_that_cannot_be_read_is_a_fault(run, content):
+def test_an_unreadable_manifest_is_a_fault(run, content):
     run.manifest.write_bytes(content)
 
     code, text = eyas_verify(run.path)
@@ -149,18 +149,18 @@ def test_a_manifest_that_cannot_be_read_is_a_fault(run, content):
     assert code == 1 and f"{run.manifest}: is not what was written" in text
 
 
-def test_a_folder_that_holds_nothing_sealed_is_refused_with_what_to_name(run, tmp_path):
+def test_a_folder_without_anything_sealed_is_refused_with_a_hint(run, tmp_path):
     code, text = eyas_verify(run.path.parent)
-    assert code == 1 and f"holds nothing that was sealed (no {SEAL}, no manifest.json)" in text
-    assert f"name a run's folder, such as {run.path}" in text
+    assert code == 1 and f"holds nothing to verify (no {SEAL}, no manifest.json)" in text
+    assert f"name the folder of a run, such as {run.path}" in text
 
-    with pytest.raises(CheckpointError, match="is not there"):
+    with pytest.raises(CheckpointError, match="does not exist"):
         subjects_of(tmp_path / "nowhere")
-    with pytest.raises(CheckpointError, match="is no folder"):
+    with pytest.raises(CheckpointError, match="is not a folder"):
         subjects_of(run.recipe)
 
 
-def test_a_run_of_which_only_checkpoints_are_left_can_be_verified(run):
+def test_a_run_with_only_checkpoints_left_can_be_verified(run):
     run.manifest.unlink()
     run.recipe.unlink()
 
@@ -171,7 +171,7 @@ def test_a_run_of_which_only_checkpoints_are_left_can_be_verified(run):
 
 
 @pytest.mark.slow
-def test_a_trained_run_is_whole_and_each_of_its_files_counts(trained):
+def test_every_file_of_a_trained_run_is_verified(trained):
     run, _ = trained("minilm_lora_sentiment", "training.save_steps=1")
     assert eyas_verify(run.path)[0] == 0
     assert {"metrics.jsonl", "data_report.json"} <= run.read_manifest()["records"].keys()
@@ -203,7 +203,7 @@ def test_a_gigabyte_is_verified_in_less_than_ten_seconds(tmp_path):
     assert time.monotonic() - started < 10
 
 
-def test_the_help_teaches_what_is_found_and_how_it_exits():
+def test_the_help_explains_the_faults_and_the_exit_codes():
     text = " ".join(CliRunner().invoke(app, ["verify", "--help"]).output.split())
 
     assert (
@@ -211,8 +211,8 @@ def test_the_help_teaches_what_is_found_and_how_it_exits():
     )
 
 
-def test_a_manifest_says_json_that_a_reader_without_eyas_can_check(run):
-    told = json.loads((run.adapter / SEAL).read_text())
+def test_a_manifest_can_be_checked_without_eyas(run):
+    manifest = json.loads((run.adapter / SEAL).read_text())
 
-    for name, entry in told["files"].items():
+    for name, entry in manifest["files"].items():
         assert hashlib.sha256((run.adapter / name).read_bytes()).hexdigest() == entry["sha256"]

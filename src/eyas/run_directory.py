@@ -104,16 +104,25 @@ class RunDirectory:
 
     @property
     def merged(self) -> Path:
-        return self.path / "merged"
+        return self.artifact("merged")
+
+    def artifact(self, name: str) -> Path:
+        """The folder of a released artifact, such as `merged`."""
+        return self.path / name
 
     @property
     def merging(self) -> Path:
-        """Where a merge builds what is then sealed and renamed."""
+        """Staging folder of an artifact, until it is sealed and renamed."""
         return self.path / ".merging"
 
     @property
     def parity(self) -> Path:
-        """How far the merged model is from what was trained."""
+        """Distances of the merged model from the trained model; sealed with it."""
+        return self.merged / "parity.json"
+
+    @property
+    def parity_of_earlier_versions(self) -> Path:
+        """The same file in runs of earlier versions."""
         return self.path / "parity.json"
 
     @property

@@ -1,6 +1,6 @@
-"""A sealed folder: the bytes of each of its files are listed in a manifest that was written last.
+"""Sealed folders: a manifest, written last, lists the size and SHA-256 of each file.
 
-Source of the order (files, fsync, manifest, fsync, rename): how databases commit; a rename within one file system is
+The order (files, fsync, manifest, fsync, rename) is that of a database commit. A rename within one file system is
 atomic, and a crash before it leaves the folder without its name.
 """
 
@@ -19,29 +19,30 @@ from eyas.errors import CheckpointError
 SEAL = "MANIFEST.json"
 
 Entries = dict[str, dict[str, Any]]
-"""Each file by its path within the folder: its `bytes` and its `sha256`."""
+"""`bytes` and `sha256` of each file, by its path within the folder."""
 
 HASHING_THREADS = 4
-"""Files that are read at once: one core reads 0.5 to 2 GB/s, which most disks exceed."""
-AT_ONCE = 2**20
+"""Files that are hashed at once. One core hashes 0.5 to 2 GB/s; most disks are faster."""
+
+CHUNK_BYTES = 2**20
 
 
 def files_in(folder: Path) -> list[str]:
-    """Return the path of each file within a folder but its seal, in order; links are not followed, and named.
+    """Return the path of each file within a folder, except its seal.
 
-    Raises OSError for a folder that cannot be read.
+    Links are listed but not followed. Raises OSError for an unreadable folder.
     """
-    found = []
+    paths = []
     for where, folders, names in os.walk(folder, onerror=_raise):
         links = [name for name in folders if (Path(where) / name).is_symlink()]
-        found += [(Path(where) / name).relative_to(folder).as_posix() for name in [*names, *links]]
-    return sorted(name for name in found if name != SEAL)
+        paths += [(Path(where) / name).relative_to(folder).as_posix() for name in [*names, *links]]
+    return sorted(name for name in paths if name != SEAL)
 
 
 def listed(folder: Path, names: Iterable[str]) -> Entries:
-    """Return the entry of each of these files, and wait until the disk has their bytes.
+    """Return the entries of these files, once their bytes are on disk.
 
-    Raises CheckpointError for a link or a device, of which nothing here holds the bytes.
+    Raises CheckpointError for a link or a device.
     """
     ordered = list(names)
     with ThreadPoolExecutor(HASHING_THREADS) as threads:
@@ -49,7 +50,7 @@ def listed(folder: Path, names: Iterable[str]) -> Entries:
 
 
 def write_seal(folder: Path, entries: Entries, about: Mapping[str, Any]) -> None:
-    """Write the manifest of a folder whose files are all on disk; `about` says what the folder holds."""
+    """Write the manifest of a folder whose files are all on disk; `about` describes its content."""
     content = {**about, "files": dict(sorted(entries.items()))}
     with (folder / SEAL).open("wb") as stream:
         stream.write(_as_bytes(content))
@@ -60,33 +61,33 @@ def write_seal(folder: Path, entries: Entries, about: Mapping[str, Any]) -> None
 
 
 def put_in_place(staged: Path, final: Path) -> None:
-    """Give a sealed folder its name. One that has it already is put aside first, never half replaced."""
-    aside = final.with_name(f".replaced-{final.name}")
-    shutil.rmtree(aside, ignore_errors=True)
+    """Rename a sealed folder to its final name. A folder of that name is renamed first, never half replaced."""
+    replaced = final.with_name(f".replaced-{final.name}")
+    shutil.rmtree(replaced, ignore_errors=True)
     if final.exists():
-        final.rename(aside)
+        final.rename(replaced)
     staged.rename(final)
     _sync_folder(final.parent)
-    shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def seal(staged: Path, final: Path, about: Mapping[str, Any]) -> None:
-    """Seal a folder that this process alone has written, and give it its name."""
+    """Seal a folder that this process alone has written, and rename it."""
     write_seal(staged, listed(staged, files_in(staged)), about)
     put_in_place(staged, final)
 
 
 def read_seal(folder: Path) -> dict[str, Any]:
-    """Return what a folder's manifest says, or raise CheckpointError where there is none that can be read."""
+    """Return the manifest of a folder. Raises CheckpointError for a missing or damaged one."""
     try:
-        _refuse_what_is_no_file(folder / SEAL)
+        _refuse_special_file(folder / SEAL)
         content = (folder / SEAL).read_bytes()
     except OSError as error:
         raise CheckpointError(f"{folder / SEAL}: cannot be read: {error.strerror}") from None
     try:
-        told = json.loads(content)
-        whole = _as_bytes({key: value for key, value in told.items() if key != "sha256"}) == content
-        listing: Entries = told["files"]
+        manifest = json.loads(content)
+        whole = _as_bytes({key: value for key, value in manifest.items() if key != "sha256"}) == content
+        listing: Entries = manifest["files"]
         whole = whole and all(_is_entry(entry) for entry in listing.values())
         outside = next((name for name in listing if not _stays_inside(name)), None)
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
@@ -94,14 +95,14 @@ def read_seal(folder: Path) -> dict[str, Any]:
     if not whole:
         raise CheckpointError(f"{folder / SEAL}: is not what was written")
     if outside is not None:
-        raise CheckpointError(f"{folder / SEAL}: names {outside!r}, which is not within the folder")
-    return told  # type: ignore[no-any-return]
+        raise CheckpointError(f"{folder / SEAL}: names {outside!r}, which is outside the folder")
+    return manifest  # type: ignore[no-any-return]
 
 
 def faults(folder: Path, read: Callable[[int], object] = lambda _: None) -> list[str]:
-    """Return how a sealed folder differs from its manifest, one line a file; none when every byte is there.
+    """Return the differences of a sealed folder from its manifest, one line a file.
 
-    `read` is told how many bytes were read, each time some were, by several threads.
+    `read` gets the number of bytes of each read, from several threads.
     """
     try:
         entries: Entries = read_seal(folder)["files"]
@@ -118,31 +119,31 @@ def faults(folder: Path, read: Callable[[int], object] = lambda _: None) -> list
 
 
 def changes(folder: Path, entries: Entries, read: Callable[[int], object] = lambda _: None) -> list[str]:
-    """Return how these files differ from their entries, one line a file, whatever else the folder holds."""
+    """Return the differences of these files from their entries, one line a file."""
     with ThreadPoolExecutor(HASHING_THREADS) as threads:
-        found = threads.map(lambda name: _fault(folder / name, entries[name], read), sorted(entries))
-        return [fault for fault in found if fault is not None]
+        checked = threads.map(lambda name: _fault(folder / name, entries[name], read), sorted(entries))
+        return [fault for fault in checked if fault is not None]
 
 
 def refuse_unless_sealed(folder: Path) -> None:
-    """Refuse a folder of which a byte is not as it was sealed, or that never was sealed. Raises CheckpointError."""
+    """Raise CheckpointError for a folder that was never sealed, or that has changed since."""
     if not (folder / SEAL).exists():
         raise CheckpointError(
-            f"{folder}: has no {SEAL}, which is written last: nothing says that this is all of what was trained. "
+            f"{folder}: has no {SEAL}, which is written last, so the folder may be incomplete. "
             "Let the run finish (--resume), or make it again"
         )
-    found = faults(folder)
-    if found:
-        raise CheckpointError(f"{folder}: is not what was saved; make it again:\n  " + "\n  ".join(found[:5]))
+    differences = faults(folder)
+    if differences:
+        raise CheckpointError(f"{folder}: is not what was saved; make it again:\n  " + "\n  ".join(differences[:5]))
 
 
 def sealed_bytes(folder: Path) -> int:
-    """Return how many bytes a folder's manifest lists. Raises CheckpointError where it cannot be read."""
+    """Return the number of bytes that a folder's manifest lists. Raises CheckpointError without one."""
     return sum(entry["bytes"] for entry in read_seal(folder)["files"].values())
 
 
 def looks_whole(folder: Path) -> bool:
-    """Return whether a folder's files have the sizes that its manifest lists; their bytes are not read."""
+    """Return whether a folder's files have the sizes in its manifest. Their bytes are not read."""
     try:
         entries: Entries = read_seal(folder)["files"]
         return all((folder / name).lstat().st_size == entry["bytes"] for name, entry in entries.items())
@@ -152,7 +153,7 @@ def looks_whole(folder: Path) -> bool:
 
 def _fault(file: Path, entry: Mapping[str, Any], read: Callable[[int], object]) -> str | None:
     try:
-        _refuse_what_is_no_file(file)
+        _refuse_special_file(file)
         size = file.stat().st_size
         if size != entry["bytes"]:
             return f"{file}: has {size:,} bytes, not {entry['bytes']:,}"
@@ -166,7 +167,7 @@ def _fault(file: Path, entry: Mapping[str, Any], read: Callable[[int], object]) 
 
 
 def _synced_entry(file: Path) -> dict[str, Any]:
-    _refuse_what_is_no_file(file)
+    _refuse_special_file(file)
     with file.open("rb") as stream:
         os.fsync(stream.fileno())
     return {"bytes": file.stat().st_size, "sha256": _digest(file, lambda _: None)}
@@ -175,20 +176,20 @@ def _synced_entry(file: Path) -> dict[str, Any]:
 def _digest(file: Path, read: Callable[[int], object]) -> str:
     digest = hashlib.sha256()
     with file.open("rb", buffering=0) as stream:
-        while part := stream.read(AT_ONCE):
+        while part := stream.read(CHUNK_BYTES):
             digest.update(part)
             read(len(part))
     return digest.hexdigest()
 
 
-def _refuse_what_is_no_file(file: Path) -> None:
-    """Refuse a link, which may lead outside, and a pipe, on which a reader would wait for ever."""
+def _refuse_special_file(file: Path) -> None:
+    """Refuse a link, which may lead outside, and a pipe, on which a reader would wait forever."""
     if not stat.S_ISREG(file.lstat().st_mode):
-        raise CheckpointError(f"{file}: is a link or a device, where a file was written")
+        raise CheckpointError(f"{file}: is a link or a device, not a file")
 
 
 def _as_bytes(content: Mapping[str, Any]) -> bytes:
-    """Return the manifest's text, which holds the digest of the rest of itself: a flipped bit in it is found too."""
+    """Return the manifest's text. It holds a digest of its other fields, so a flipped bit in it is found too."""
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return (json.dumps({**content, "sha256": digest}, indent=2, ensure_ascii=False) + "\n").encode()
 

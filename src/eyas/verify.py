@@ -1,4 +1,4 @@
-"""What a run has left, held against what it wrote down when it left it: every byte."""
+"""Verification of a run: every byte is compared with the run's own records."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -11,29 +11,30 @@ from eyas.run_directory import RunDirectory
 from eyas.sealing import SEAL, changes, faults, read_seal, sealed_bytes
 
 Read = Callable[[int], object]
-"""Is told how many bytes were read, each time some were."""
+"""Callback that gets the number of bytes of each read."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One thing that can be held against its record."""
+    """File or sealed folder that can be compared with its record."""
 
     what: str
-    """Its path within the run; the folder's own where there is no run around it."""
+    """Path within the run, or of the folder itself outside a run."""
     bytes: int
-    """As many as its record lists; 0 where that cannot be read."""
+    """Bytes that its record lists; 0 for an unreadable record."""
     faults: Callable[[Read], list[str]]
-    """Reads it, and returns how it differs from its record, one line a file."""
+    """Function that reads it and returns its differences, one line a file."""
     step: int | None = None
 
 
-Verdicts = list[tuple[Subject, list[str]]]
+Results = list[tuple[Subject, list[str]]]
+"""Each subject with its faults."""
 
 
 def subjects_of(folder: Path) -> list[Subject]:
-    """Return all that a run or a sealed folder holds against records of its own; nothing but those is read yet.
+    """Return the subjects of a run or of a sealed folder; only their records are read yet.
 
-    Raises CheckpointError for a folder that holds neither.
+    Raises CheckpointError for any other folder.
     """
     if is_run(folder):
         return list(_of_a_run(RunDirectory(folder)))
@@ -43,36 +44,36 @@ def subjects_of(folder: Path) -> list[Subject]:
 
 
 def is_run(folder: Path) -> bool:
-    """Return whether a folder is a run's, begun at least."""
+    """Return whether a folder holds a run, finished or not."""
     run = RunDirectory(folder)
     return run.manifest.is_file() or run.recipe.is_file() or bool(run.checkpoint_steps())
 
 
-def what_resume_would_do(run: RunDirectory, verdicts: Verdicts) -> str:
-    """Return which checkpoint `--resume` would take, by what was found."""
-    found = {subject.what: faults for subject, faults in verdicts}
-    unknown = [name for name in (run.manifest.name, run.recipe.name) if found[name]]
-    if unknown:
-        return f"be refused: {', '.join(unknown)} cannot be trusted"
-    results = [found[folder.name] for folder in (run.adapter, run.model) if folder.is_dir()]
-    if _recorded(run).get("status") == "finished" and results and not any(results):
+def effect_of_resume(run: RunDirectory, results: Results) -> str:
+    """Return the effect that `--resume` would have, given the faults of each subject."""
+    faults_of = {subject.what: faults for subject, faults in results}
+    damaged = [name for name in (run.manifest.name, run.recipe.name) if faults_of[name]]
+    if damaged:
+        return f"be refused: {', '.join(damaged)} cannot be trusted"
+    trained = [faults_of[folder.name] for folder in (run.adapter, run.model) if folder.is_dir()]
+    if _recorded(run).get("status") == "finished" and trained and not any(trained):
         return "do nothing: the run is finished"
-    checkpoints = {subject.step: faults for subject, faults in verdicts if subject.step is not None}
+    checkpoints = {subject.step: faults for subject, faults in results if subject.step is not None}
     valid = [step for step, faults in checkpoints.items() if not faults]
     if valid:
-        return f"go on from {run.checkpoint(max(valid))}"
+        return f"continue from {run.checkpoint(max(valid))}"
     return "be refused: no checkpoint is valid" if checkpoints else "start at the first step: there is no checkpoint"
 
 
-def left_aside(run: RunDirectory) -> list[Path]:
-    """Return what was put aside or never finished, and is no part of any verdict."""
-    aside = [
+def not_verified(run: RunDirectory) -> list[Path]:
+    """Return the folders that a resume renamed as broken, or that were never finished."""
+    folders = [
         *run.checkpoints.glob("broken-*"),
         *run.checkpoints.glob(".[rd]*-*"),
         *run.path.glob(run.merging.name),
         *run.path.glob(run.rehearsal.name),
     ]
-    return sorted([*aside, *run.unfinished()])
+    return sorted([*folders, *run.unfinished()])
 
 
 def _of_a_run(run: RunDirectory) -> Iterator[Subject]:
@@ -90,23 +91,23 @@ def _of_a_run(run: RunDirectory) -> Iterator[Subject]:
 
 
 def _results(run: RunDirectory, manifest: dict[str, Any]) -> Iterator[Subject]:
-    """Yield what training, merging and exporting have left; a finished run has left an adapter or a model."""
+    """Yield the results of training, merging and exporting. A finished run has an adapter or a model."""
     seals = [seal.parent for seal in run.path.rglob(SEAL) if run.checkpoints not in seal.parents]
     folders = {folder for folder in (run.adapter, run.model, run.merged) if folder.is_dir()} | set(seals)
     for folder in sorted(folders):
         if not any(part.startswith(".") for part in folder.relative_to(run.path).parts):
             yield _sealed(folder, folder.relative_to(run.path).as_posix())
     if manifest.get("status") == "finished" and not {run.adapter, run.model} & folders:
-        lost = f"{run.path}: is finished, and has neither {run.adapter.name}/ nor {run.model.name}/"
+        lost = f"{run.path}: is finished, but has neither {run.adapter.name}/ nor {run.model.name}/"
         yield Subject(run.adapter.name, 0, lambda _: [lost])
 
 
 def _sealed(folder: Path, what: str, step: int | None = None) -> Subject:
     try:
-        told = read_seal(folder)
+        seal = read_seal(folder)
     except CheckpointError:
         return Subject(what, 0, lambda read: faults(folder, read), step)
-    return Subject(what, sealed_bytes(folder), lambda read: faults(folder, read), told.get("step"))
+    return Subject(what, sealed_bytes(folder), lambda read: faults(folder, read), seal.get("step"))
 
 
 def _recorded(run: RunDirectory) -> dict[str, Any]:
@@ -128,7 +129,7 @@ def _another_recipe(run: RunDirectory, manifest: dict[str, Any], read: Read) -> 
     read(len(content))
     recorded = manifest.get("digests", {}).get("recipe")
     same = recorded == f"sha256:{hashlib.sha256(content).hexdigest()}"
-    return [] if same else [f"{run.recipe}: is not the recipe that {run.manifest.name} records"]
+    return [] if same else [f"{run.recipe}: differs from the recipe that {run.manifest.name} records"]
 
 
 def _size(file: Path) -> int:
@@ -136,9 +137,9 @@ def _size(file: Path) -> int:
 
 
 def _nothing_sealed(folder: Path) -> str:
-    """Return why there is nothing to verify, and what to name instead."""
+    """Return the reason that there is nothing to verify, and what to name instead."""
     if not folder.is_dir():
-        return "is no folder" if folder.exists() else "is not there"
+        return "is not a folder" if folder.exists() else "does not exist"
     runs = sorted(str(child) for child in folder.iterdir() if child.is_dir() and is_run(child))
     wanted = f"such as {', '.join(runs[:3])}" if runs else "or a checkpoint, adapter or model folder of one"
-    return f"holds nothing that was sealed (no {SEAL}, no manifest.json); name a run's folder, {wanted}"
+    return f"holds nothing to verify (no {SEAL}, no manifest.json); name the folder of a run, {wanted}"

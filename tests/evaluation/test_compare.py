@@ -1,4 +1,4 @@
-"""Scores of models on the same rows, and what the commonest answer alone would score."""
+"""Scores of models on the same rows, and of the majority class."""
 
 import pytest
 
@@ -9,21 +9,21 @@ def records(right, loss):
     return [{"loss": loss, "answer": "x", "right": {"valid JSON": True, "source": flag}} for flag in right]
 
 
-def test_a_table_has_a_line_a_measure_and_a_column_a_model():
-    found = compare(
+def test_a_table_has_one_line_for_each_measure_and_one_column_for_each_model():
+    comparison = compare(
         {"base": records([False] * 8, 2.0), "tuned": records([True] * 6 + [False] * 2, 0.5)},
         {"source": {"answer": "movie", "score": 0.25}},
     )
 
-    header, *lines = found.table()
+    header, *lines = comparison.table()
     assert header == ["", "base", "tuned", "majority class"]
     assert [line[0] for line in lines] == ["loss (nats per token)", "valid JSON", "source"]
     assert lines[2][1] == "0.0% [0.0%, 0.0%]" and lines[2][2].startswith("75.0% [")
     assert lines[2][3] == "25.0% (movie)" and lines[1][3] == ""
-    assert found.scores["loss (nats per token)"]["tuned"].value == pytest.approx(0.5)
+    assert comparison.scores["loss (nats per token)"]["tuned"].value == pytest.approx(0.5)
 
 
-def test_an_interval_holds_its_value():
+def test_an_interval_contains_its_value():
     score = compare({"tuned": records([True, False] * 20, 1.0)}, {}).scores["source"]["tuned"]
 
     assert 0.3 < score.low < score.value == 0.5 < score.high < 0.7
@@ -32,7 +32,7 @@ def test_an_interval_holds_its_value():
 def test_classes_are_scored_by_accuracy_and_f1():
     rows = [{"loss": 1.0, "expected": "a", "answer": "a"}, {"loss": 1.0, "expected": "b", "answer": "a"}]
 
-    found = compare({"tuned": rows}, {}).scores
+    scores = compare({"tuned": rows}, {}).scores
 
-    assert found["accuracy"]["tuned"].value == 0.5
-    assert found["F1 (macro)"]["tuned"].value == pytest.approx((2 / 3 + 0) / 2)
+    assert scores["accuracy"]["tuned"].value == 0.5
+    assert scores["F1 (macro)"]["tuned"].value == pytest.approx((2 / 3 + 0) / 2)

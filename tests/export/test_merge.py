@@ -1,4 +1,4 @@
-"""A merged model is what was trained, or it is not written."""
+"""`eyas merge` writes a merged model that equals the trained model, or nothing."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from eyas.sealing import SEAL, faults, files_in, read_seal
 from merges import seal_again
 
 pytestmark = pytest.mark.slow
-LEARNS = ("training.learning_rate=0.05", "training.max_steps=4")
+TRAINS_FAST = ("training.learning_rate=0.05", "training.max_steps=4")
 
 
 def change_adapter(run, change):
@@ -25,14 +25,14 @@ def change_adapter(run, change):
 
 
 def parities(run, dtype):
-    found = json.loads(run.parity.read_text())
-    return found["in float32"], found["saved in float32" if dtype == "float32" else f"rounded to {dtype}"]
+    figures = json.loads(run.parity.read_text())
+    return figures["in float32"], figures["saved in float32" if dtype == "float32" else f"rounded to {dtype}"]
 
 
 def refused(run, capsys, **options):
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exit_of_merge:
         merge_verb(run.path, **options)
-    assert left.value.code == 1
+    assert exit_of_merge.value.code == 1
     assert not run.merged.exists() and not run.parity.exists()
     assert not run.merging.exists()
     return capsys.readouterr().err
@@ -40,12 +40,12 @@ def refused(run, capsys, **options):
 
 @pytest.fixture
 def falcon_run(trained):
-    return trained("falcon7b_qlora", *LEARNS)[0]
+    return trained("falcon7b_qlora", *TRAINS_FAST)[0]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_a_4bit_adapter_merges_into_its_dequantized_base(dtype, trained):
-    run, _ = trained("falcon7b_qlora", *LEARNS, f"export.dtype={dtype}")
+    run, _ = trained("falcon7b_qlora", *TRAINS_FAST, f"export.dtype={dtype}")
 
     merge_verb(run.path)
 
@@ -60,12 +60,12 @@ def test_a_4bit_adapter_merges_into_its_dequantized_base(dtype, trained):
 
 @pytest.fixture
 def sensitive_run(trained, tmp_path):
-    """A Falcon whose layers matter, so that the weights they were quantized from are told from those they became."""
+    """Return a run on a Falcon with large weights, which quantization changes visibly."""
     folder = stand_ins.falcon(tmp_path / "base", initializer_range=0.2)
-    return trained("falcon7b_qlora", *LEARNS, f"model.name={folder}", "export.dtype=float32")[0]
+    return trained("falcon7b_qlora", *TRAINS_FAST, f"model.name={folder}", "export.dtype=float32")[0]
 
 
-def test_merging_a_4bit_adapter_into_the_published_base_is_reported_and_refused(sensitive_run, capsys):
+def test_a_4bit_adapter_merged_into_the_published_base_is_refused(sensitive_run, capsys):
     message = refused(sensitive_run, capsys, onto_published=True)
 
     kl = float(message.partition("KL ")[2].split()[0])
@@ -73,7 +73,7 @@ def test_merging_a_4bit_adapter_into_the_published_base_is_reported_and_refused(
     assert "in float32, the merged model is not what was trained" in message and "Nothing was written" in message
 
 
-def test_a_refused_merge_does_not_take_the_report_with_it(sensitive_run, capsys):
+def test_a_refused_merge_still_writes_the_report(sensitive_run, capsys):
     message = refused(sensitive_run, capsys, onto_published=True, then_report=True)
 
     page = (sensitive_run.report / "report.md").read_text()
@@ -82,7 +82,7 @@ def test_a_refused_merge_does_not_take_the_report_with_it(sensitive_run, capsys)
     assert "is not the base that was trained on" in page and "Nothing was written" in message
 
 
-def test_a_merge_that_failed_otherwise_writes_no_report(falcon_run, capsys):
+def test_a_merge_with_another_error_writes_no_report(falcon_run, capsys):
     (falcon_run.adapter / SEAL).unlink()
 
     refused(falcon_run, capsys, then_report=True)
@@ -91,11 +91,11 @@ def test_a_merge_that_failed_otherwise_writes_no_report(falcon_run, capsys):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "asked", "saved"),
+    ("dtype", "overrides", "saved"),
     [("float32", (), "F32"), ("bfloat16", (), "BF16"), ("float32", ("export.dtype=float16",), "F16")],
 )
-def test_the_merged_model_is_in_the_dtype_that_was_trained_in_unless_another_is_asked_for(dtype, asked, saved, trained):
-    run, recipe = trained("falcon7b_lora", *LEARNS, f"model.dtype={dtype}", *asked)
+def test_the_merged_model_has_the_trained_dtype_unless_the_recipe_sets_another(dtype, overrides, saved, trained):
+    run, recipe = trained("falcon7b_lora", *TRAINS_FAST, f"model.dtype={dtype}", *overrides)
 
     merge_verb(run.path)
 
@@ -106,20 +106,20 @@ def test_the_merged_model_is_in_the_dtype_that_was_trained_in_unless_another_is_
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_model_that_was_trained_whole_is_rounded_with_its_update(dtype, trained):
+def test_a_fully_fine_tuned_model_is_rounded_with_its_update(dtype, trained):
     run, _ = trained("distilbert_full_yelp", "training.learning_rate=1e-4", f"export.dtype={dtype}")
 
     merge_verb(run.path)
 
-    found = json.loads(run.parity.read_text())
-    assert found["weights"] is None and found["the base"]["kl_per_token"] > 0
-    assert found["share_of_update_kept"] == pytest.approx(1, abs=0.1)
+    figures = json.loads(run.parity.read_text())
+    assert figures["weights"] is None and figures["the base"]["kl_per_token"] > 0
+    assert figures["share_of_update_kept"] == pytest.approx(1, abs=0.1)
     if dtype == "float32":
         whole, written = (load_file(folder / "model.safetensors") for folder in (run.model, run.merged))
         assert all(torch.equal(written[name], tensor) for name, tensor in whole.items())
 
 
-def test_what_a_killed_merge_left_is_no_part_of_the_next_and_goes(falcon_run):
+def test_the_leftover_of_a_killed_merge_is_removed(falcon_run):
     (falcon_run.merging / "merged").mkdir(parents=True)
     (falcon_run.merging / "merged" / "model-00002.safetensors").write_bytes(b"half")
 
@@ -128,13 +128,13 @@ def test_what_a_killed_merge_left_is_no_part_of_the_next_and_goes(falcon_run):
     assert not falcon_run.merging.exists() and faults(falcon_run.merged) == []
 
 
-def test_the_same_run_merges_into_the_base_it_was_trained_on(sensitive_run):
+def test_the_same_run_merges_into_its_own_base(sensitive_run):
     merge_verb(sensitive_run.path)
 
     assert max(parity["kl_per_token"] for parity in parities(sensitive_run, "float32")) <= 1e-6
 
 
-def test_force_writes_what_is_refused_and_says_so_on_its_card(sensitive_run):
+def test_force_writes_a_refused_model_with_a_warning_on_its_model_card(sensitive_run):
     merge_verb(sensitive_run.path, onto_published=True, force=True)
 
     assert "Written with --force" in (sensitive_run.merged / "README.md").read_text()
@@ -142,7 +142,11 @@ def test_force_writes_what_is_refused_and_says_so_on_its_card(sensitive_run):
 
 def test_an_int8_adapter_merges_into_its_dequantized_base(trained):
     run, _ = trained(
-        "falcon7b_qlora", *LEARNS, "quantization={load_in_8bit: true}", "model.dtype=float32", "training.max_steps=2"
+        "falcon7b_qlora",
+        *TRAINS_FAST,
+        "quantization={load_in_8bit: true}",
+        "model.dtype=float32",
+        "training.max_steps=2",
     )
 
     merge_verb(run.path)
@@ -151,7 +155,7 @@ def test_an_int8_adapter_merges_into_its_dequantized_base(trained):
 
 
 def test_a_classifier_keeps_its_trained_head(trained):
-    run, _ = trained("minilm_lora_sentiment", *LEARNS)
+    run, _ = trained("minilm_lora_sentiment", *TRAINS_FAST)
 
     merge_verb(run.path)
 
@@ -164,12 +168,12 @@ def test_a_classifier_keeps_its_trained_head(trained):
     ("change", "message"),
     [
         (lambda name, t: torch.zeros_like(t), "identical to the base model"),
-        (lambda name, t: t * torch.nan, "NaN or Inf"),
+        (lambda name, t: t * torch.nan, "NaN or infinity"),
         (lambda name, t: t[:8] if "lora_A" in name else t[:, :8].contiguous(), "does not fit this base"),
     ],
     ids=["zero", "nan", "wrong rank"],
 )
-def test_an_adapter_that_cannot_be_what_was_trained_is_refused_by_name(change, message, falcon_run, capsys):
+def test_an_unsound_adapter_is_refused(change, message, falcon_run, capsys):
     change_adapter(falcon_run, change)
 
     assert message in refused(falcon_run, capsys)
@@ -191,9 +195,9 @@ def test_an_empty_adapter_is_refused(falcon_run, capsys):
     assert "holds no tensor" in refused(falcon_run, capsys)
 
 
-def test_another_base_than_the_one_trained_on_is_refused(trained, tmp_path, capsys, models):
+def test_a_base_that_changed_since_training_is_refused(trained, tmp_path, capsys, models):
     folder = shutil.copytree(models["falcon7b"], tmp_path / "base")
-    run, _ = trained("falcon7b_qlora", *LEARNS, f"model.name={folder}")
+    run, _ = trained("falcon7b_qlora", *TRAINS_FAST, f"model.name={folder}")
     weights = load_file(folder / "model.safetensors")
     weights["transformer.word_embeddings.weight"][0, 0] += 1e-3
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
@@ -201,7 +205,7 @@ def test_another_base_than_the_one_trained_on_is_refused(trained, tmp_path, caps
     assert "is not the base that" in refused(run, capsys)
 
 
-def test_a_pickle_in_place_of_an_adapter_is_not_opened(falcon_run, capsys):
+def test_a_pickled_adapter_is_not_opened(falcon_run, capsys):
     file = falcon_run.adapter / "adapter_model.safetensors"
     torch.save(load_file(file), falcon_run.adapter / "adapter_model.bin")
     file.unlink()
@@ -210,7 +214,7 @@ def test_a_pickle_in_place_of_an_adapter_is_not_opened(falcon_run, capsys):
     assert "holds no tensor" in refused(falcon_run, capsys)
 
 
-def test_an_adapter_of_which_one_bit_has_changed_is_refused_before_the_base_is_loaded(falcon_run, capsys, monkeypatch):
+def test_an_adapter_with_a_flipped_bit_is_refused_before_the_base_is_loaded(falcon_run, capsys, monkeypatch):
     monkeypatch.setattr("eyas.model.trained.load_base", lambda *_: pytest.fail("the base was loaded"))
     file = falcon_run.adapter / "adapter_model.safetensors"
     whole = file.read_bytes()
@@ -219,21 +223,21 @@ def test_an_adapter_of_which_one_bit_has_changed_is_refused_before_the_base_is_l
     assert f"{file}: its bytes are not those that were saved" in refused(falcon_run, capsys)
 
 
-def test_an_adapter_that_no_finished_run_has_sealed_is_refused(falcon_run, capsys):
+def test_an_adapter_without_a_seal_is_refused(falcon_run, capsys):
     (falcon_run.adapter / SEAL).unlink()
 
     assert "adapter: has no MANIFEST.json" in refused(falcon_run, capsys)
 
 
-def test_a_merged_model_is_sealed_with_its_distance_from_what_was_trained(falcon_run):
+def test_a_merged_model_is_sealed_with_its_parity(falcon_run):
     merge_verb(falcon_run.path)
 
     assert faults(falcon_run.merged) == []
-    assert {"model.safetensors", "tokenizer.json", "README.md"} <= set(files_in(falcon_run.merged))
+    assert {"model.safetensors", "tokenizer.json", "README.md", "parity.json"} <= set(files_in(falcon_run.merged))
     assert read_seal(falcon_run.merged)["parity"] == json.loads(falcon_run.parity.read_text())
 
 
-def test_a_merge_does_not_write_over_another(falcon_run):
+def test_a_merge_does_not_overwrite_another(falcon_run):
     merge_verb(falcon_run.path)
 
     with pytest.raises(SystemExit):

@@ -1,4 +1,7 @@
-"""SmolLM2-135M with an adapter after one small step on random words: an unsure model, and an update below bfloat16."""
+"""SmolLM2-135M after one small step on random words.
+
+The model is unsure of its predictions, and the update is below the steps of bfloat16.
+"""
 
 import random
 import shutil
@@ -9,7 +12,7 @@ import torch
 import merges
 import stand_ins
 from conftest import ROOT
-from eyas.export.proof import MergeRefused
+from eyas.export.refusals import ArtifactRefused
 from eyas.model.adapter import adapter_config
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
@@ -70,7 +73,7 @@ def run_of(adapter, tmp_path):
         ("float32", "bfloat16", 8),
     ],
 )
-def test_a_small_update_of_an_unsure_model_is_merged_and_survives(dtype, export, rows, run_of):
+def test_a_small_update_of_an_unsure_model_survives_the_merge(dtype, export, rows, run_of):
     proof = merges.merged(*run_of(dtype, export), probes=words(rows, seed=2))
 
     assert proof.weights.faults == () and len(proof.weights.updates) == 210
@@ -80,10 +83,10 @@ def test_a_small_update_of_an_unsure_model_is_merged_and_survives(dtype, export,
 
 
 @pytest.mark.parametrize("error", [1e-4, 1e-2])
-def test_an_update_that_is_off_in_one_layer_is_refused(error, run_of, monkeypatch):
+def test_a_wrong_update_in_one_layer_is_refused(error, run_of, monkeypatch):
     merges.plant_wrong_update(monkeypatch, error)
     run, recipe = run_of()
 
-    with pytest.raises(MergeRefused, match=r"layers\.29\.mlp\.down_proj\.weight: the merged update is off by"):
+    with pytest.raises(ArtifactRefused, match=r"layers\.29\.mlp\.down_proj\.weight: the merged update is off by"):
         merges.merged(run, recipe, probes=words(4, seed=2))
     assert not run.merged.exists()

@@ -1,4 +1,4 @@
-"""Weights rounded to nearest and stochastically, and models that compute with changed ones."""
+"""Rounding to nearest and stochastically, and models that compute with changed weights."""
 
 import pytest
 import torch
@@ -8,8 +8,8 @@ from eyas.export.rounding import (
     LAST_PLACE,
     Rounder,
     computing_with,
-    held_in,
     nudged,
+    replace_weights,
     share_rounded,
     stochastic,
     with_random_signs,
@@ -18,7 +18,7 @@ from eyas.export.rounding import (
 IN_BFLOAT16 = Rounder("bfloat16", None, seed=0)
 
 
-def test_a_stochastically_rounded_weight_is_one_of_its_two_neighbors_and_right_on_average():
+def test_stochastic_rounding_picks_a_neighbor_and_is_right_on_average():
     exact = torch.full((40_000,), 1 + 0.3 / 128)  # 0.3 of the way from 1 to bfloat16's next number
 
     rounded = stochastic(exact, torch.bfloat16, "w", seed=0).float()
@@ -42,7 +42,7 @@ def test_stochastic_rounding_has_no_bias_for_numbers_of_any_size(dtype, sign):
     assert float(off.mean(1).abs().max()) < torch.finfo(dtype).eps / 100
 
 
-def test_numbers_of_the_dtype_stay_and_a_draw_can_be_drawn_again():
+def test_numbers_of_the_dtype_are_kept_and_draws_repeat():
     exact = torch.tensor([0.0, 1.5, -2.0, 65504.0])
     assert torch.equal(stochastic(exact, torch.float16, "w", 0).float(), exact)
 
@@ -52,11 +52,11 @@ def test_numbers_of_the_dtype_stay_and_a_draw_can_be_drawn_again():
     assert not torch.equal(draws[0], draws[2]) and not torch.equal(draws[0], draws[3])
 
 
-def test_a_number_too_large_for_the_dtype_is_not_hidden():
+def test_a_number_too_large_for_the_dtype_becomes_infinite():
     assert not stochastic(torch.tensor([1e6]), torch.float16, "w", 0).isfinite().any()
 
 
-def test_a_nudge_is_at_most_a_last_place_and_moves_most_numbers():
+def test_a_nudge_moves_most_numbers_by_at_most_a_last_place():
     exact = torch.randn(1000)
 
     off = ((nudged("w", exact) - exact) / exact).abs()
@@ -64,7 +64,7 @@ def test_a_nudge_is_at_most_a_last_place_and_moves_most_numbers():
     assert 0 < float(off.max()) <= 1.5 * LAST_PLACE and float((off > 0).float().mean()) > 0.5
 
 
-def test_a_random_change_moves_each_weight_as_far_as_rounding_does_and_in_no_direction():
+def test_a_random_change_is_as_large_as_rounding_and_has_no_direction():
     weight = torch.full((10_000,), 1 + 0.25 / 128)
     rounding = IN_BFLOAT16.change([])
 
@@ -74,7 +74,7 @@ def test_a_random_change_moves_each_weight_as_far_as_rounding_does_and_in_no_dir
     assert 0.48 < float((off > 0).float().mean()) < 0.52
 
 
-def test_a_model_computes_with_changed_weights_and_has_its_own_again_afterwards():
+def test_a_model_computes_with_changed_weights_and_then_has_its_own_again():
     model = families.make("llama", tie_word_embeddings=True).eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     ids = torch.arange(5, 15)[None]
@@ -84,7 +84,7 @@ def test_a_model_computes_with_changed_weights_and_has_its_own_again_afterwards(
         with computing_with(model, change):
             changed = model(ids).logits
         again = model(ids).logits
-    held_in(model, lambda name, tensor: change(name, tensor).float())
+    replace_weights(model, lambda name, tensor: change(name, tensor).float())
     with torch.inference_mode():
         held = model(ids).logits
 
@@ -93,7 +93,7 @@ def test_a_model_computes_with_changed_weights_and_has_its_own_again_afterwards(
     assert all(torch.equal(tensor, before[name].bfloat16().float()) for name, tensor in model.state_dict().items())
 
 
-def test_a_model_that_fails_while_it_computes_with_changed_weights_has_its_own_again():
+def test_a_model_that_fails_with_changed_weights_has_its_own_again():
     model = families.make("llama").eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
 

@@ -1,4 +1,4 @@
-"""A merge that is what was trained is released: any family, kind of LoRA, dtype, size of update, and few probes."""
+"""A correct merge is released, for any family, kind of LoRA, dtype and size of update."""
 
 import json
 import random
@@ -7,9 +7,9 @@ import pytest
 from safetensors.torch import load_file
 
 import merges
-from eyas.export.proof import MergeRefused
+from eyas.export.refusals import ArtifactRefused
 
-pytestmark = [  # peft's notices on settings that are meant, or that it added itself
+pytestmark = [  # peft's notices on intended settings, and on settings of its own
     pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys did not match"),
     pytest.mark.filterwarnings("ignore:Adapter 'default'.* LoRA tensor.s. have invalid shape"),
     pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers` to `True`"),
@@ -32,7 +32,7 @@ SIZES = (1e-4, 1e-2, 0.3)
     ],
 )
 @pytest.mark.parametrize("size", SIZES)
-def test_a_sound_merge_is_released_on_few_probes(size, family, dtype, export, rows, tmp_path):
+def test_a_correct_merge_is_released_on_few_probes(size, family, dtype, export, rows, tmp_path):
     run, recipe = merges.finished_run(tmp_path, family, dtype, size, seed=rows, export={"dtype": export}, **SHARP)
 
     proof = merges.merged(run, recipe, rows, seed=rows)
@@ -65,7 +65,7 @@ def test_a_sound_merge_is_released_on_few_probes(size, family, dtype, export, ro
         "tied embeddings", "a tied head", "Conv1D", "token indices", "experts",
     ],
 )  # fmt: skip
-def test_each_kind_of_lora_merges_to_what_was_trained(family, adapter, config, updates, unchecked, tmp_path):
+def test_each_kind_of_lora_merges_to_the_trained_model(family, adapter, config, updates, unchecked, tmp_path):
     run, recipe = merges.finished_run(tmp_path, family, "float32", adapter=adapter, **config)
 
     proof = merges.merged(run, recipe)
@@ -77,7 +77,7 @@ def test_each_kind_of_lora_merges_to_what_was_trained(family, adapter, config, u
     assert json.loads(run.parity.read_text())["in float32"]["top1_agreement"] == 1
 
 
-def test_an_update_below_the_steps_of_bfloat16_survives_a_merge_on_average(tmp_path):
+def test_an_update_below_the_steps_of_bfloat16_survives_on_average(tmp_path):
     run, recipe = merges.finished_run(tmp_path, size=1e-3)
 
     proof = merges.merged(run, recipe, 16)
@@ -86,10 +86,10 @@ def test_an_update_below_the_steps_of_bfloat16_survives_a_merge_on_average(tmp_p
     assert "The saved weights hold" in (run.merged / "README.md").read_text()
 
 
-def test_the_same_update_rounded_to_nearest_is_lost_which_is_refused_with_the_way_on(tmp_path):
+def test_an_update_lost_to_nearest_rounding_is_refused_with_advice(tmp_path):
     run, recipe = merges.finished_run(tmp_path, size=3e-4, export={"rounding": "nearest"})
 
-    with pytest.raises(MergeRefused) as caught:
+    with pytest.raises(ArtifactRefused) as caught:
         merges.merged(run, recipe, 16)
 
     assert "rounded to bfloat16, the merged model has lost what was trained" in str(caught.value)
@@ -97,7 +97,7 @@ def test_the_same_update_rounded_to_nearest_is_lost_which_is_refused_with_the_wa
     assert not run.merged.exists()
 
 
-def test_stochastic_rounding_on_request_is_used_and_repeats(tmp_path):
+def test_requested_stochastic_rounding_is_used_and_repeats(tmp_path):
     digests = []
     for again in range(2):
         run, recipe = merges.finished_run(tmp_path / str(again), export={"rounding": "stochastic"})
@@ -109,23 +109,23 @@ def test_stochastic_rounding_on_request_is_used_and_repeats(tmp_path):
     assert digests[0] == digests[1] != (nearest[0].merged / "model.safetensors").read_bytes()
 
 
-def test_the_figures_tell_the_update_from_what_rounding_costs(tmp_path):
+def test_the_figures_separate_the_update_from_the_cost_of_rounding(tmp_path):
     run, recipe = merges.finished_run(tmp_path, dtype="float32", size=0.3, export={"dtype": "bfloat16"})
 
     merges.merged(run, recipe, 16)
 
-    found = json.loads(run.parity.read_text())
-    assert list(found)[:2] == ["in float32", "rounded to bfloat16"]
-    kl = {name: figures["kl_per_token"] for name, figures in found.items() if "kl_per_token" in str(figures)}
+    recorded = json.loads(run.parity.read_text())
+    assert list(recorded)[:2] == ["in float32", "rounded to bfloat16"]
+    kl = {name: figures["kl_per_token"] for name, figures in recorded.items() if "kl_per_token" in str(figures)}
     assert kl["in float32"] < 1e-9 < kl["rounded to bfloat16"] < kl["the base"] / 100
     assert kl["rounded to bfloat16"] < 4 * kl["the base alone, rounded to bfloat16"]
     assert 1 / 4 < kl["rounded to bfloat16"] / kl["a random change as large as rounding's"] < 4
-    assert found["share_of_update_kept"] == pytest.approx(1, abs=0.01) and found["dtype"] == "bfloat16"
+    assert recorded["share_of_update_kept"] == pytest.approx(1, abs=0.01) and recorded["dtype"] == "bfloat16"
 
 
 @pytest.mark.sweep
-def test_no_draw_of_model_rows_and_seed_is_refused_and_no_wrong_one_is_released(tmp_path, monkeypatch):
-    wrong = sound = 0
+def test_random_merges_are_released_when_correct_and_refused_when_wrong(tmp_path, monkeypatch):
+    wrong = correct = 0
     for number in range(1000, 1200):
         draw = random.Random(number)
         family = draw.choice(["llama", "qwen3", "falcon 7b", "falcon 40b", "gpt2", "phi", "opt", "gpt-neox", "mixtral"])
@@ -136,12 +136,12 @@ def test_no_draw_of_model_rows_and_seed_is_refused_and_no_wrong_one_is_released(
         )  # fmt: skip
         rows = draw.choice([4, 8, 16, 32])
         proof = merges.merged(run, recipe, rows, number)
-        sound += 1
+        correct += 1
         assert proof.in_float32.kl_per_token < 4 * proof.noise.kl_per_token + 1e-12, number
-        run.merged.rename(tmp_path / str(number) / "sound")
+        run.merged.rename(tmp_path / str(number) / "correct")
         with monkeypatch.context() as patch:
             merges.plant_wrong_update(patch, error=10 ** draw.uniform(-2, 0))
-            with pytest.raises(MergeRefused):
+            with pytest.raises(ArtifactRefused):
                 merges.merged(run, recipe, rows, number)
         wrong += 1
-    assert sound == wrong == 200
+    assert correct == wrong == 200

@@ -1,4 +1,4 @@
-"""A merge that goes wrong anywhere is refused, however small the error; the tensor is named."""
+"""A wrong merge is refused by the name of the tensor, however small the error."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from peft.tuners.lora.variants import DoraLinearVariant
 from safetensors.torch import load_file, save_file
 
 import merges
-from eyas.export.proof import MergeRefused
+from eyas.export.refusals import ArtifactRefused
 
 Q, K, GATE, UP = (
     f"model.layers.1.{name}" for name in ("self_attn.q_proj", "self_attn.k_proj", "mlp.gate_proj", "mlp.up_proj")
@@ -24,7 +24,7 @@ def run_of(tmp_path):
 
 
 def refusal(run, recipe, **options):
-    with pytest.raises(MergeRefused) as caught:
+    with pytest.raises(ArtifactRefused) as caught:
         merges.merged(run, recipe, **options)
     assert not run.merged.exists() and not run.parity.exists() and not run.merging.exists()
     return str(caught.value)
@@ -32,7 +32,7 @@ def refusal(run, recipe, **options):
 
 @pytest.fixture
 def merging(monkeypatch):
-    """Let a test change what is about to be merged; what the adapter computed with was right."""
+    """Return a function that changes the model just before it is merged; the reference is correct."""
 
     def plant(change):
         from eyas.export import merge
@@ -45,7 +45,7 @@ def merging(monkeypatch):
 
 @pytest.fixture
 def wrong_update(merging):
-    """Let peft add another update than it should, to one layer or to all."""
+    """Return a function that makes peft add a wrong update, to one layer or to all."""
 
     def plant(change, only=None):
         def on(tuned):
@@ -59,7 +59,7 @@ def wrong_update(merging):
     return plant
 
 
-def test_the_same_merge_without_a_fault_is_released(run_of):
+def test_the_same_merge_without_an_error_is_released(run_of):
     proof = merges.merged(*run_of())
 
     assert proof.weights.faults == () and len(proof.weights.updates) == 14 and proof.weights.untouched == 7
@@ -67,15 +67,15 @@ def test_the_same_merge_without_a_fault_is_released(run_of):
 
 
 @pytest.mark.parametrize("error", [1e-5, 1e-4, 1e-3, 0.01, 0.03, 0.1])
-def test_an_update_that_is_off_by_a_little_in_one_layer_is_refused(error, run_of, wrong_update):
+def test_a_small_error_in_the_update_of_one_layer_is_refused(error, run_of, wrong_update):
     wrong_update(lambda _layer, update: update * (1 + error), UP)
 
-    found = refusal(*run_of())
+    message = refusal(*run_of())
 
-    assert float(re.search(rf"{UP}.weight: the merged update is off by ([\d.e-]+) of", found)[1]) == pytest.approx(
+    assert float(re.search(rf"{UP}.weight: the merged update is off by ([\d.e-]+) of", message)[1]) == pytest.approx(
         error, rel=0.1
     )
-    assert found.count("the merged update is off") == 1
+    assert message.count("the merged update is off") == 1
 
 
 @pytest.mark.parametrize(
@@ -102,13 +102,13 @@ def test_an_update_that_is_off_by_a_little_in_one_layer_is_refused(error, run_of
 def test_a_wrong_update_is_refused_by_name(change, layer, run_of, wrong_update):
     wrong_update(change, layer)
 
-    found = refusal(*run_of(adapter={"r": 4, "lora_alpha": 12}))
+    message = refusal(*run_of(adapter={"r": 4, "lora_alpha": 12}))
 
-    assert "in float32, the merged model is not what was trained" in found
-    assert f"{layer or 'model.layers.0.self_attn.q_proj'}.weight: the merged update is off by" in found
+    assert "in float32, the merged model is not what was trained" in message
+    assert f"{layer or 'model.layers.0.self_attn.q_proj'}.weight: the merged update is off by" in message
 
 
-def test_two_layers_with_each_others_update_are_refused(run_of, merging):
+def test_swapped_updates_of_two_layers_are_refused(run_of, merging):
     def swap(tuned):
         gate, up = (tuned.get_submodule(f"base_model.model.{path}") for path in (GATE, UP))
         updates = gate.get_delta_weight("default").detach(), up.get_delta_weight("default").detach()
@@ -116,9 +116,9 @@ def test_two_layers_with_each_others_update_are_refused(run_of, merging):
 
     merging(swap)
 
-    found = refusal(*run_of())
+    message = refusal(*run_of())
 
-    assert f"{GATE}.weight: the merged update is off" in found and f"{UP}.weight: the merged update is off" in found
+    assert f"{GATE}.weight: the merged update is off" in message and f"{UP}.weight: the merged update is off" in message
 
 
 def change_weight(path, change):
@@ -138,21 +138,29 @@ def one_last_place(tensor):
 @pytest.mark.parametrize(
     ("path", "change", "message"),
     [
-        ("model.norm", one_last_place, "model.norm.weight: is not the base's, though the adapter does not change it"),
-        ("model.embed_tokens", lambda t: t.index_fill(0, torch.tensor([96]), 0.0), "model.embed_tokens.weight: is not"),
+        (
+            "model.norm",
+            one_last_place,
+            "model.norm.weight: differs from the base's, although the adapter does not change it",
+        ),
+        (
+            "model.embed_tokens",
+            lambda t: t.index_fill(0, torch.tensor([96]), 0.0),
+            "model.embed_tokens.weight: differs from",
+        ),
         (f"{Q}.base_layer", one_last_place, f"{Q}.weight: is not the base that was trained on"),
         (f"{Q}.base_layer", lambda t: t.half().float() * 1.0001, f"{Q}.weight: is not the base that was trained on"),
-        ("lm_head", lambda t: t.roll(1, 0), "lm_head.weight: is not the base's"),
+        ("lm_head", lambda t: t.roll(1, 0), "lm_head.weight: differs from the base's"),
     ],
     ids=["a norm", "a row of the embeddings that no probe reads", "an adapted weight", "its scale", "the head"],
 )
-def test_another_base_is_refused_by_the_name_of_the_tensor(path, change, message, run_of, merging):
+def test_a_changed_base_is_refused_by_the_name_of_the_tensor(path, change, message, run_of, merging):
     merging(change_weight(f"base_model.model.{path}", change))
 
     assert message in refusal(*run_of())
 
 
-def test_weights_that_were_merged_in_bfloat16_are_refused(run_of, monkeypatch):
+def test_a_merge_in_bfloat16_is_refused(run_of, monkeypatch):
     from eyas.export import merge
 
     right = merge.merge_and_check
@@ -167,12 +175,12 @@ def test_weights_that_were_merged_in_bfloat16_are_refused(run_of, monkeypatch):
 
 
 def four_bit(weight):
-    """Return a weight in sixteen steps for each row, as a merge into a quantized layer leaves it."""
+    """Return a weight in sixteen steps for each row, as after a merge into a quantized layer."""
     step = weight.abs().amax(1, keepdim=True) / 7
     return (weight / step).round().clamp(-8, 7) * step
 
 
-def test_a_merge_that_is_quantized_again_is_refused(run_of, merging):
+def test_a_merge_into_requantized_weights_is_refused(run_of, merging):
     def on(tuned):
         for layer in (module for module in tuned.modules() if isinstance(module, Linear)):
             base, update = layer.base_layer.weight.detach(), layer.get_delta_weight("default").detach()
@@ -189,7 +197,7 @@ def test_a_merge_that_is_quantized_again_is_refused(run_of, merging):
     [{"lora_alpha": 16}, {"use_rslora": True}, {"alpha_pattern": {"q_proj": 16}}],
     ids=lambda settings: next(iter(settings)),
 )
-def test_an_adapter_whose_scale_is_not_the_recipes_is_refused(settings, run_of):
+def test_an_adapter_with_another_scale_than_the_recipe_is_refused(settings, run_of):
     run, recipe = run_of()
     merges.change_json(run.adapter / "adapter_config.json", **settings)
     merges.seal_again(run.adapter)
@@ -197,23 +205,23 @@ def test_an_adapter_whose_scale_is_not_the_recipes_is_refused(settings, run_of):
     assert "the merged update is off by" in refusal(run, recipe)
 
 
-def test_the_magnitudes_of_dora_must_be_merged(run_of, monkeypatch):
+def test_a_merge_without_the_magnitudes_of_dora_is_refused(run_of, monkeypatch):
     plain = lambda module, adapter, weight: weight + module.get_delta_weight(adapter)  # noqa: E731
     monkeypatch.setattr(DoraLinearVariant, "merge_safe", staticmethod(plain))
 
     assert "the merged update is off by" in refusal(*run_of(adapter={"use_dora": True}))
 
 
-def test_a_layer_that_was_trained_in_full_must_be_the_files(run_of, merging):
+def test_a_layer_that_was_trained_in_full_and_then_lost_is_refused(run_of, merging):
     def untrained(tuned):
         head = tuned.get_submodule("base_model.model.lm_head")
         head.modules_to_save["default"].weight.data = head.original_module.weight.data.clone()
 
     merging(untrained)
 
-    found = refusal(*run_of(adapter={"modules_to_save": ["lm_head"]}))
+    message = refusal(*run_of(adapter={"modules_to_save": ["lm_head"]}))
 
-    assert "lm_head.weight: was trained in full, and is not what the adapter's file holds" in found
+    assert "lm_head.weight: was trained in full and differs from the adapter's file" in message
 
 
 def rewrite(change):
@@ -250,18 +258,18 @@ def toward_zero(tensors):
     ],
     ids=[
         "the next number",
-        "some rounded otherwise",
+        "some rounded differently",
         "another layer's",
         "one in another dtype",
         "all in another dtype",
     ],
 )
-def test_a_file_with_a_tensor_that_was_not_to_be_written_is_refused(change, named, run_of):
+def test_a_file_with_another_tensor_than_was_written_is_refused(change, named, run_of):
     run, recipe = run_of(export={"dtype": "bfloat16"})
 
-    found = refusal(run, recipe, reader=merges.SameProcess(change))
+    message = refusal(run, recipe, reader=merges.SameProcess(change))
 
-    assert "tensors are not those that were written, such as" in found and named in found
+    assert "tensors are not those that were written, such as" in message and named in message
 
 
 @pytest.mark.parametrize(
@@ -273,16 +281,16 @@ def test_a_file_with_a_tensor_that_was_not_to_be_written_is_refused(change, name
     ],
     ids=["epsilon", "activation", "rotation"],
 )  # fmt: skip
-def test_a_config_with_which_the_right_weights_compute_something_else_is_refused(settings, run_of):
+def test_a_config_with_which_correct_weights_compute_another_function_is_refused(settings, run_of):
     run, recipe = run_of(export={"dtype": "bfloat16"})
     reader = merges.SameProcess(lambda folder: merges.change_json(folder / "config.json", **settings))
 
-    found = refusal(run, recipe, reader=reader)
+    message = refusal(run, recipe, reader=reader)
 
-    assert "rounded to bfloat16 and opened again, the merged model is not what was trained" in found
+    assert "rounded to bfloat16 and reopened, the merged model is not what was trained" in message
 
 
-def test_a_forced_merge_says_what_is_wrong_with_it(run_of, wrong_update):
+def test_a_forced_merge_lists_its_errors(run_of, wrong_update):
     wrong_update(lambda _layer, update: update * 1.01, UP)
     run, recipe = run_of()
 

@@ -129,7 +129,7 @@ def test_each_command_of_the_readme_runs_in_order(checkout):
             assert tuned[1] > base[2], f"{measure}: tuned does not beat base beyond the intervals: {line}"
             assert majority is None or tuned[1] > majority, f"{measure}: tuned does not beat the majority: {line}"
             assert abs(merged[0] - tuned[0]) <= 5, line
-        before, after = list(json.loads((folder / "parity.json").read_text()).values())[:2]
+        before, after = list(json.loads((folder / "merged" / "parity.json").read_text()).values())[:2]
         assert before["kl_per_token"] <= 1e-6 and before["top1_agreement"] == 1.0
         most_kl, least = (1e-3, 0.995) if name.startswith("smollm2") else (1e-4, 0.999)
         assert after["kl_per_token"] <= most_kl and after["top1_agreement"] >= least
@@ -153,6 +153,6 @@ def test_the_real_4bit_adapter_is_refused_on_the_published_base_and_merges_in_fl
     assert not (folder / "merged").exists()
     in_half = run("eyas merge runs/smollm2_qlora_quickstart --dtype float16", checkout)
     assert in_half.returncode == 0, in_half.stderr[-2000:]
-    before, after = list(json.loads((folder / "parity.json").read_text()).values())[:2]
+    before, after = list(json.loads((folder / "merged" / "parity.json").read_text()).values())[:2]
     assert before["kl_per_token"] <= 1e-6 and before["top1_agreement"] == 1.0
     assert after["kl_per_token"] <= 1e-4 and after["top1_agreement"] >= 0.999

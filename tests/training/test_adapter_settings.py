@@ -12,6 +12,7 @@ from eyas.errors import PreflightError, RecipeError
 from eyas.evaluation.evaluate import held_out
 from eyas.export.fresh_process import compare_saved
 from eyas.export.merge import merge
+from eyas.export.reference import FinishedRun
 from eyas.model.probes.float32 import in_float32
 from eyas.model.trained import load_base, load_tuned
 from eyas.recipe import load_recipe
@@ -231,9 +232,7 @@ def merged(run, recipe):
 
     with open_run(run.path) as opened:
         probes = [tensors(example) for _, example in held_out(recipe, opened.splits)[:4]]
-        return merge(
-            run, recipe, opened.task.auto_model, None, opened.tokenizer, probes, ReadsHere(), say=lambda text: None
-        )
+        return merge(FinishedRun(run, recipe, opened.task.auto_model, None, opened.tokenizer), probes, ReadsHere())
 
 
 @pytest.mark.slow

@@ -28,23 +28,22 @@ def merge(
     Exits with 1 and leaves nothing behind when the merged model is not what was trained; a report is written all the
     same.
     """
-    from eyas.export.fresh_process import Reader
+    from eyas.export.fresh_process import FreshProcess
 
     overrides = [] if dtype is None else [f"export.dtype={dtype}"]
-    with mistakes_as_text(), Reader() as reader, open_run(run, overrides, base_revision) as opened:
+    with mistakes_as_text(), FreshProcess() as reader, open_run(run, overrides, base_revision) as opened:
         from eyas.data.splits import tensors
         from eyas.evaluation.evaluate import held_out
         from eyas.export.merge import merge as merge_run
-        from eyas.export.proof import MergeRefused
+        from eyas.export.reference import FinishedRun
+        from eyas.export.refusals import ArtifactRefused
 
         rows = held_out(opened.recipe, opened.splits)[: opened.recipe.export.probe_rows]
         probes = [tensors(example) for _, example in rows]
+        finished = FinishedRun(opened.directory, opened.recipe, opened.task.auto_model, opened.labels, opened.tokenizer)
         try:
-            merge_run(
-                opened.directory, opened.recipe, opened.task.auto_model, opened.labels, opened.tokenizer, probes,
-                reader, onto_published=onto_published, force=force, say=typer.echo,
-            )  # fmt: skip
-        except MergeRefused as refusal:
+            merge_run(finished, probes, reader, onto_published, force)
+        except ArtifactRefused as refusal:
             if then_report:
                 write(opened, str(refusal))
             raise

@@ -18,10 +18,10 @@ def write(opened: OpenRun, refusal: str | None = None) -> None:
     from eyas.evaluation.compare import compare
     from eyas.evaluation.evaluate import majority
     from eyas.evaluation.report import write_report
-    from eyas.evaluation.side_by_side import ask_all
+    from eyas.evaluation.side_by_side import score_all
 
-    records, answers = ask_all(
-        opened.directory, opened.recipe, opened.task.auto_model, opened.tokenizer, opened.splits, typer.echo
+    records, answers = score_all(
+        opened.directory, opened.recipe, opened.task.auto_model, opened.tokenizer, opened.splits
     )
     comparison = compare(records, majority(opened.recipe, opened.splits))
     write_report(opened.directory, opened.recipe, comparison, records, answers, refusal)

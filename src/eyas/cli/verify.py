@@ -35,7 +35,7 @@ def verify(
 
         from eyas.cli.tables import print_table
         from eyas.run_directory import RunDirectory
-        from eyas.verify import is_run, left_aside, subjects_of, what_resume_would_do
+        from eyas.verify import effect_of_resume, is_run, not_verified, subjects_of
 
         subjects = subjects_of(folder)
         total = sum(subject.bytes for subject in subjects)
@@ -56,9 +56,9 @@ def verify(
             _print_faults(subject.what, faults)
         if is_run(folder):
             run = RunDirectory(folder)
-            for path in left_aside(run):
+            for path in not_verified(run):
                 typer.echo(f"put aside or unfinished, not judged: {path}")
-            typer.echo(f"--resume would {what_resume_would_do(run, verdicts)}")
+            typer.echo(f"--resume would {effect_of_resume(run, verdicts)}")
         broken = sum(bool(faults) for _, faults in verdicts)
         typer.echo(f"{broken} of {len(verdicts)} are not what was written" if broken else "every byte is as written")
     raise typer.Exit(1 if broken else 0)

@@ -1,1 +1,1 @@
-"""Before and after, on rows that were held out."""
+"""Scores of a run's models on held-out rows."""

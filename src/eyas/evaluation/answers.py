@@ -1,30 +1,40 @@
-"""Each row's loss, and what the model answers to its prompt, which is read once for both."""
+"""Loss and answer of each row, from one forward pass over its prompt."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eyas.evaluation.losses import in_batches, read
 from eyas.inference.generate import generate, go_on
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 
 def losses_and_answers(
-    model: Any, tokenizer: Any, encoded: Sequence[dict[str, Any]], prompts: Sequence[list[int]], max_new_tokens: int
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    encoded: Sequence[dict[str, Any]],
+    prompts: Sequence[list[int]],
+    max_new_tokens: int,
 ) -> list[tuple[float, str]]:
-    """Return each row's mean loss in nats of its labelled tokens and the answer to its prompt, in the rows' order.
+    """Return each row's loss and the answer to its prompt.
 
-    A row holds tensors [1, length], `labels` among them; its prompt is the tokens that it begins with. Where it does
-    not begin so, as a template may have it, or the model keeps more than keys and values, the prompt is read apart.
+    The loss is the mean over labeled tokens, in nats. A row holds tensors [1, length], `labels` among them, and starts
+    with its prompt. The prompt gets a forward pass of its own where a template lets the row start differently, or where
+    the model caches more than keys and values.
     """
 
     def of_batch(indices: list[int], batch: dict[str, Any]) -> list[tuple[float, str]]:
         import torch
 
-        ids, asked = batch["input_ids"], [prompts[index] for index in indices]
+        ids, own_prompts = batch["input_ids"], [prompts[index] for index in indices]
         losses, cache = read(model, batch)
-        if cache is None or any(row[: len(prompt)] != prompt for row, prompt in zip(ids.tolist(), asked, strict=True)):
-            return list(zip(losses, generate(model, tokenizer, asked, max_new_tokens), strict=True))
-        last = torch.tensor([[prompt[-1]] for prompt in asked])  # read once more, for its scores
-        lengths = torch.tensor([[len(prompt) - 1] for prompt in asked])
+        if cache is None or any(
+            row[: len(prompt)] != prompt for row, prompt in zip(ids.tolist(), own_prompts, strict=True)
+        ):
+            return list(zip(losses, generate(model, tokenizer, own_prompts, max_new_tokens), strict=True))
+        last = torch.tensor([[prompt[-1]] for prompt in own_prompts])  # again, for its logits
+        lengths = torch.tensor([[len(prompt) - 1] for prompt in own_prompts])
         mask = torch.cat([torch.arange(ids.shape[1])[None] < lengths, torch.ones_like(lengths).bool()], dim=1).long()
         answers = go_on(model, tokenizer, torch.cat([ids, last], dim=1), mask, cache, max_new_tokens)
         return list(zip(losses, answers, strict=True))

@@ -1,9 +1,10 @@
-"""The base, the tuned and the merged model on the same held-out rows."""
+"""Comparison of models on the same held-out rows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from eyas.evaluation.evaluate import LOSS, Record, statistics
+from eyas.evaluation.evaluate import LOSS, statistics
+from eyas.evaluation.records import Record
 from eyas.metrics import bootstrap_interval
 
 
@@ -16,7 +17,7 @@ class Score:
     high: float
 
     def text(self, share: bool) -> str:
-        """Return the score as it is printed: a share in percent, else a plain number."""
+        """Return the score as text; `share` prints percent."""
         if share:
             return f"{self.value:.1%} [{self.low:.1%}, {self.high:.1%}]"
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
@@ -24,27 +25,27 @@ class Score:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Each measure of each model, and what the commonest answer alone would score."""
+    """Scores by measure and model, and the majority class."""
 
     rows: int
     scores: dict[str, dict[str, Score]]
     majority: dict[str, Record]
 
     def table(self) -> list[list[str]]:
-        """Return the header and one line a measure."""
+        """Return a header and one line for each measure."""
         models = list(next(iter(self.scores.values())))
         lines = [["", *models, *(["majority class"] if self.majority else [])]]
         for measure, by_model in self.scores.items():
             cells = [measure, *(by_model[model].text(share=measure != LOSS) for model in models)]
             if self.majority:
-                common = self.majority.get(measure)
-                cells.append(f"{common['score']:.1%} ({common['answer']})" if common else "")
+                constant = self.majority.get(measure)
+                cells.append(f"{constant['score']:.1%} ({constant['answer']})" if constant else "")
             lines.append(cells)
         return lines
 
 
 def compare(records: Mapping[str, Sequence[Record]], majority: dict[str, Record]) -> Comparison:
-    """Return the comparison of models, by name, that were asked the same rows."""
+    """Compare models, by name, from their records of the same rows."""
     any_records = next(iter(records.values()))
     scores = {
         measure: {

@@ -1,8 +1,8 @@
-"""One record for each held-out row: its loss, what the model said, and whether that was right."""
+"""Evaluation of one model on the held-out rows."""
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eyas.data.prompts import answer_text, prompt_ids, split_turn
 from eyas.data.rows import Row
@@ -10,43 +10,48 @@ from eyas.data.splits import Splits, tensors
 from eyas.errors import DataError
 from eyas.evaluation.answers import losses_and_answers
 from eyas.evaluation.losses import class_losses, token_losses
+from eyas.evaluation.records import Record
 from eyas.metrics import accuracy, macro_f1, mean
 from eyas.recipe import Recipe
 
-Record = dict[str, Any]
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 Statistic = Callable[[Sequence[Record]], float]
 
 LOSS = "loss (nats per token)"
 
 
 def held_out(recipe: Recipe, splits: Splits) -> list[tuple[Row, dict[str, Any]]]:
-    """Return the rows that are scored, each with its example: the first `evaluation.rows` held-out ones.
+    """Return the first `evaluation.rows` held-out rows, each with its example.
 
-    Without held-out rows they are training rows.
+    Without held-out rows, training rows are returned.
     """
     split = splits.evaluation if splits.evaluation is not None else splits.train
     return list(split.first(recipe.evaluation.rows))
 
 
-def evaluate(model: Any, tokenizer: Any, recipe: Recipe, splits: Splits) -> list[Record]:
+def evaluate(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", recipe: Recipe, splits: Splits
+) -> list[Record]:
     """Return the records of a model, in the order of the rows."""
     rows = held_out(recipe, splits)
     encoded = [tensors(example) for _, example in rows]
     if splits.labels is not None:
-        chosen = class_losses(model, encoded, tokenizer.pad_token_id)
-        return _classified([row for row, _ in rows], splits.labels, chosen)
-    if any("text" in row for row, _ in rows):  # plain text asks nothing
+        choices = class_losses(model, encoded, tokenizer.pad_token_id)
+        return _classified([row for row, _ in rows], splits.labels, choices)
+    if any("text" in row for row, _ in rows):  # plain text has no prompt to answer
         return [{"loss": loss} for loss in token_losses(model, encoded, tokenizer.pad_token_id)]
     return _answered(model, tokenizer, recipe, [row for row, _ in rows], encoded)
 
 
 def statistics(records: Sequence[Record]) -> dict[str, Statistic]:
-    """Return what can be measured over these records, by name."""
-    found: dict[str, Statistic] = {LOSS: lambda some: mean([record["loss"] for record in some])}
-    if "answer" in records[0] and "right" not in records[0]:  # a class, to be compared as a whole
-        found["accuracy"] = lambda some: accuracy([r["answer"] for r in some], [r["expected"] for r in some])
-        found["F1 (macro)"] = lambda some: macro_f1([r["answer"] for r in some], [r["expected"] for r in some])
-    return found | {name: _share_right(name) for name in records[0].get("right", {})}
+    """Return the statistics that these records allow, by name."""
+    named: dict[str, Statistic] = {LOSS: lambda some: mean([record["loss"] for record in some])}
+    if "answer" in records[0] and "right" not in records[0]:  # a class
+        named["accuracy"] = lambda some: accuracy([r["answer"] for r in some], [r["expected"] for r in some])
+        named["F1 (macro)"] = lambda some: macro_f1([r["answer"] for r in some], [r["expected"] for r in some])
+    return named | {name: _share_right(name) for name in records[0].get("right", {})}
 
 
 def _share_right(name: str) -> Statistic:
@@ -54,36 +59,40 @@ def _share_right(name: str) -> Statistic:
 
 
 def majority(recipe: Recipe, splits: Splits) -> dict[str, Record]:
-    """Return, for each measure of a choice, the commonest training answer and what giving it always would score."""
+    """Return the majority class of the training rows and its score, by measure."""
     scored = [row for row, _ in held_out(recipe, splits)]
     if splits.labels is not None:
         names = [[str(row["label"]) for row in rows] for rows in (splits.train.trained_rows(), scored)]
-        return {"accuracy": _always_the_commonest(*names)}
+        return {"accuracy": _constant_answer(*names)}
     if not recipe.evaluation.json_fields:
         return {}
     trained = [_expected_fields(recipe, row) for row in splits.train.trained_rows()]
     expected = [_expected_fields(recipe, row) for row in scored]
     return {
-        field: _always_the_commonest([row[field] for row in trained], [row[field] for row in expected])
+        field: _constant_answer([row[field] for row in trained], [row[field] for row in expected])
         for field in recipe.evaluation.json_fields
     }
 
 
-def _classified(rows: list[Row], labels: list[str], chosen: list[tuple[float, int]]) -> list[Record]:
+def _classified(rows: list[Row], labels: list[str], choices: list[tuple[float, int]]) -> list[Record]:
     return [
         {"text": row["text"], "expected": str(row["label"]), "answer": labels[choice], "loss": loss}
-        for row, (loss, choice) in zip(rows, chosen, strict=True)
+        for row, (loss, choice) in zip(rows, choices, strict=True)
     ]
 
 
 def _answered(
-    model: Any, tokenizer: Any, recipe: Recipe, rows: list[Row], encoded: list[dict[str, Any]]
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    recipe: Recipe,
+    rows: list[Row],
+    encoded: list[dict[str, Any]],
 ) -> list[Record]:
     turns = [split_turn(row) for row in rows]
     prompts = [prompt_ids(tokenizer, prompt, recipe.data.chat_template_kwargs) for prompt, _ in turns]
-    found = losses_and_answers(model, tokenizer, encoded, prompts, recipe.evaluation.max_new_tokens)
+    results = losses_and_answers(model, tokenizer, encoded, prompts, recipe.evaluation.max_new_tokens)
     records: list[Record] = []
-    for (prompt, completion), (loss, answer) in zip(turns, found, strict=True):
+    for (prompt, completion), (loss, answer) in zip(turns, results, strict=True):
         expected = answer_text(completion)
         right = _right(recipe, expected, answer)
         records.append({"loss": loss, "prompt": prompt, "expected": expected, "answer": answer, "right": right})
@@ -93,12 +102,13 @@ def _answered(
 def _right(recipe: Recipe, expected: str, answer: str) -> dict[str, bool]:
     if not recipe.evaluation.json_fields:
         return {"exact match": answer.strip() == expected.strip()}
-    said, wanted = _parsed(answer), _parsed(expected) or {}
-    fields = {name: said is not None and said.get(name) == wanted.get(name) for name in recipe.evaluation.json_fields}
-    return {"valid JSON": said is not None, **fields}
+    given, wanted = _parsed(answer), _parsed(expected) or {}
+    fields = {name: given is not None and given.get(name) == wanted.get(name) for name in recipe.evaluation.json_fields}
+    return {"valid JSON": given is not None, **fields}
 
 
 def _parsed(text: str) -> dict[str, Any] | None:
+    """Return the JSON object of a text, or None for anything else."""
     try:
         value = json.loads(text)
     except json.JSONDecodeError:
@@ -111,10 +121,13 @@ def _expected_fields(recipe: Recipe, row: Row) -> dict[str, Any]:
     fields = _parsed(expected)
     if fields is None or not fields.keys() >= set(recipe.evaluation.json_fields):
         wanted = ", ".join(recipe.evaluation.json_fields)
-        raise DataError(f"evaluation.json_fields: a row's answer is no JSON with {wanted}: {expected[:80]!r}")
+        raise DataError(
+            f"evaluation.json_fields: the expected answer of a row is not a JSON object with {wanted}: "
+            f"{expected[:80]!r}; fix the row or the list of fields"
+        )
     return fields
 
 
-def _always_the_commonest(training: list[Any], held_out: list[Any]) -> Record:
+def _constant_answer(training: list[Any], held_out: list[Any]) -> Record:
     commonest = max(sorted(set(training)), key=training.count)
     return {"answer": commonest, "score": mean([float(value == commonest) for value in held_out])}

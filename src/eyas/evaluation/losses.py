@@ -1,24 +1,30 @@
-"""The loss of each row on its own, computed in batches of similar length."""
+"""Loss of each row, computed in batches of similar length."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from eyas.data.batches import by_length, padded
 from eyas.inference.shared_prefix import plain_cache, read_beginning
 
-Found = TypeVar("Found")
+if TYPE_CHECKING:
+    from transformers import Cache, PreTrainedModel
+
+Result = TypeVar("Result")
 
 
-def token_losses(model: Any, encoded: Sequence[dict[str, Any]], pad_token_id: int) -> list[float]:
-    """Return the mean loss in nats of each row's labelled tokens under a language model, in the order of the rows.
+def token_losses(model: "PreTrainedModel", encoded: Sequence[dict[str, Any]], pad_token_id: int) -> list[float]:
+    """Return each row's loss under a language model, in nats.
 
-    A row holds tensors [1, length], `labels` among them; each position predicts the next.
+    The loss is the mean over labeled tokens. A row holds tensors [1, length], `labels` among them.
+    Each position predicts the next token.
     """
     return in_batches(encoded, pad_token_id, lambda _indices, batch: read(model, batch)[0])
 
 
-def class_losses(model: Any, encoded: Sequence[dict[str, Any]], pad_token_id: int) -> list[tuple[float, int]]:
-    """Return each row's loss in nats under a classifier and the class it chose, in the order of the rows.
+def class_losses(
+    model: "PreTrainedModel", encoded: Sequence[dict[str, Any]], pad_token_id: int
+) -> list[tuple[float, int]]:
+    """Return each row's loss under a classifier, in nats, and its predicted class.
 
     A row holds tensors [1, length], and `labels` [1].
     """
@@ -28,45 +34,48 @@ def class_losses(model: Any, encoded: Sequence[dict[str, Any]], pad_token_id: in
 def in_batches(
     encoded: Sequence[dict[str, Any]],
     pad_token_id: int,
-    of_batch: Callable[[list[int], dict[str, Any]], list[Found]],
+    of_batch: Callable[[list[int], dict[str, Any]], list[Result]],
     more: int = 0,
-) -> list[Found]:
-    """Return what is found of rows in batches of similar length, in the order of the rows.
+) -> list[Result]:
+    """Apply `of_batch` to batches of similar length; return results in the rows' order.
 
-    `of_batch` is given the indices of some rows and these as one batch, which has room for `more` tokens a row.
+    `of_batch` takes the indices of some rows and those rows as one batch. A row may grow by `more` tokens.
     """
-    found: dict[int, Found] = {}
+    results: dict[int, Result] = {}
     for indices in by_length([row["input_ids"].shape[1] + more for row in encoded]):
         batch = padded([encoded[index] for index in indices], pad_token_id)
-        found |= zip(indices, of_batch(indices, batch), strict=True)
-    return [found[index] for index in range(len(encoded))]
+        results |= zip(indices, of_batch(indices, batch), strict=True)
+    return [results[index] for index in range(len(encoded))]
 
 
-def read(model: Any, batch: dict[str, Any]) -> tuple[list[float], Any]:
-    """Return the loss of each row of a batch [rows, length], and the cache that has read it if that is a plain one."""
+def read(model: "PreTrainedModel", batch: dict[str, Any]) -> "tuple[list[float], Cache | None]":
+    """Return the loss of each row of a batch, and the model's cache.
+
+    The batch holds tensors [rows, length]. The cache is None if it holds more than keys and values.
+    """
     import torch
 
     from eyas.model.scores import scores_at
 
     labels = torch.nn.functional.pad(batch.pop("labels")[:, 1:], (0, 1), value=-100)
-    asked = (labels != -100).to(model.device)
-    targets = labels.to(model.device)[asked]
+    labeled = (labels != -100).to(model.device)
+    targets = labels.to(model.device)[labeled]
     batch = _moved(batch, model)
-    shared, cache = read_beginning(model, batch["input_ids"].tolist(), int(asked.any(0).int().argmax()))
+    shared, cache = read_beginning(model, batch["input_ids"].tolist(), int(labeled.any(0).int().argmax()))
     if shared:
         batch |= {"input_ids": batch["input_ids"][:, shared:], "past_key_values": cache}
-        asked = asked[:, shared:]
-    with torch.inference_mode(), scores_at(model, asked):
+        labeled = labeled[:, shared:]
+    with torch.inference_mode(), scores_at(model, labeled):
         outputs = model(**batch, use_cache=True)
     scores = outputs.logits
-    if scores.shape[:2] == asked.shape:  # OPT's head asks its decoder past the model around that
-        scores = scores[asked]
-    scores = scores.reshape(-1, scores.shape[-1]).float()  # [labelled tokens, vocabulary]
+    if scores.shape[:2] == labeled.shape:  # OPT calls its decoder directly, past the hook of scores_at
+        scores = scores[labeled]
+    scores = scores.reshape(-1, scores.shape[-1]).float()  # [labeled tokens, vocabulary]
     losses = torch.nn.functional.cross_entropy(scores, targets, reduction="none")
-    return [float(own.mean()) for own in losses.split(asked.sum(1).tolist())], plain_cache(model, outputs)
+    return [float(own.mean()) for own in losses.split(labeled.sum(1).tolist())], plain_cache(model, outputs)
 
 
-def _class_losses(model: Any, batch: dict[str, Any]) -> list[tuple[float, int]]:
+def _class_losses(model: "PreTrainedModel", batch: dict[str, Any]) -> list[tuple[float, int]]:
     import torch
 
     labels = batch.pop("labels")
@@ -76,5 +85,5 @@ def _class_losses(model: Any, batch: dict[str, Any]) -> list[tuple[float, int]]:
     return list(zip(losses.tolist(), scores.argmax(-1).tolist(), strict=True))
 
 
-def _moved(batch: dict[str, Any], model: Any) -> dict[str, Any]:
+def _moved(batch: dict[str, Any], model: "PreTrainedModel") -> dict[str, Any]:
     return {name: value.to(model.device) for name, value in batch.items()}

@@ -1,4 +1,4 @@
-"""The loss curve, for people who would rather look than read."""
+"""Plot of the loss curve."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from eyas.extras import require
 
 
 def plot_loss(lines: Sequence[dict[str, Any]], title: str, file: Path) -> None:
-    """Draw training and evaluation loss over optimizer steps from the lines of metrics.jsonl."""
+    """Plot training and evaluation loss over optimizer steps, from the lines of metrics.jsonl."""
     require("matplotlib", "report")
     import matplotlib
 
@@ -25,6 +25,6 @@ def plot_loss(lines: Sequence[dict[str, Any]], title: str, file: Path) -> None:
     if axes.get_lines():
         axes.legend()
     else:
-        axes.text(0.5, 0.5, "no loss was logged; see training.logging_steps", transform=axes.transAxes, ha="center")
+        axes.text(0.5, 0.5, "no loss was logged; lower training.logging_steps", transform=axes.transAxes, ha="center")
     figure.savefig(file, dpi=120)
     pyplot.close(figure)

@@ -1,4 +1,4 @@
-"""report/: the table, the curve, the proof and what the models said."""
+"""Report of a run: scores, loss curve, proof of the merge, and answers."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,9 +6,9 @@ from typing import Any
 
 from eyas.data.report import DataReport
 from eyas.evaluation.compare import Comparison
-from eyas.evaluation.evaluate import Record
 from eyas.evaluation.plots import plot_loss
-from eyas.export.proof import PARITY_HEADER, parity_rows
+from eyas.evaluation.records import Record, write_records
+from eyas.export.proof import PARITY_HEADER, parity_rows, recorded_parity
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 
@@ -23,14 +23,13 @@ def write_report(
     answers: Mapping[str, Mapping[str, str]],
     refusal: str | None = None,
 ) -> None:
-    """Write report.md, loss.png and each model's records; `answers` are those to the recipe's own prompts.
+    """Write report.md, loss.png and each model's records into the run.
 
-    `refusal` says why there is no merged model.
+    `answers` are the answers to the recipe's own prompts. `refusal` is the reason for a missing merged model.
     """
     run.report.mkdir(exist_ok=True)
     for model, rows in records.items():
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (run.report / f"{model}.jsonl").write_text(lines, encoding="utf-8")
+        write_records(run.report / f"{model}.jsonl", rows)
     plot_loss(run.metric_lines(), run.path.name, run.report / "loss.png")
     (run.report / "report.md").write_text(
         _markdown(run, recipe, comparison, records, answers, refusal), encoding="utf-8"
@@ -50,17 +49,17 @@ def _markdown(
         f"# {run.path.name}: before and after",
         f"{recipe.task} of {_base(recipe)} on `{recipe.data.training_paths}`: {manifest.get('steps')} steps of "
         f"{recipe.training.global_batch_size} rows in {manifest.get('train_seconds', 0):.0f} s.",
-        f"{comparison.rows} held-out rows, the same for every model; in brackets the 95 % bootstrap interval.",
+        f"{comparison.rows} held-out rows, the same for every model; 95 % bootstrap intervals in brackets.",
         _table(comparison.table()),
     ]
-    if run.parity.exists():
-        parity = json.loads(run.parity.read_text(encoding="utf-8"))
+    parity = recorded_parity(run)
+    if parity is not None:
         parts.append(_table([PARITY_HEADER, *parity_rows(parity)]))
     if refusal is not None:
         parts.append(f"**No merged model was released.** {refusal}")
     data = DataReport.from_dict(json.loads(run.data_report.read_text(encoding="utf-8")))
     parts += ["## Data", f"```text\n{data.text()}\n```"]
-    parts += ["## Loss while training", "![loss](loss.png)", "## What they said"]
+    parts += ["## Loss during training", "![loss](loss.png)", "## Answers"]
     for index in range(min(SHOWN_ROWS, comparison.rows)):
         parts.append(_one_row(index, records))
     for prompt, by_model in answers.items():
@@ -80,10 +79,10 @@ def _one_row(index: int, records: Mapping[str, Sequence[Record]]) -> str:
     first = next(iter(records.values()))[index]
     if "answer" not in first:
         return ""
-    asked = first.get("text") or (
+    prompt = first.get("text") or (
         first["prompt"] if isinstance(first["prompt"], str) else first["prompt"][-1]["content"]
     )
-    lines = [f"> {_inline(asked)}", "", f"- expected: {_inline(first['expected'])}"]
+    lines = [f"> {_inline(prompt)}", "", f"- expected: {_inline(first['expected'])}"]
     return "\n".join([*lines, *(f"- **{model}**: {_inline(rows[index]['answer'])}" for model, rows in records.items())])
 
 

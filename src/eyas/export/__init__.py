@@ -1,1 +1,1 @@
-"""What is released, compared with what was trained."""
+"""Releases of a trained model, each compared with the trained model first."""

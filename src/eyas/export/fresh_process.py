@@ -1,40 +1,34 @@
-"""A saved model opened by a process that has loaded no other, and compared with what was recorded before.
+"""Process that opens a saved artifact and compares it with the recording.
 
-Run as a module it is that process: it imports its libraries and then waits for a line that says what to open.
+It has loaded no other model. Run as a module, it imports its libraries and then waits for one line on stdin.
 """
 
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from eyas.export.parity import Parity, compare, predictions
-from eyas.export.proof import MergeRefused
+from eyas.export.artifact import Reopened
+from eyas.export.artifacts import ARTIFACTS
+from eyas.export.parity import Parity, parity_between, predictions
+from eyas.export.recording import Recording
+from eyas.export.refusals import ArtifactRefused
 from eyas.extras import hidden
 
-ANSWER, TENSORS = "answer.json", "tensors.json"
-PROBES, TUNED, WRITTEN = "probes.safetensors", "tuned.safetensors", "written.safetensors"
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+RESULT = "result.json"
+SAFETENSORS_DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
-@dataclass(frozen=True)
-class Reopened:
-    """What a saved model is once it is opened again."""
+class FreshProcess:
+    """Context with the process in it. It starts early, so that its imports cost no time of their own."""
 
-    to_tuned: Parity
-    """Its distance from what was trained, on all probes."""
-    to_written: Parity
-    """Its distance from the weights that were to be written, on the first of the probes."""
-    other_tensors: list[str]
-    """Tensors that are not, bit for bit, those that were to be written."""
-
-
-class Reader:
-    """The process, as a context: started early, so that its imports take no time of their own."""
-
-    def __enter__(self) -> "Reader":
+    def __enter__(self) -> "FreshProcess":
         self._process = subprocess.Popen(
             [sys.executable, "-m", "eyas.export.fresh_process"], text=True,
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
@@ -45,100 +39,70 @@ class Reader:
         self._process.kill()
         self._process.communicate()
 
-    def compare(self, model_folder: Path, auto_model: str, recorded: Path) -> Reopened:
-        """Return how far a model on disk is from what was recorded. Raises MergeRefused where it does not open."""
-        _, errors = self._process.communicate(json.dumps([str(model_folder), auto_model, str(recorded)]))
+    def compare(self, name: str, folder: Path, auto_model: str, recorded: Path) -> Reopened:
+        """Compare a saved artifact with a recording, in the fresh process.
+
+        Raises ArtifactRefused for an artifact that does not open.
+        """
+        _, errors = self._process.communicate(json.dumps([name, str(folder), auto_model, str(recorded)]))
         if self._process.returncode:
-            raise MergeRefused(
-                f"the merged model does not open in a fresh process:\n{errors[-2000:]}\nNothing was written"
+            raise ArtifactRefused(
+                f"the {Path(name).name} model does not open in a fresh process:\n{errors[-2000:]}\nNothing was written"
             )
-        found = json.loads((recorded / ANSWER).read_text(encoding="utf-8"))
-        return Reopened(Parity(**found["to_tuned"]), Parity(**found["to_written"]), found["other_tensors"])
+        result = json.loads((recorded / RESULT).read_text(encoding="utf-8"))
+        return Reopened(Parity(**result["to_tuned"]), Parity(**result["to_written"]), result["other_tensors"])
 
 
-def record(
-    folder: Path,
-    probes: Sequence[dict[str, Any]],
-    tuned: Sequence[Any],
-    written: Sequence[Any],
-    tensors: Mapping[str, str],
-    dtype: str,
-) -> None:
-    """Write what a fresh process compares a saved model with.
-
-    That is the probes, the tuned model's predictions for them, those of the weights that were written for the first of
-    them, and these weights' digests in the dtype of the file.
-    """
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True)
-    save_file(
-        {f"{i}.{name}": tensor for i, probe in enumerate(probes) for name, tensor in probe.items()}, folder / PROBES
-    )
-    for file, logits in ((TUNED, tuned), (WRITTEN, written)):
-        save_file({str(i): of_probe.contiguous() for i, of_probe in enumerate(logits)}, folder / file)
-    (folder / TENSORS).write_text(json.dumps({"dtype": dtype, "digests": dict(tensors)}), encoding="utf-8")
-
-
-def compare_saved(model_folder: Path, auto_model: str, recorded: Path) -> Reopened:
-    """Return how far a model on disk is from what was recorded. Meant for a process that loaded nothing else."""
-    import torch
-    from safetensors.torch import load_file
-
-    from eyas.model.trained import load_unsealed
-
-    probes: dict[int, dict[str, Any]] = {}
-    for name, tensor in load_file(recorded / PROBES).items():
-        index, _, key = name.partition(".")
-        probes.setdefault(int(index), {})[key] = tensor
-    tuned, written = load_file(recorded / TUNED), load_file(recorded / WRITTEN)
-    model = load_unsealed(model_folder, auto_model, torch.float32)
-    tensors = json.loads((recorded / TENSORS).read_text(encoding="utf-8"))
-    others = _other_tensors(model, tensors["digests"], tensors["dtype"]) + _of_another_dtype(
-        model_folder, tensors["dtype"]
-    )
-    found = predictions(model, [probes[i] for i in range(len(probes))])
-    first = predictions(model, [probes[i] for i in range(len(written))])
+def compare_saved(name: str, folder: Path, auto_model: str, recorded: Path) -> Reopened:
+    """Compare a saved artifact with a recording, in this process."""
+    recording = Recording.load(recorded)
+    written = recording.written
+    model = ARTIFACTS[name].load(folder, auto_model)
+    others = []
+    if written.digests:
+        others = _other_tensors(model, written.digests, written.dtype) + _other_dtypes(folder, written.dtype)
+    first = recording.probes[: len(written.predictions)]
     return Reopened(
-        compare([tuned[str(i)] for i in range(len(probes))], found),
-        compare([written[str(i)] for i in range(len(written))], first),
+        parity_between(recording.tuned, predictions(model, recording.probes)),
+        parity_between(written.predictions, predictions(model, first)),
         others,
     )
 
 
-def _other_tensors(model: Any, wanted: Mapping[str, str], dtype: str) -> list[str]:
+def _other_tensors(model: "PreTrainedModel", expected: Mapping[str, str], dtype: str) -> list[str]:
+    """Return the names of tensors that differ from those written."""
     import torch
 
     from eyas.export.rounding import nearest
-    from eyas.export.weights import digests
+    from eyas.export.weight_checks import digests
 
-    # What was read from a file of that dtype goes back to it without loss.
-    found = digests(model, lambda _name, tensor: nearest(tensor, getattr(torch, dtype)))
-    return sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+    # A tensor that was read from a file of that dtype converts back to it without loss.
+    actual = digests(model, lambda _name, tensor: nearest(tensor, getattr(torch, dtype)))
+    return sorted(name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name))
 
 
-def _of_another_dtype(folder: Path, dtype: str) -> list[str]:
-    """Return the floating tensors of the files that are not in that dtype."""
+def _other_dtypes(folder: Path, dtype: str) -> list[str]:
+    """Return the names of floating tensors that the files hold in another dtype."""
     from safetensors import safe_open
 
-    floating = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-    found = []
+    floating = set(SAFETENSORS_DTYPES.values()) - {SAFETENSORS_DTYPES[dtype]}
+    others = []
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "pt") as opened:
-            kinds = {name: opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118
-        found += [name for name, kind in kinds.items() if kind in floating.values() and kind != floating[dtype]]
-    return found
+            dtypes = {name: opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118
+        others += [name for name, stored in dtypes.items() if stored in floating]
+    return others
 
 
 def _main() -> None:
-    with hidden("peft", "bitsandbytes", "deepspeed", "wandb"):  # a merged model needs none of them
-        from transformers import GenerationMixin, GradientCheckpointingLayer, PreTrainedModel  # noqa: F401  # most of any
+    with hidden("peft", "bitsandbytes", "deepspeed", "wandb"):  # an artifact needs none of them
+        from transformers import GenerationMixin, GradientCheckpointingLayer, PreTrainedModel  # noqa: F401  # the bulk
 
-        asked: list[Any] = json.loads(sys.stdin.read() or "[]")
-        if asked:
-            folder, auto_model, recorded = asked
-            found = compare_saved(Path(folder), auto_model, Path(recorded))
-            (Path(recorded) / ANSWER).write_text(json.dumps(asdict(found)), encoding="utf-8")
+        request: list[Any] = json.loads(sys.stdin.read() or "[]")
+        if request:
+            name, folder, auto_model, recorded = request
+            result = compare_saved(name, Path(folder), auto_model, Path(recorded))
+            (Path(recorded) / RESULT).write_text(json.dumps(asdict(result)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,95 +1,117 @@
-"""What a merge has shown of itself, and whether that is enough to release it."""
+"""Proof of an artifact: distances from the trained model, checks of weights."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from eyas.errors import ExportError
 from eyas.export.parity import Parity
 from eyas.export.update import LayerUpdate
-from eyas.export.weights import Weights
+from eyas.export.weight_checks import WeightChecks
 from eyas.recipe.model import DType
+from eyas.run_directory import RunDirectory
 
-TIMES_NOISE = 16
-"""KL in float32 that is allowed, over that of moving each weight by its last place: four times as far."""
+if TYPE_CHECKING:
+    from eyas.export.reference import Reference
 
-LEAST_KL = 1e-12
-"""KL of float32 logits that says nothing, however quiet the model."""
+WORTH_REPORTING = 0.01
+"""Share of training's KL from which the cost of rounding is reported.
 
-MOST_LOST = 0.25
-"""KL of rounding that is allowed, over that of training: KL grows with the square of a change, so half of it lost."""
-
-WORTH_SAYING = 0.01
-"""KL of rounding over that of training at which a tenth of what was trained is lost."""
-
-TIMES_RANDOM = 16
-"""KL of rounding that is allowed over that of a random change as large, where the update itself survives."""
-
-SURVIVES = 0.5
-"""Least share of the update along its own direction; with less, weights are nearer to those of the base."""
+A hundredth of the KL is a tenth of the change.
+"""
 
 
-class MergeRefused(ExportError):
-    """The merged model is not what was trained."""
+@dataclass(frozen=True)
+class Evidence:
+    """Facts about a model that are measured before it is written."""
+
+    dtype: DType
+    """Dtype that its weights are rounded to."""
+    in_float32: Parity
+    """Distance of the model before it is rounded."""
+    at_random: Parity
+    """Distance after a random change as large as rounding's."""
+    updates: Sequence[LayerUpdate]
+    """Weights whose update is known, and the part of it that survives rounding."""
+    weights: WeightChecks | None
+    """Checks of a merge; None for full fine-tuning."""
 
 
 @dataclass(frozen=True)
 class Proof:
-    """Distances from the tuned model (adapter on base, in float32) on the probes, and what each weight is."""
+    """Distances from the trained model on the probes, and checks of weights."""
 
     dtype: DType
     in_float32: Parity
     """The merged model before it is rounded."""
     noise: Parity
-    """The tuned model with each float32 weight moved by its last place at most."""
+    """The trained model, each float32 weight moved by its last place."""
     base: Parity
-    """The base: what training changed."""
+    """The base: the effect of training."""
     base_rounded: Parity
-    """The rounded base, against the base: no distance at all where it was in that dtype already."""
+    """The rounded base, against the base.
+
+    Zero for a base that was in that dtype already.
+    """
     rounded: Parity
-    """The saved model, opened again."""
+    """The saved model, reopened."""
     at_random: Parity
-    """The merged model with each weight moved as far as rounding moves it, up or down at random."""
+    """The merged model after a random change as large as rounding's.
+
+    Each weight moves as far as rounding moves it, up or down at random.
+    """
     updates: Sequence[LayerUpdate]
-    """The weights whose update is known, and what rounding left of each."""
-    weights: Weights | None
+    weights: WeightChecks | None
+
+    @classmethod
+    def of(cls, evidence: Evidence, reference: "Reference", reopened: Parity) -> "Proof":
+        """Return the proof of a reopened artifact."""
+        return cls(
+            evidence.dtype, evidence.in_float32, reference.noise, reference.base, reference.base_rounded, reopened,
+            evidence.at_random, evidence.updates, evidence.weights,
+        )  # fmt: skip
 
     @property
     def share_kept(self) -> float | None:
-        """Share of the update that the saved weights hold along its direction; None where it is not known."""
+        """Share of the update left in the saved weights, along its direction.
+
+        None for unknown updates.
+        """
         size = sum(update.size for update in self.updates)
         return sum(update.kept for update in self.updates) / size if size else None
 
     @property
     def stochastic(self) -> int:
-        """How many weights were rounded stochastically."""
+        """Number of weights that were rounded stochastically."""
         return sum(update.rounding == "stochastic" for update in self.updates)
 
     @property
-    def after(self) -> str:
-        """The name of the saved model."""
-        return saved_as(self.dtype)
+    def saved_as(self) -> str:
+        """Name of the saved model in tables and messages."""
+        return "saved in float32" if self.dtype == "float32" else f"rounded to {self.dtype}"
 
     @property
     def share_lost(self) -> float:
-        """How far rounding moves the predictions, as a share of how far training did."""
-        moved = self.base.kl_per_token
-        return math.sqrt(self.rounded.kl_per_token / moved) if moved else math.inf  # KL grows with a change's square
+        """Effect of rounding on the predictions, relative to training's."""
+        trained = self.base.kl_per_token
+        return (
+            math.sqrt(self.rounded.kl_per_token / trained) if trained else math.inf
+        )  # KL grows with a change's square
 
     def parities(self) -> dict[str, Parity]:
-        """Return the distances by the names that reports and cards give them."""
-        found = {
+        """Return the distances by their names in reports and model cards."""
+        named = {
             "in float32": self.in_float32,
-            self.after: self.rounded,
+            self.saved_as: self.rounded,
             "float32's own rounding": self.noise,
             "the base": self.base,
         }
         if self.dtype == "float32":
-            return found
-        return found | {
+            return named
+        return named | {
             "a random change as large as rounding's": self.at_random,
-            f"the base alone, {self.after}": self.base_rounded,
+            f"the base alone, {self.saved_as}": self.base_rounded,
         }
 
     def as_dict(self) -> dict[str, Any]:
@@ -103,13 +125,17 @@ class Proof:
         }
 
 
-def saved_as(dtype: DType) -> str:
-    """Return what saving in a dtype did to weights that were merged in float32."""
-    return "saved in float32" if dtype == "float32" else f"rounded to {dtype}"
+PARITY_HEADER = [
+    "against the trained model",
+    "KL per token (nats)",
+    "largest logit difference",
+    "top-1 agreement",
+    "positions",
+]
 
 
 def parity_rows(figures: Mapping[str, Any]) -> list[list[str]]:
-    """Return the rows of a table, under PARITY_HEADER, from what `parity.json` holds."""
+    """Return table rows under PARITY_HEADER from the content of `parity.json`."""
     return [
         [
             name, f"{p['kl_per_token']:.2e}", f"{p['largest_logit_difference']:.2e}", f"{p['top1_agreement']:.2%}",
@@ -120,91 +146,49 @@ def parity_rows(figures: Mapping[str, Any]) -> list[list[str]]:
     ]  # fmt: skip
 
 
-PARITY_HEADER = [
-    "against what was trained",
-    "KL per token (nats)",
-    "largest logit difference",
-    "top-1 agreement",
-    "positions",
-]
+def recorded_parity(run: RunDirectory) -> dict[str, Any] | None:
+    """Return the `parity.json` of a run's merged model, if there is one."""
+    for file in (run.parity, run.parity_of_earlier_versions):
+        if run.merged.exists() and file.exists():
+            figures: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            return figures
+    return None
 
 
-def float32_margin(noise: Parity) -> float:
-    """Return the lead of a first logit below which float32's rounding may put another first."""
-    return 2 * math.sqrt(TIMES_NOISE) * noise.largest_logit_difference
-
-
-def refuse_another_function(where: str, found: Parity, noise: Parity, weights: Weights | None) -> None:
-    """Refuse a model that in float32 computes something else than what was trained.
-
-    `noise` is what float32 rounding does to the same predictions.
-    """
-    allowed = max(LEAST_KL, TIMES_NOISE * noise.kl_per_token)
-    if found.kl_per_token <= allowed and not found.clear_flips and not (weights and weights.faults):
-        return
-    faults = f"\n{weights}." if weights and weights.faults else ""
-    raise MergeRefused(
-        f"{where}, the merged model is not what was trained: {found} (float32 rounding explains a KL of {allowed:.0e}, "
-        f"and {found.clear_flips} choices changed that it does not).{faults}\n"
-        "Nothing was written. That is a fault of the merge, not of its dtype: check that base, adapter and recipe are "
-        "those of the run (eyas verify RUN); --force writes it all the same"
-    )
-
-
-def refuse_what_rounding_destroyed(proof: Proof) -> None:
-    """Refuse a saved model that has lost more than half of what was trained to the dtype of the file."""
-    cost, trained, random = proof.rounded, proof.base.kl_per_token, proof.at_random
-    if cost.kl_per_token <= max(LEAST_KL, TIMES_NOISE * proof.noise.kl_per_token, MOST_LOST * trained):
-        return
-    in_the_mean = cost.kl_per_token <= TIMES_RANDOM * random.kl_per_token
-    if (in_the_mean or cost.median_kl <= TIMES_RANDOM * random.median_kl) and _survives(proof):
-        return
-    raise MergeRefused(
-        f"{proof.after}, the merged model has lost what was trained: {cost}. Training moved the base by a KL "
-        f"of {trained:.2e}, and a random change as large as rounding's moves it by {random.kl_per_token:.2e}. "
-        f"{kept_in_words(proof)}\n"
-        f"Nothing was written. The merge is right; {proof.dtype} is too coarse for it: {ways_to_lose_less(proof)}; "
-        "--force writes it all the same"
-    )
-
-
-def _survives(proof: Proof) -> bool:
-    if proof.share_kept is None:
-        return proof.base_rounded.kl_per_token > 0  # a base between the steps, where no update is too small to move it
-    return proof.share_kept >= SURVIVES
-
-
-def kept_in_words(proof: Proof) -> str:
-    """Return how much of the update the saved weights hold."""
+def kept_as_text(proof: Proof) -> str:
+    """Return `share_kept` as a sentence; empty for unknown updates."""
     if proof.share_kept is None:
         return ""
-    drawn = f" ({proof.stochastic} of {len(proof.updates)} rounded up or down at random, for nearest would lose more)"
+    drawn = f" ({proof.stochastic} of {len(proof.updates)} rounded up or down at random: nearest would lose more)"
     return f"The saved weights hold {proof.share_kept:.0%} of the update{drawn if proof.stochastic else ''}."
 
 
-def ways_to_lose_less(proof: Proof) -> str:
-    """Return what a user can do about a dtype that is too coarse."""
+def finer_dtypes(proof: Proof) -> str:
+    """Return the advice for a dtype that is too coarse."""
     float16 = " or, for 1/8 of bfloat16's rounding, float16" if proof.dtype == "bfloat16" else ""
     return f"merge in float32 (eyas merge RUN --dtype float32){float16}"
 
 
-def cost_in_words(proof: Proof) -> str:
-    """Return what rounding costs, against what training changed and against the base alone."""
+def cost_as_text(proof: Proof) -> str:
+    """Return the cost of rounding as text.
+
+    It is given next to the effect of training and of a random change as large.
+    """
     if proof.dtype == "float32":
-        return "saved as merged: nothing is rounded"
+        return "none; the file holds the float32 weights"
     cost, trained = proof.rounded.kl_per_token, proof.base.kl_per_token
-    said = (
+    text = (
         f"training moved the base by a KL of {trained:.2e}; a random change as large as rounding's moves it by "
-        f"{proof.at_random.kl_per_token:.2e}. {kept_in_words(proof)}"
+        f"{proof.at_random.kl_per_token:.2e}. {kept_as_text(proof)}"
     )
     if cost > trained:
-        said += (
-            f" ROUNDING MOVES THE PREDICTIONS ON THESE ROWS MORE THAN TRAINING DID (KL {cost:.2e}); train longer, or "
-            f"{ways_to_lose_less(proof)}"
+        return (
+            f"{text} ROUNDING MOVES THE PREDICTIONS ON THESE ROWS MORE THAN TRAINING DID (KL {cost:.2e}); train "
+            f"longer, or {finer_dtypes(proof)}"
         )
-    elif cost > WORTH_SAYING * trained:
-        said += (
-            f" ROUNDING TO {proof.dtype} MOVES THE PREDICTIONS ON THESE ROWS BY ABOUT {proof.share_lost:.0%} of what "
-            f"training did; to lose less, {ways_to_lose_less(proof)}"
+    if cost > WORTH_REPORTING * trained:
+        return (
+            f"{text} ROUNDING TO {proof.dtype} MOVES THE PREDICTIONS ON THESE ROWS BY ABOUT {proof.share_lost:.0%} OF "
+            f"THE DISTANCE THAT TRAINING DID; to lose less, {finer_dtypes(proof)}"
         )
-    return said
+    return text

@@ -1,53 +1,60 @@
-"""The update of an adapted weight, computed again in float64 from the adapter's file, and how a merge kept to it."""
+"""Updates computed again in float64 and compared with the merge."""
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from eyas.export.rounding import Rounder
 from eyas.recipe.adapter import Lora
 from eyas.recipe.export import Rounding
 
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
 UNIT = 2.0**-24
-"""Most that rounding to float32 moves a number, relative to it."""
+"""Largest relative change of a number that is rounded to float32."""
 
 BLOCK = 2**16
-"""Weights that are compared at once: so few that their float64 stays in a core's cache."""
+"""Weights compared at once; in float64 they fit a core's cache."""
 
 
 @dataclass(frozen=True)
 class LayerUpdate:
-    """What one merged weight shows of its update."""
+    """Comparison of one merged weight with its update."""
 
     name: str
     error: float
-    """Size of merged − (base + update), relative to the update's."""
+    """Norm of merged − (base + update), relative to the update's."""
     beyond_rounding: int
-    """Weights that are further from base + update than float32 arithmetic can have put them."""
+    """Number of weights further from base + update than float32 arithmetic explains."""
     size: float
     """Sum of squares of the update."""
     rounding: Rounding
-    """How the weight is rounded to the dtype of the release."""
+    """Rounding of the weight to the dtype of the release."""
     kept: float
-    """Of the size, what is then left along the update's direction."""
+    """Part of the size that is left along the update's direction after rounding."""
 
 
 @dataclass(frozen=True)
 class Factors:
-    """An update as the file has it: scale · B A beside a weight [out, in], and DoRA's magnitude [out]."""
+    """Update of a weight [out, in]: scale · B A, and DoRA's magnitude."""
 
-    a: Any
-    b: Any
+    a: "Tensor"
+    """[rank, in]"""
+    b: "Tensor"
+    """[out, rank]"""
     scale: float
-    magnitude: Any | None = None
+    magnitude: "Tensor | None" = None
+    """[out]"""
 
 
-def factors(adapter: Lora, path: str, tensors: dict[str, Any]) -> Factors:
-    """Return the update of the layer `path` from its tensors in the file, by their last names.
+def factors(adapter: Lora, path: str, tensors: Mapping[str, "Tensor"]) -> Factors:
+    """Return the update of a layer from its tensors in the file.
 
-    The scale is that of the recipe; the adapter's own configuration is not asked.
+    `tensors` are named by their last names. The scale comes from the recipe, not from the adapter's own configuration.
     """
     settings = adapter.library_arguments
     embedding = "lora_embedding_A" in tensors
@@ -62,28 +69,28 @@ def factors(adapter: Lora, path: str, tensors: dict[str, Any]) -> Factors:
 
 
 def compare_update(
-    name: str, base: Any, merged: Any, found: Factors, rounder: Rounder, transposed: bool = False
+    name: str, base: "Tensor", merged: "Tensor", expected: Factors, rounder: Rounder, transposed: bool = False
 ) -> LayerUpdate:
-    """Return how far a merged weight is from base + update, and what rounding leaves of the update.
+    """Compare a merged weight with base + update, and choose its rounding.
 
-    The weight is [out, in], or the other way round where `transposed`.
+    The weight is [out, in], or [in, out] if `transposed`.
     """
 
-    def seen(weight: Any) -> Any:
+    def oriented(weight: "Tensor") -> "Tensor":
         return weight.T if transposed else weight
 
-    before, after = seen(base), seen(merged)
+    before, after = oriented(base), oriented(merged)
     error, beyond, size = 0.0, 0, 0.0
     for rows in _row_blocks(after.shape):
-        update, allowed = _update(before[rows].double(), found, rows)
+        update, allowed = _update(before[rows].double(), expected, rows)
         off = (after[rows].double() - before[rows].double() - update).abs()
         error += float(off.square().sum())
         beyond += int((~(off <= allowed + UNIT * after[rows].double().abs())).sum())  # NaN counts
         size += float(update.square().sum())
 
-    def kept(rounded: Any) -> float:
+    def kept(rounded: "Tensor") -> float:
         return sum(
-            float(((seen(rounded)[rows].double() - block) * _update(block, found, rows)[0]).sum())
+            float(((oriented(rounded)[rows].double() - block) * _update(block, expected, rows)[0]).sum())
             for rows in _row_blocks(after.shape)
             for block in [before[rows].double()]
         )
@@ -92,34 +99,35 @@ def compare_update(
     return LayerUpdate(name, relative, beyond, size, *rounder.choose(name, merged, size, kept))
 
 
-def whole_updates(base: Any, tuned: Any, rounder: Rounder) -> list[LayerUpdate]:
-    """Return what rounding leaves of each weight's change between two whole models; their difference is the update."""
-    found, before = [], base.state_dict()
+def whole_updates(base: "PreTrainedModel", tuned: "PreTrainedModel", rounder: Rounder) -> list[LayerUpdate]:
+    """Return the change of each weight between two whole models, with its rounding."""
+    updates, before = [], base.state_dict()
     for name, after in tuned.state_dict().items():
         if not after.is_floating_point() or name not in before or before[name].shape != after.shape:
             continue
         update = after.double() - before[name].double()
 
-        def kept(rounded: Any, update: Any = update, start: Any = before[name]) -> float:
+        def kept(rounded: "Tensor", update: "Tensor" = update, start: "Tensor" = before[name]) -> float:
             return float(((rounded.double() - start.double()) * update).sum())
 
         size = float(update.square().sum())
-        found.append(LayerUpdate(name, 0.0, 0, size, *rounder.choose(name, after, size, kept)))
-    return found
+        updates.append(LayerUpdate(name, 0.0, 0, size, *rounder.choose(name, after, size, kept)))
+    return updates
 
 
-def _update(before: Any, found: Factors, rows: slice) -> tuple[Any, Any]:
-    """Return the update of some rows and the most that float32 can be off by in computing it, both in float64.
+def _update(before: "Tensor", factors: Factors, rows: slice) -> tuple["Tensor", "Tensor"]:
+    """Return the update of some rows, and float32's largest error.
 
-    A product over r terms is off by at most r units of the products' absolute sum (Higham, 2002, §3.5).
+    Both are in float64. A sum over r products is off by at most r units of the products' absolute sum (Higham, 2002,
+    §3.5).
     """
-    a, b = found.a.double(), found.b[rows].double()
-    update = found.scale * (b @ a)
-    off = 1.01 * (len(a) + 3) * UNIT * abs(found.scale) * (b.abs() @ a.abs())
-    if found.magnitude is None:
+    a, b = factors.a.double(), factors.b[rows].double()
+    update = factors.scale * (b @ a)
+    off = 1.01 * (len(a) + 3) * UNIT * abs(factors.scale) * (b.abs() @ a.abs())
+    if factors.magnitude is None:
         return update, off
     whole = before + update
-    stretch = found.magnitude[rows].double()[:, None] / whole.norm(dim=1, keepdim=True)
+    stretch = factors.magnitude[rows].double()[:, None] / whole.norm(dim=1, keepdim=True)
     # The norm of a row adds as many squares as it has weights, in blocks.
     norm_off = (4 * math.sqrt(whole.shape[1]) + 8) * UNIT * (stretch * whole).abs()
     share_off = (stretch * whole).abs() * off.norm(dim=1, keepdim=True) / whole.norm(dim=1, keepdim=True)
