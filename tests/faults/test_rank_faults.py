@@ -80,7 +80,7 @@ def seconds_of(run):
 
 
 def hang_report(run):
-    """Return the verdict of a report, and the stacks of each rank."""
+    """Return the summary of a report, and the stacks of each rank."""
     head, *stacks = (run / "hang_report.txt").read_text().split("\n== rank ")
     return head.splitlines()[1], stacks
 
@@ -123,7 +123,7 @@ def test_a_killed_rank_takes_a_launched_job_down_and_is_named(words, run, tmp_pa
 
     assert code != 0
     assert f"[rank 0] RankError: rank 1 (pid {pid} on " in said and "is gone: " in said
-    assert re.search(r"go on from \S+/checkpoint-\d+ with --resume", said)
+    assert re.search(r"continue from \S+/checkpoint-\d+ with --resume", said)
 
 
 @pytest.mark.slow
@@ -133,10 +133,10 @@ def test_a_stopped_rank_takes_a_launched_job_down_with_the_stacks_of_both(words,
     os.kill(pid := pid_of(run, 1), signal.SIGSTOP)
     code, said = job.leaves_within(LEAVES_A_HANG)
 
-    verdict, stacks = hang_report(run)
+    summary, stacks = hang_report(run)
     assert code != 0
-    assert f"[rank 0] RankError: {verdict}" in said
-    assert f"rank 1 (pid {pid} on " in verdict and "is stopped (SIGSTOP)" in verdict
+    assert f"[rank 0] RankError: {summary}" in said
+    assert f"rank 1 (pid {pid} on " in summary and "is stopped (SIGSTOP)" in summary
     assert len(stacks) == 2 and all("transformers/trainer.py" in stack for stack in stacks)
 
 
@@ -171,9 +171,9 @@ def test_a_rank_that_hangs_in_a_step_is_named_though_it_lives(trouble, codes, wo
     pid_of(run, 0)
 
     assert job.wait(LEAVES_A_HANG) == codes
-    verdict, stacks = hang_report(run)
-    assert f"rank 1 (pid {job.pids[1]} on " in verdict and "rank 0 " not in verdict
-    assert ("in asleep while the others wait" if trouble == "asleep" else "does not answer") in verdict
+    summary, stacks = hang_report(run)
+    assert f"rank 1 (pid {job.pids[1]} on " in summary and "rank 0 " not in summary
+    assert ("in asleep while the others wait" if trouble == "asleep" else "does not answer") in summary
     assert f"in {trouble}\n" not in stacks[0] and f"in {trouble}\n" in stacks[1]
 
 
@@ -184,7 +184,7 @@ def test_a_rank_with_an_error_of_its_own_keeps_it_and_the_other_one_names_it(wor
     assert job.wait(60) == [1, 1]
     assert job.text().count("Traceback") == 1 and "KeyError: 'a column that is not there'" in job.text()
     assert f"[rank 0] RankError: rank 1 (pid {job.pids[1]} on " in job.text()
-    assert "left with KeyError: 'a column that is not there'" in job.text()
+    assert "exited with KeyError: 'a column that is not there'" in job.text()
 
 
 @pytest.mark.slow
@@ -194,10 +194,10 @@ def test_a_single_process_that_hangs_reports_itself(words, run, tmp_path, fork_s
     pid_of(run, 0)
 
     assert job.wait(LEAVES_A_HANG) == [1]
-    verdict, stacks = hang_report(run)
-    assert f"rank 0 (pid {job.pids[0]} on " in verdict and "in asleep" in verdict
+    summary, stacks = hang_report(run)
+    assert f"rank 0 (pid {job.pids[0]} on " in summary and "in asleep" in summary
     assert len(stacks) == 1 and "in asleep\n" in stacks[0]
-    assert f"[rank 0] RankError: {verdict}" in job.text() and status(run) == "lost"
+    assert f"[rank 0] RankError: {summary}" in job.text() and status(run) == "lost"
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +253,7 @@ def test_stopped_at_any_time_the_job_leaves_and_goes_on_to_the_same_end(
     _, victim, pid, codes = hurt(signal.SIGSTOP, seed, after_step=1, leaves=LEAVES_A_HANG)
 
     assert 0 not in codes
-    verdict, stacks = hang_report(run)
-    assert f"rank {victim} (pid {pid} on " in verdict and "is stopped (SIGSTOP)" in verdict
+    summary, stacks = hang_report(run)
+    assert f"rank {victim} (pid {pid} on " in summary and "is stopped (SIGSTOP)" in summary
     assert all("transformers/trainer.py" in stack for stack in stacks)
     assert_the_same(resumed(fork_server, words, run), never_hurt)

@@ -144,7 +144,7 @@ def test_a_save_without_room_is_refused_before_anything_is_written(fork_server, 
 
     said = refused(*train(fork_server, words, run, trouble="filled:4:100000"))
 
-    assert "step 4 is not saved: it needs about 21" in said and "KiB, and 9" in said
+    assert "step 4 was not saved: it needs about 21" in said and "KiB, and 9" in said
     assert f"newest whole checkpoint is {run.checkpoint(2)}" in said
     check_what_is_left(run, newest=2)
     (run.path.parent / "ballast").unlink()
@@ -170,7 +170,7 @@ def test_a_disk_that_can_hold_no_two_checkpoints_is_refused_before_the_first_ste
 
     said = refused(*train(fork_server, words, run))
 
-    assert "PreflightError" in said and "need 995.1 KiB, and there are 800.0 KiB" in said and "run_directory=…" in said
+    assert "PreflightError" in said and "need 995.1 KiB, and 800.0 KiB are free" in said and "run_directory=…" in said
     assert not run.manifest.exists() and not run.checkpoint_steps()
 
 
@@ -182,7 +182,7 @@ def test_what_a_run_is_said_to_need_is_enough_for_it(size, fork_server, words, d
     code, text = train(fork_server, words, run)
 
     assert code == 0, text[-3000:]
-    assert "storage: 29" in text and "3 at once" in text
+    assert "disk: up to " in text and "needed (3 checkpoints × 29" in text
 
 
 @pytest.mark.slow
@@ -266,7 +266,10 @@ def test_every_damage_to_every_file_of_a_checkpoint_is_found_and_the_one_before_
             found = resume_point(run)
 
             assert step_of(found) == 4, (name, how)
-            assert str(run.checkpoint(6) / name) in caplog.text and "is put aside" in caplog.text
+            assert (
+                str(run.checkpoint(6) / name) in caplog.text
+                and "is corrupt; renamed to broken-checkpoint-6" in caplog.text
+            )
             assert (run.checkpoints / "broken-checkpoint-6").is_dir() and run.checkpoint_steps() == [2, 4]
             shutil.rmtree(run.path)
             events += 1
@@ -293,7 +296,7 @@ def resumes_after(how, name, chance, fork_server, words, undisturbed, place):
     damage(run.checkpoint(6) / name, how, chance)
     code, text = train(fork_server, words, run, "--resume")
     assert code == 0 and f"resuming from {run.checkpoint(4)}; 1 newer not valid" in text, text[-3000:]
-    assert f"{run.checkpoint(6) / name}" in text and "is put aside" in text
+    assert f"{run.checkpoint(6) / name}" in text and "is corrupt; renamed to broken-checkpoint-6" in text
     assert_the_same(run.path, undisturbed.path)
 
 

@@ -63,7 +63,7 @@ def check(trial, ranks):
         if trial["kind"] == "loss"
         else ""
     )
-    assert message.startswith(f"step {step}: the {trial['kind']} is not finite{on}. Nothing of it was saved.")
+    assert message.startswith(f"step {step}: the {trial['kind']} is NaN or Inf{on}. This step was not saved.")
     assert lines_of(message) == sorted((line, rank) for rank in broken for line in set(ranks[rank]["rows"]))
     assert max(ranks[0]["kept"], default=0) == step - 1
 
@@ -129,7 +129,7 @@ def test_ranks_that_resume_in_the_second_pass_tell_the_rows_of_that_pass(told):
     assert done.returncode == 0, done.stderr[-3000:]
     for trial, ranks in zip(trials, results, strict=True):
         message = ranks[0]["message"]
-        assert message.startswith(f"step {trial['step']}: the loss is not finite on rank {trial['ranks'][0]}")
+        assert message.startswith(f"step {trial['step']}: the loss is NaN or Inf on rank {trial['ranks'][0]}")
         assert lines_of(message) == sorted((line, trial["ranks"][0]) for line in ranks[trial["ranks"][0]]["rows"])
         assert ranks[0]["kept"] == [7]
 

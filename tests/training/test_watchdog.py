@@ -13,11 +13,11 @@ from transformers import TrainerControl, TrainerState
 
 from eyas.recipe.watchdog import Watchdog
 from eyas.run_directory import RunDirectory
-from eyas.training.watchdog.heartbeat import DONE, Beat, Pulse, read_beat, take_pulse, write_beat
-from eyas.training.watchdog.peers import Processes, RankInfo, introduction, watched_by
+from eyas.training.events import events
+from eyas.training.watchdog.heartbeat import DONE, Beat, Pulse, read_beat, write_beat
+from eyas.training.watchdog.peers import Processes, RankInfo, rank_info, watched_by
 from eyas.training.watchdog.ranks import RankView, WatchClock, forgiven, granted, hang, lost
-from eyas.training.watchdog.report import Standing, merged, odd_one_out, report, verdict
-from eyas.training.watchdog.roll_call import RollCall, wait_for
+from eyas.training.watchdog.report import RollCall, Standing, merged, odd_one_out, report, summary, wait_for
 from eyas.training.watchdog.watch import watch_ranks
 
 LIMITS = Watchdog(set_up_seconds=100, step_seconds=10, save_seconds=50)
@@ -50,9 +50,11 @@ def stands(rank, progress=20, where=WAITS, state="running", left=""):
             [stands(0), stands(1, where=WORKS), stands(2, where="/lib/torch/autograd/graph.py:1 in backward")],
             [1], f"is at {WORKS} while the others wait",
         ),
-        "the one that is left at work": ([stands(0), stands(1, left=DONE, progress=0)], [0], "alone is at work"),
-        "nobody, when all wait": ([stands(0), stands(1)], [], "stand alike"),
-        "nobody, when all work": ([stands(0, where=WORKS), stands(1, where=WORKS)], [], "stand alike"),
+        "the one that is left at work": ([stands(0), stands(1, left=DONE, progress=0)], [0], "is the only one at work"),
+        "nobody, when all wait": ([stands(0), stands(1)], [], "at the same step and all are waiting"),
+        "nobody, when all work": (
+            [stands(0, where=WORKS), stands(1, where=WORKS)], [], "at the same step and all are working",
+        ),
     }.values(),
 )  # fmt: skip
 def test_the_odd_one_out_is(standings, ranks, how):
@@ -60,9 +62,9 @@ def test_the_odd_one_out_is(standings, ranks, how):
 
     assert found == ranks
     assert how in told
-    assert (f"rank {ranks[0]} (pid 10{ranks[0]} on host{ranks[0]}) " if ranks else "cannot be told") in verdict(
-        standings
-    )
+    assert (
+        f"rank {ranks[0]} (pid 10{ranks[0]} on host{ranks[0]}) " if ranks else "cannot tell which rank is at fault"
+    ) in summary(standings)
 
 
 def test_a_rank_is_stopped_if_anyone_saw_it_so_and_otherwise_as_it_says_itself():
@@ -176,7 +178,7 @@ def test_every_rank_of_the_machine_is_watched_and_one_rank_of_each_other_machine
 
 def test_a_process_is_seen_running_stopped_and_gone_and_can_be_woken_and_killed(tmp_path):
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    here = introduction(tmp_path)
+    here = rank_info(tmp_path)
     processes = Processes(0, [here, replace(here, rank=1, pid=child.pid), replace(here, rank=2, space="elsewhere")])
 
     assert (processes.state(0), processes.state(1), processes.state(2)) == ("running", "running", "unknown")
@@ -223,16 +225,16 @@ def test_a_process_writes_its_stacks_when_asked_though_its_lock_is_held(tmp_path
     script = tmp_path / "locked.py"
     script.write_text(
         "import ctypes, pathlib, sys\n"
-        "from eyas.training.watchdog.stacks import stacks_when_asked\n"
-        "with stacks_when_asked(pathlib.Path(sys.argv[1])):\n"
+        "from eyas.training.watchdog.peers import stacks_on_signal\n"
+        "with stacks_on_signal(pathlib.Path(sys.argv[1])):\n"
         "    print(flush=True)\n"
         "    ctypes.PyDLL(None).sleep(60)\n"
     )
     child = subprocess.Popen([sys.executable, str(script), str(tmp_path / "stacks")], stdout=subprocess.PIPE)
     child.stdout.readline()
-    here = introduction(tmp_path)
+    here = rank_info(tmp_path)
 
-    Processes(0, [here, replace(here, rank=1, pid=child.pid)]).ask_for_stacks(1)
+    Processes(0, [here, replace(here, rank=1, pid=child.pid)]).request_stacks(1)
 
     assert wait_for(lambda: "locked.py" in (tmp_path / "stacks").read_text(), 5)
     child.kill()
@@ -240,17 +242,15 @@ def test_a_process_writes_its_stacks_when_asked_though_its_lock_is_held(tmp_path
 
 
 def test_a_save_is_a_phase_from_the_step_that_asks_for_it_until_all_of_it_is_written():
-    pulse, callbacks = Pulse(), []
-    take_pulse(SimpleNamespace(add_callback=callbacks.append), pulse)
-    state, control = TrainerState(), TrainerControl()
+    pulse = Pulse()
 
     def phase_after(event, step, **wanted):
-        state.global_step = step
-        getattr(callbacks[0], event)(None, state, replace(control, **wanted))
+        trainer = SimpleNamespace(state=TrainerState(global_step=step), control=TrainerControl(**wanted))
+        getattr(events(trainer, [pulse]), event)(None, trainer.state, trainer.control)
         return pulse.phase
 
-    events = ["on_train_begin", "on_epoch_begin", "on_step_begin", "on_substep_end", "on_pre_optimizer_step"]
-    assert {phase_after(event, 0) for event in events} == {"set-up"}
+    early = ["on_train_begin", "on_epoch_begin", "on_step_begin", "on_substep_end", "on_pre_optimizer_step"]
+    assert {phase_after(event, 0) for event in early} == {"set-up"}
     assert phase_after("on_step_end", 1) == "step"
     assert phase_after("on_step_end", 2, should_save=True) == "save"
     assert phase_after("on_prediction_step", 2) == "save"
@@ -259,18 +259,13 @@ def test_a_save_is_a_phase_from_the_step_that_asks_for_it_until_all_of_it_is_wri
     assert (pulse.step, pulse.progress) == (2, 10)
 
 
-@pytest.fixture
-def trainer():
-    return SimpleNamespace(add_callback=lambda _: None)
-
-
-def test_a_watch_begins_without_the_files_of_an_earlier_start_and_leaves_none(tmp_path, trainer):
+def test_a_watch_begins_without_the_files_of_an_earlier_start_and_leaves_none(tmp_path):
     run, earlier = RunDirectory(tmp_path), tmp_path / ".heartbeats" / "0123abcd"
     earlier.mkdir(parents=True)
     write_beat(earlier, replace(BEAT, rank=1, count=99))
     RollCall(earlier).call("rank 1 is silent")
 
-    with watch_ranks(run, LIMITS, trainer):
+    with watch_ranks(run, LIMITS, Pulse()):
         time.sleep(1.5)
         (now,) = run.heartbeats.iterdir()
 
@@ -281,10 +276,10 @@ def test_a_watch_begins_without_the_files_of_an_earlier_start_and_leaves_none(tm
     assert not run.heartbeats.exists()
 
 
-def test_an_error_of_this_rank_passes_as_it_is_and_is_told_to_the_others(tmp_path, trainer):
+def test_an_error_of_this_rank_passes_as_it_is_and_is_told_to_the_others(tmp_path):
     run = RunDirectory(tmp_path)
 
-    with pytest.raises(KeyError, match="x"), watch_ranks(run, LIMITS, trainer):
+    with pytest.raises(KeyError, match="x"), watch_ranks(run, LIMITS, Pulse()):
         raise KeyError("x")
 
     (folder,) = run.heartbeats.iterdir()

@@ -53,7 +53,7 @@ def test_packed_rows_are_end_to_end_and_the_longest_of_their_documents_is_named(
 
     assert shape == BatchShape(rows=2, width=100, tokens=190, longest=100, longest_at="a.jsonl:9", flat=True)
     assert shape.held == 190 and shape.padding == 0
-    assert shape.text() == "2 rows end to end, 190 tokens; the longest is a.jsonl:9 with 100 tokens"
+    assert shape.text() == "2 rows concatenated, 190 tokens; the longest is a.jsonl:9 with 100 tokens"
 
 
 def test_nothing_is_told_where_the_rows_cannot_be(largest):

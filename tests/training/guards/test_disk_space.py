@@ -8,7 +8,8 @@ from eyas.errors import CheckpointError, PreflightError
 from eyas.run_directory import RunDirectory
 from eyas.sealing import seal
 from eyas.training.guards import disk_space
-from eyas.training.guards.disk_space import DiskBudget, disk_budget_of, refuse_saves_without_room, refuse_without_room
+from eyas.training.guards.disk_space import DiskBudget, disk_budget_of, refuse_save_without_room, refuse_without_room
+from eyas.training.library_patches import before_each_checkpoint
 
 PARAMETERS = 1_000_000
 SMALL_CHANGE = 100 * disk_space.BYTES_A_TOKEN + disk_space.BYTES_A_TENSOR + disk_space.BYTES_A_RANK
@@ -78,15 +79,17 @@ def test_a_disk_must_hold_two_checkpoints_the_next_and_the_result(run, monkeypat
     room = DiskBudget(checkpoint=100 * 2**20, kept=6, result=2**20)
 
     free(monkeypatch, room.least - 1)
-    with pytest.raises(PreflightError, match=r"need 301\.0 MiB, and there are 301\.0 MiB; make room, or name a run_d"):
+    with pytest.raises(
+        PreflightError, match=r"need 301\.0 MiB, and 301\.0 MiB are free; free some space, or choose a run_d"
+    ):
         refuse_without_room(run, room)
     free(monkeypatch, room.least)
     refuse_without_room(run, room)
     assert (
-        "storage: 100.0 MiB a checkpoint, 6 at once, and 1.0 MiB at the end: 601.0 MiB at most"
+        "disk: up to 601.0 MiB needed (6 checkpoints × 100.0 MiB + 1.0 MiB for the result), 301.0 MiB free"
         in capsys.readouterr().out
     )
-    assert "not all checkpoints will have room" in caplog.text
+    assert "not all checkpoints will fit on the disk" in caplog.text
     caplog.clear()
     free(monkeypatch, room.wanted)
     refuse_without_room(run, room)
@@ -111,11 +114,14 @@ def written(run, step, size):
 
 def test_a_save_needs_as_much_as_the_newest_checkpoint_has(run, monkeypatch):
     saved = []
-    trainer = SimpleNamespace(_save_checkpoint=lambda *given: saved.append(given), state=SimpleNamespace(global_step=4))
-    refuse_saves_without_room(trainer, run, DiskBudget(checkpoint=5000, kept=3, result=0))
+    trainer = SimpleNamespace(_save_checkpoint=lambda *given: saved.append(given))
+    budget = DiskBudget(checkpoint=5000, kept=3, result=0)
+    before_each_checkpoint(trainer, lambda: refuse_save_without_room(run, budget, step=4))
 
     free(monkeypatch, 4999)
-    with pytest.raises(CheckpointError, match=r"step 4 is not saved: it needs about 4\.9 KiB.*no checkpoint before it"):
+    with pytest.raises(
+        CheckpointError, match=r"step 4 was not saved: it needs about 4\.9 KiB.*no checkpoint before it"
+    ):
         trainer._save_checkpoint("model", None)
     written(run, step=2, size=4000)
     trainer._save_checkpoint("model", None)

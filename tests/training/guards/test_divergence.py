@@ -12,7 +12,7 @@ import torch
 from eyas.errors import TrainingError
 from eyas.run_directory import RunDirectory
 from eyas.training.guards.divergence import Divergence, DivergenceStop
-from eyas.training.guards.nonfinite import Finite
+from eyas.training.guards.nonfinite import NonfiniteStop
 
 
 def learning(draw, steps, low=0.3):
@@ -253,7 +253,7 @@ def trainer_with(logged_every):
     def take(watcher, loss):
         trainer._tr_loss += loss
         trainer.state.global_step += 1
-        found = watcher.look(trainer)
+        found = watcher.check(trainer)
         if trainer.state.global_step % logged_every == 0:
             trainer._tr_loss *= 0
             trainer._globalstep_last_logged = trainer.state.global_step
@@ -272,7 +272,7 @@ def test_the_loss_of_each_step_is_found_in_the_sum_that_is_logged(logged_every):
     for loss in losses:
         take(watcher, loss)
 
-    assert watcher.judge.losses == losses
+    assert watcher.test.losses == losses
 
 
 def test_a_restored_watcher_takes_the_next_loss_from_the_restored_sum():
@@ -285,7 +285,7 @@ def test_a_restored_watcher_takes_the_next_loss_from_the_restored_sum():
 
     take(again, 5.0)
 
-    assert again.judge.losses == [2.0, 3.0, 4.0, 5.0]
+    assert again.test.losses == [2.0, 3.0, 4.0, 5.0]
 
 
 SHORT = ("minilm_lora_sentiment", "training.global_batch_size=8", "training.per_device_train_batch_size=8",
@@ -310,11 +310,11 @@ def test_a_resumed_run_is_stopped_at_the_step_at_which_it_would_have_been(traine
         trained(*words)
     folder = RunDirectory(tmp_path / SHORT[0])
     folder.path.rename(tmp_path / "whole")
-    plain = DivergenceStop.look
+    plain = DivergenceStop.check
     torch.manual_seed(0)
     with monkeypatch.context() as once, pytest.raises(ZeroDivisionError):
         once.setattr(
-            DivergenceStop, "look", lambda self, run: plain(self, run) or 1 / (run.state.global_step != 17) - 1
+            DivergenceStop, "check", lambda self, run: plain(self, run) or 1 / (run.state.global_step != 17) - 1
         )
         trained(*words)
     assert folder.checkpoint_steps()[-1] == 15
@@ -332,7 +332,7 @@ def test_a_resumed_run_is_stopped_at_the_step_at_which_it_would_have_been(traine
 def test_a_resumed_run_may_begin_to_judge(trained, monkeypatch):
     words = ("minilm_lora_sentiment", "training.max_steps=30", "training.save_steps=5")
     with monkeypatch.context() as once, pytest.raises(ZeroDivisionError):
-        once.setattr(Finite, "look", lambda self, run: 0 if run.state.global_step < 7 else 1 / 0)
+        once.setattr(NonfiniteStop, "check", lambda self, run: 0 if run.state.global_step < 7 else 1 / 0)
         trained(*words)
 
     run, _ = trained(*words, "training.divergence_patience=20", resume=True, with_changes=True)
@@ -341,7 +341,7 @@ def test_a_resumed_run_may_begin_to_judge(trained, monkeypatch):
 
 
 def test_without_the_setting_nothing_is_judged(trained, monkeypatch):
-    monkeypatch.setattr(DivergenceStop, "look", lambda *_: 1 / 0)
+    monkeypatch.setattr(DivergenceStop, "check", lambda *_: 1 / 0)
 
     trained("minilm_lora_sentiment")
 

@@ -69,7 +69,7 @@ def test_how_many_rows_a_shorter_length_would_cut_is_said(overrides_for):
 
     changes = cheapest_changes(recipe, SPLIT, "single", batch, recomputed=True)
 
-    assert changes[0] == "training.max_length=50  (3 of 4 examples are longer, and would be cut)"
+    assert changes[0] == "training.max_length=50  (3 of 4 examples are longer and would be cut)"
 
 
 def test_rows_are_not_made_shorter_than_an_answer_that_is_to_be_generated(overrides_for):

@@ -9,7 +9,7 @@ from trl import SFTTrainer
 
 import stand_ins
 from eyas.errors import TrainingError
-from eyas.training.guards.nonfinite import Finite
+from eyas.training.guards.nonfinite import NonfiniteStop
 
 SMALL = {"vocab_size": 400, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "bos_token_id": 0,
          "eos_token_id": 0, "initializer_range": 0.02}  # fmt: skip
@@ -138,7 +138,7 @@ def test_a_part_that_is_detached_is_named_and_recorded(checkpointing, trained, d
     assert without_gradient(run) == names
     warning = next(record for record in caplog.records if "no gradient" in record.message)
     assert warning.levelno == logging.WARNING
-    assert warning.message.startswith("2 of 16 parameters that should train got no gradient in the first step")
+    assert warning.message.startswith("2 of 16 trainable parameters got no gradient in the first step")
     assert all(name in warning.message for name in names) and "expert" not in warning.message
 
 
@@ -181,7 +181,7 @@ def test_what_another_rank_reached_is_no_fault(trained, detached, monkeypatch):
 def test_a_loss_that_hangs_on_no_parameter_ends_the_run(trained, detached):
     detached("base_model.model.transformer")
 
-    with pytest.raises(TrainingError, match="none of 16 parameters that should train got a gradient") as stopped:
+    with pytest.raises(TrainingError, match="none of 16 trainable parameters got a gradient") as stopped:
         trained("falcon7b_lora", *ONE_STEP)
     assert "  and 6 more" in str(stopped.value)
 
@@ -202,7 +202,7 @@ def test_gradients_that_reach_nothing_that_trains_end_the_run(trained, monkeypat
 
     monkeypatch.setattr(transformers.Trainer, "create_optimizer", create_optimizer)
 
-    with pytest.raises(TrainingError, match="none of 2 parameters that should train got a gradient"):
+    with pytest.raises(TrainingError, match="none of 2 trainable parameters got a gradient"):
         trained("distilbert_full_yelp", "training.max_steps=1")
 
 
@@ -211,17 +211,17 @@ def test_an_expert_without_tokens_is_explained(family, trained, detached, caplog
 
     trained(*family("Qwen3Moe"), "adapter.target_modules=[q_proj]", "adapter.target_parameters=[mlp.experts.down_proj]")
 
-    assert "An expert that no token of this step was sent to gets none either" in caplog.text
+    assert "MoE experts that received no token in this step have no gradient either; that is normal" in caplog.text
 
 
 def test_the_hooks_are_gone_after_the_first_step(trained, monkeypatch):
     hooked = []
 
-    def look(self, trainer):
+    def check(self, trainer):
         hooked.append(sum(bool(p._backward_hooks) for p in trainer.model.parameters()))
         return 0
 
-    monkeypatch.setattr(Finite, "look", look)
+    monkeypatch.setattr(NonfiniteStop, "check", check)
     trained("minilm_lora_sentiment", "training.max_steps=3")
 
     assert hooked[0] > 0 and hooked[1:] == [0, 0]

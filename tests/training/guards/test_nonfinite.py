@@ -11,7 +11,7 @@ import transformers
 import stand_ins
 from eyas.errors import TrainingError
 from eyas.run_directory import RunDirectory
-from eyas.training.guards.nonfinite import GRADIENT, LOSS, MOST_SKIPPED, Finite, not_finite
+from eyas.training.guards.nonfinite import GRADIENT, LOSS, MOST_SKIPPED, NonfiniteStop, not_finite
 
 NAN, INF = float("nan"), float("inf")
 
@@ -42,13 +42,13 @@ def scaled_trainer(fp16=True):
         args=SimpleNamespace(fp16=fp16), accelerator=accelerator, _tr_loss=torch.tensor(2.0), norm=norm,
         _get_grad_norm=lambda model, grad_norm=None: norm.now,
     )  # fmt: skip
-    return trainer, Finite(trainer, None, lambda: None)
+    return trainer, NonfiniteStop(trainer, None, lambda: None)
 
 
 def look_after(trainer, finite, norm, skipped):
     trainer.norm.now, trainer.accelerator.optimizer_step_was_skipped = torch.tensor(norm), skipped
     trainer._get_grad_norm(None)
-    return finite.look(trainer)
+    return finite.check(trainer)
 
 
 def test_a_step_that_the_scaler_of_fp16_skipped_is_no_fault_until_too_many_were():
@@ -125,11 +125,11 @@ def check_that_it_stops(trained, break_in, tmp_path, name, kind, value, step, mi
         trained(*RUNS[name], *SAVED_EACH_STEP)
 
     message = str(stopped.value)
-    assert message.startswith(f"step {step}: the {kind} is not finite. Nothing of it was saved.")
+    assert message.startswith(f"step {step}: the {kind} is NaN or Inf. This step was not saved.")
     assert sorted(map(int, re.findall(r"train\.jsonl:(\d+)$", message, re.M))) == sorted(seen) and seen
     run = RunDirectory(tmp_path / RUNS[name][0])
     assert run.checkpoint_steps() == list(range(1, step))[-2:]
-    newest = f"from before: {run.checkpoint(step - 1)}" if step > 1 else "There is no checkpoint yet."
+    newest = f"from before is {run.checkpoint(step - 1)}." if step > 1 else "There is no checkpoint yet."
     assert newest in message
     assert all(line["step"] < step for line in run.metric_lines())
 
@@ -167,5 +167,5 @@ def test_weights_that_are_destroyed_are_found_by_their_loss(trained, monkeypatch
 
     monkeypatch.setattr(transformers.Trainer, "training_step", training_step)
 
-    with pytest.raises(TrainingError, match="step 3: the loss is not finite"):
+    with pytest.raises(TrainingError, match="step 3: the loss is NaN or Inf"):
         trained("minilm_lora_sentiment", *SAVED_EACH_STEP, "training.per_device_train_batch_size=4")

@@ -79,7 +79,7 @@ def test_the_batch_the_longest_row_the_peak_and_three_changes_are_told(trained, 
                          rf".*train\.jsonl:(\d+) with {width} tokens\.", batch)  # fmt: skip
     assert seen[0]["attention_mask"][numbers.index(int(found[1]) - 1)].all()
     assert re.fullmatch(r"Peak so far: \d+\.\d [GM]iB of \d+\.\d GiB\.", peak)
-    assert "keeps the global batch of 8" in keeps
+    assert "Cheapest ways to save memory at global_batch_size 8; append" in keeps
     assert [change.split("  (")[0].strip() for change in changes] == [
         "training.per_device_train_batch_size=2",
         "training.activation_checkpointing=true",
@@ -104,7 +104,7 @@ def test_packed_rows_are_told_end_to_end(trained, run_out):
     with pytest.raises(TrainingError, match="out of memory") as told:
         trained("falcon7b_lora", "training.max_length=28", "evaluation.max_new_tokens=8")
 
-    assert f"The batch: 4 rows end to end, {seen[0]['input_ids'].shape[1]} tokens; the longest is " in str(told.value)
+    assert f"The batch: 4 rows concatenated, {seen[0]['input_ids'].shape[1]} tokens; the longest is " in str(told.value)
 
 
 def test_of_a_stream_the_examples_are_told(trained, run_out):
@@ -120,13 +120,13 @@ def test_memory_that_runs_out_in_an_evaluation_is_not_laid_on_a_batch_that_was_t
     with pytest.raises(TrainingError) as told:
         trained("minilm_lora_sentiment", "training.eval_steps=1")
 
-    assert str(told.value).startswith("with 1 step done, while setting up, evaluating or saving: out of memory")
+    assert str(told.value).startswith("after 1 step, during set-up, evaluation or a save: out of memory")
     assert "The batch" not in str(told.value) and "  training.per_device_eval_batch_size=4" in str(told.value)
 
 
 def test_memory_that_runs_out_before_the_first_step_is_told_too(trained, monkeypatch):
     monkeypatch.setattr(transformers.Trainer, "create_optimizer", lambda *_: allocate_too_much())
 
-    with pytest.raises(TrainingError, match=r"^with 0 steps done, while setting up") as told:
+    with pytest.raises(TrainingError, match=r"^after 0 steps, during set-up") as told:
         trained("minilm_lora_sentiment")
     assert "The batch" not in str(told.value)

@@ -6,7 +6,7 @@ import pytest
 import transformers
 
 import stand_ins
-from eyas.training.guards.nonfinite import Finite
+from eyas.training.guards.nonfinite import NonfiniteStop
 from eyas.training.guards.step_rows import last_step, next_step, places
 
 pytestmark = pytest.mark.slow
@@ -41,13 +41,13 @@ def each_step(monkeypatch):
         seen.extend(row + 1 for row in stand_ins.row_numbers(inputs, self.processing_class))
         return plain(self, model, inputs, *more)
 
-    def look(self, trainer):
+    def check(self, trainer):
         steps.append((trainer.state.global_step, sorted(seen), places(trainer, self._split, last_step(trainer))))
         seen.clear()
         return 0
 
     monkeypatch.setattr(transformers.Trainer, "training_step", training_step)
-    monkeypatch.setattr(Finite, "look", look)
+    monkeypatch.setattr(NonfiniteStop, "check", check)
     return steps
 
 
@@ -68,10 +68,12 @@ def test_the_places_told_of_a_step_are_those_of_its_rows(words, trained, each_st
 @pytest.mark.parametrize("saved", [3, 6, 8])
 def test_a_resumed_run_tells_its_rows_too(saved, trained, each_step, monkeypatch):
     words = (*PACKED, TWO_A_STEP, f"training.save_steps={saved}")
-    recording = Finite.look
+    recording = NonfiniteStop.check
     with monkeypatch.context() as once, pytest.raises(ZeroDivisionError):
-        once.setattr(Finite, "look", lambda self, run: recording(self, run) or run.state.global_step == saved + 1)
-        once.setattr(Finite, "act", lambda *_: 1 / 0)
+        once.setattr(
+            NonfiniteStop, "check", lambda self, run: recording(self, run) or run.state.global_step == saved + 1
+        )
+        once.setattr(NonfiniteStop, "act", lambda *_: 1 / 0)
         trained("falcon7b_lora", *words)
     each_step.clear()
 
@@ -88,26 +90,26 @@ def test_of_a_stream_the_numbers_of_its_examples_are_told(trained, each_step):
     for step, seen, told in each_step:
         numbers = [tuple(map(int, re.findall(r"\d+", place)[:2])) for place in told]
         assert [line for first, last in numbers for line in range(first, last + 1)] == seen
-        assert all(("read for the 2. time" in place) == (step == 7) for place in told)
+        assert all(("read 2 times" in place) == (step == 7) for place in told)
 
 
 def test_rows_that_rank_0_hands_out_are_not_told(trained, each_step):
     trained("falcon7b_lora", *PLAIN, "training.accelerator_config={dispatch_batches: true}", "training.max_length=64")
 
     assert {told for _, _, (told,) in each_step} == {
-        "rows that rank 0 handed out (training.accelerator_config: dispatch_batches)"
+        "rows that rank 0 dispatched (training.accelerator_config: dispatch_batches)"
     }
 
 
 def test_the_step_at_hand_is_the_one_after_the_last(trained, monkeypatch):
     expected, steps = [], []
 
-    def look(self, trainer):
+    def check(self, trainer):
         steps.append(last_step(trainer))
         expected.append(next_step(trainer))
         return 0
 
-    monkeypatch.setattr(Finite, "look", look)
+    monkeypatch.setattr(NonfiniteStop, "check", check)
     trained("falcon7b_lora", *CASES["the last step of a pass has fewer"])
 
     assert steps[1:] == expected[:-1]

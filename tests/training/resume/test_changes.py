@@ -145,5 +145,5 @@ def test_a_launcher_does_not_start_again_what_left_on_its_own(status, raised, st
 
     run.record(status=status, reason="SIGTERM")
 
-    with pytest.raises(raised, match="not started again: SIGTERM"):
+    with pytest.raises(raised, match="not restarted: SIGTERM"):
         resumes_after_restart(run)

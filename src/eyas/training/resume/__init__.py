@@ -1,1 +1,1 @@
-"""Checkpoints, and everything that a resumed run needs to continue as if it had never stopped."""
+"""Checkpoints, and the state that makes a resumed run equal to one that never stopped."""
