@@ -1,4 +1,4 @@
-"""Guards get the trainer's events in their order, and checks act on what any rank has found."""
+"""Guards get the trainer's events in order; checks act on any rank's finding."""
 
 from types import SimpleNamespace
 
@@ -10,7 +10,7 @@ from eyas.training.events import EVENTS, AfterEachStep, events
 
 
 class Guard:
-    """A plain object with two of the methods."""
+    """A guard with two methods."""
 
     def __init__(self, name, calls):
         self._name, self._calls = name, calls
@@ -48,7 +48,7 @@ def test_each_event_is_one_of_the_library_s():
 
 
 class Check:
-    """A check with a fixed finding that notes what it acts on."""
+    """A check with a fixed finding, which records its actions."""
 
     def __init__(self, finding):
         self.finding, self.acted = finding, []

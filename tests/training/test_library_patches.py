@@ -1,4 +1,4 @@
-"""The libraries still behave as `library_patches` says: a test that fails here names a patch that can go."""
+"""The libraries still need each patch; a test that fails names one that can go."""
 
 import inspect
 from types import SimpleNamespace
@@ -21,7 +21,7 @@ LORA = LoraConfig(r=2, target_modules=["q_proj"])
 
 @pytest.fixture
 def tiny_trainer(tmp_path):
-    """Return a plain Trainer of a one-layer model on four rows: two steps to an end, one checkpoint after each."""
+    """Return a plain Trainer of a one-layer model, with two steps and checkpoints."""
 
     def made(callback=None, **settings):
         torch.manual_seed(0)
@@ -42,7 +42,7 @@ def arguments_of(event):
 
 
 def source_order(method, *words):
-    """Return whether the words come in this order in a method's source; each must be there."""
+    """Return whether a method's source has these words in this order."""
     places = [inspect.getsource(method).index(word) for word in words]
     return places == sorted(places)
 
@@ -144,7 +144,7 @@ def test_a_run_resumed_after_its_last_step_trains_one_more(tiny_trainer, tmp_pat
 
 
 class Epochs(RandomSampler):
-    """A sampler that notes the epochs that are set."""
+    """A sampler that records its epoch."""
 
     epoch = 0
 

@@ -1,4 +1,4 @@
-"""What a run says while it trains."""
+"""Progress of a run in metrics.jsonl and on the terminal."""
 
 import json
 from types import SimpleNamespace

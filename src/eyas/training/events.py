@@ -1,4 +1,4 @@
-"""The trainer's events, handed to a list of plain guard objects by one callback."""
+"""The trainer's events, handed to plain guard objects by one callback."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -41,14 +41,14 @@ class StepCheck(Protocol):
     """A check of each step that may end the run."""
 
     def check(self, trainer: "Trainer") -> int:
-        """Return this rank's finding: 0 when all is well, a higher number for a graver one."""
+        """Return this rank's finding. 0 means all is well; a graver finding is higher."""
 
     def act(self, trainer: "Trainer", finding: int) -> None:
-        """Act on the gravest finding of any rank; called on every rank after the same step."""
+        """Act on the gravest finding of any rank. Every rank is called after the same step."""
 
 
 class AfterEachStep:
-    """Guard that runs several checks after each step, before the step is logged or saved.
+    """Guard that checks each step before it is logged or saved.
 
     The ranks share their findings before any check acts: a rank that stopped alone would leave the others waiting.
     """
@@ -58,7 +58,7 @@ class AfterEachStep:
         self._agreement = Agreement()
 
     def on_step_end(self, trainer: "Trainer") -> None:
-        """Let each check act on the gravest finding of all ranks, in the order of the checks."""
+        """Let each check, in order, act on the gravest finding of all ranks."""
         findings = self._agreement.highest([check.check(trainer) for check in self._checks])
         for check, gravest in zip(self._checks, findings, strict=True):
             if gravest:

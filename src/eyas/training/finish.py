@@ -1,4 +1,4 @@
-"""Finish a run whose steps are all trained and whose result was not saved, from its last checkpoint."""
+"""Finish a fully trained run without a result, from its last checkpoint."""
 
 import json
 import shutil
@@ -19,14 +19,15 @@ from eyas.training.resume.checkpoints import newest_valid
 from eyas.training.save import is_finished
 
 TRAINERS_OWN = ("optimizer.", "scheduler.", "scaler.", "rng_state", "loop_state_", "trainer_state.", "latest", SEAL)
-"""Name prefixes of the checkpoint files that only the trainer reads; its subfolders are the trainer's too."""
+"""Name prefixes of checkpoint files that only the trainer reads. Subfolders are the trainer's too."""
 
 
 def finish(run: RunDirectory, recipe: Recipe) -> Path | None:
-    """Copy a run's result from its last checkpoint, seal it, record the run as finished, and return the folder.
+    """Copy a run's result from its last checkpoint, seal it, and return the folder.
 
-    No step is trained. Returns None for a run that is finished already. Raises CheckpointError where no checkpoint is
-    whole, where steps are missing, and for tensors that could not be opened later.
+    The run is recorded as finished; no step is trained. Returns None for a run that is finished already. Raises
+    CheckpointError where no checkpoint is whole, where steps are missing, and for tensors that could not be opened
+    later.
     """
     with run.locked():
         began = run.read_manifest()
@@ -49,7 +50,7 @@ def finish(run: RunDirectory, recipe: Recipe) -> Path | None:
 
 
 def _last_of(run: RunDirectory, recipe: Recipe) -> tuple[dict[str, Any], Path]:
-    """Return the trainer's state after the last step, and the checkpoint that holds the result."""
+    """Return the trainer's last state and the checkpoint that holds the result."""
     step, broken = newest_valid(run)
     if step is None:
         problem = "none of its checkpoints is whole" if broken else "it has no checkpoint"

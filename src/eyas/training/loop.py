@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 def fit(
     trainer: "Trainer", recipe: Recipe, run: RunDirectory, start: Start, request: StopRequest, checkpoint: Path | None
 ) -> None:
-    """Train from a checkpoint, or from the first step, to the end, and save the result.
+    """Train from a checkpoint or the first step, and save the result.
 
     Raises TrainingError, CheckpointError or Preempted, with the reason and the checkpoint to resume from.
     """
@@ -88,7 +88,7 @@ def _record_missing(run: RunDirectory, names: list[str]) -> None:
 
 @contextmanager
 def _status(run: RunDirectory) -> Iterator[None]:
-    """Record how an unfinished training ended; a launcher restarts a `lost` run, and not a `failed` one."""
+    """Record how an unfinished run ended. A launcher restarts a `lost` run, not a `failed` one."""
     try:
         yield
     except (EyasError, Preempted) as reason:

@@ -1,4 +1,4 @@
-"""Records of a run in its manifest: versions, hardware, digests, and how it ended."""
+"""Manifest of a run: versions, hardware, digests, and how it ended."""
 
 import hashlib
 import subprocess
@@ -34,11 +34,11 @@ class Start:
     optimizations: Sequence[Optimization]
     disk_budget: DiskBudget
     untouched: Mapping[str, str]
-    """Digest of each tensor of the untrained adapter; empty for a whole model."""
+    """Digests of the untrained adapter's tensors; empty for a whole model."""
 
 
 def record_start(run: RunDirectory, names: Pinned, start: Start, step: int | None, changes: list[str]) -> None:
-    """Record the start of a run, or its resume after a `step` with the `changes` since its start."""
+    """Record the start of a run, or its resume after a `step`."""
     lineage = run.read_manifest().get("lineage", [])
     if changes or step is None:
         run.open(names.recipe.to_yaml())
@@ -74,7 +74,7 @@ def _as_record(names: Pinned, start: Start) -> dict[str, Any]:
 
 
 def finished(trainer: "Trainer", run: RunDirectory) -> dict[str, Any]:
-    """Return the manifest entries of a finished run: its totals, and the digests of its record files."""
+    """Return a finished run's manifest entries: totals and digests of its records."""
     state = trainer.state
     last: dict[str, Any] = next((line for line in reversed(state.log_history) if "train_loss" in line), {})
     return {
@@ -90,7 +90,7 @@ def finished(trainer: "Trainer", run: RunDirectory) -> dict[str, Any]:
 
 
 def finished_from(run: RunDirectory, checkpoint: str, state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the manifest entries of a run that is finished from a checkpoint: its totals, from state and log."""
+    """Return the manifest entries of a run finished from a checkpoint."""
     before, lines = run.read_manifest(), run.metric_lines()
     last: dict[str, Any] = next((line for line in reversed(lines) if "train_loss" in line), {})
     return {
@@ -112,7 +112,7 @@ def _now() -> str:
 
 
 def _commit() -> str | None:
-    """Return the commit of the installed eyas, with + when its tree is changed; None outside a checkout."""
+    """Return the commit of eyas, with + for local changes; None outside a checkout."""
     here = Path(__file__).parent
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
     if head.returncode:

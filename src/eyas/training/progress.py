@@ -1,4 +1,4 @@
-"""Progress of a run: a bar on a terminal, plain lines elsewhere, metrics.jsonl always."""
+"""Progress of a run: a bar or plain lines, and metrics.jsonl."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """Guard that reports loss, tokens/s, time left and memory, in place of the library's own printing."""
+    """Guard that reports loss, tokens/s, time left and memory."""
 
     def __init__(self, run: RunDirectory, terminal: bool) -> None:
         self._run, self._terminal = run, terminal
@@ -23,7 +23,7 @@ class Progress:
         self._loss = "–"
 
     def on_train_begin(self, trainer: "Trainer") -> None:
-        """Note where this start begins, which is not step 0 after a resume."""
+        """Note the first step of this start; after a resume not 0."""
         state = trainer.state
         self._first_step, self._first_tokens = state.global_step, state.num_input_tokens_seen
         self._started = time.monotonic()
@@ -43,7 +43,7 @@ class Progress:
             self._bar.update(trainer.state.global_step - self._bar.n)
 
     def on_log(self, trainer: "Trainer", logs: dict[str, Any]) -> None:
-        """Append one line to metrics.jsonl, and print it where there is no terminal."""
+        """Append one line to metrics.jsonl, and print it without a terminal."""
         step, rate, memory = trainer.state.global_step, self._tokens_per_second(trainer), peak_bytes()
         line = {"step": step, **logs, "tokens_per_second": round(rate, 1), "peak_bytes": memory}
         with self._run.metrics.open("a", encoding="utf-8") as stream:
@@ -71,7 +71,7 @@ class Progress:
 
 
 def _plain(value: Any) -> Any:
-    """Return a number for a number that a logger passes as text ('0.25')."""
+    """Return a number for one that a logger passes as text ('0.25')."""
     if isinstance(value, str):
         try:
             return float(value)

@@ -1,4 +1,4 @@
-"""Rehearsal of the final save, on the untrained adapter before the first step."""
+"""Rehearsal of the final save, on the adapter before the first step."""
 
 import shutil
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def rehearse(
     recipe: Recipe, run: RunDirectory, trainer: "Trainer", auto_model: str, labels: Sequence[str] | None
 ) -> dict[str, str]:
-    """Save the adapter of a built trainer, check and reopen it, and return the digest of each of its tensors.
+    """Save, check and reopen the untrained adapter; return its tensors' digests.
 
     It is opened on the base's shapes alone, so no weight is loaded twice. A whole model is not rehearsed and has no
     digests. Every rank must call it. Raises PreflightError for an adapter that could not be saved or reopened.
@@ -57,7 +57,9 @@ def rehearse(
 
 
 def _refuse_unshardable(recipe: Recipe, strategy: str) -> None:
-    """Refuse DoRA on 4-bit weights under ZeRO-3: peft 0.21 copies those layers, and DeepSpeed 0.19 expects shards."""
+    """Refuse DoRA on quantized weights under ZeRO-3.
+
+    peft 0.21 copies those layers, and DeepSpeed 0.19 expects shards."""
     extra = {} if recipe.adapter is None else recipe.adapter.library_arguments
     if strategy == "zero-3" and extra.get("use_dora") and recipe.quantization is not None:
         raise PreflightError(

@@ -76,7 +76,7 @@ def check_environment(recipe: Recipe, run: RunDirectory, resume: bool) -> Topolo
 
 
 def build_trainer(recipe: Recipe, run: RunDirectory, rows: Rows) -> "Trainer":
-    """Return the task's trainer, with the base model's weights loaded and the adapter attached."""
+    """Return the task's trainer, with weights loaded and adapter attached."""
     from transformers import set_seed
 
     task = TASKS[recipe.task]
@@ -97,9 +97,10 @@ def build_trainer(recipe: Recipe, run: RunDirectory, rows: Rows) -> "Trainer":
 def check_trainer(
     recipe: Recipe, run: RunDirectory, rows: Rows, trainer: "Trainer", requested: Topology, base: BaseIdentity
 ) -> Start:
-    """Return the facts known before the first step: run summary, speed-ups, disk budget, untrained adapter.
+    """Return the facts known before the first step.
 
-    Raises PreflightError where the trainer does not match the recipe, or its result could not be saved.
+    These are run summary, speed-ups, disk budget and untrained adapter. Raises PreflightError where the trainer does
+    not match the recipe, or its result could not be saved.
     """
     from eyas.speed.apply import apply
     from eyas.speed.optimization import table

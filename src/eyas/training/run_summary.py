@@ -1,4 +1,4 @@
-"""Run summary: what the built trainer will do, checked against the recipe and the launch."""
+"""Run summary of the built trainer, checked against recipe and launch."""
 
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -41,7 +41,7 @@ class RunSummary:
 
     @property
     def repeated_rows(self) -> int:
-        """Rows that accelerate repeats at the end of an epoch, so that all ranks get a full batch."""
+        """Rows that accelerate repeats at an epoch's end, to fill all ranks' batches."""
         rows_at_once = self.micro_batch * self.topology.processes
         return -(self.rows or 0) % rows_at_once if self.topology.processes > 1 else 0
 
@@ -112,7 +112,7 @@ def refuse_data_parallel(arguments: "TrainingArguments") -> None:
 
 
 def refuse_what_was_not_requested(trainer: "Trainer", summary: RunSummary, requested: Topology, recipe: Recipe) -> None:
-    """Raise PreflightError on every rank, with one line for each difference between recipe, launch and trainer."""
+    """Raise PreflightError for each difference between recipe, launch and trainer."""
     refuse_data_parallel(trainer.args)
     problems = differences(requested, summary.topology)
     steps = accumulation_steps(recipe, summary.topology.processes)
@@ -132,7 +132,7 @@ def refuse_what_was_not_requested(trainer: "Trainer", summary: RunSummary, reque
 
 
 def weights_in(parameter: "Parameter") -> int:
-    """Return the number of weights in a parameter, also where ZeRO-3 shards it or 4-bit storage packs two per byte."""
+    """Return the number of weights in a parameter, also sharded or packed in 4 bits."""
     if hasattr(parameter, "ds_numel"):
         return int(parameter.ds_numel)
     state = getattr(parameter, "quant_state", None)

@@ -1,4 +1,4 @@
-"""Save the result of a run: the adapter, or the whole model where all of it trains."""
+"""Save the result of a run: the adapter or the whole model."""
 
 import shutil
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ def is_finished(run: RunDirectory) -> bool:
 def save_and_reopen(
     trainer: "Trainer", tokenizer: "PreTrainedTokenizerBase", run: RunDirectory, untouched: Mapping[str, str]
 ) -> None:
-    """Write the adapter (or the whole model), read it back from disk, check every tensor, and seal it.
+    """Write the adapter (or the whole model), reopen it, check it, seal it.
 
     Only what trains is gathered: for an adapter, the frozen base stays where it is. Every rank must call it.
     `untouched` are the digests of an adapter's tensors before the first step. Raises CheckpointError when a tensor is
@@ -51,6 +51,6 @@ def save_and_reopen(
 
 
 def _whole_model(trainer: "Trainer") -> "dict[str, torch.Tensor]":
-    """Return every tensor of the model, gathered from all ranks, without the name prefix of torch.compile."""
+    """Return every tensor of the model, gathered from all ranks."""
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     return {name.removeprefix("_orig_mod."): tensor for name, tensor in state.items()}

@@ -1,4 +1,4 @@
-"""Trackers: wandb and TensorBoard mirror a run, and one that is down neither stops nor delays it."""
+"""Trackers mirror a run; one that is down does not stop it."""
 
 import logging
 import socket
@@ -17,10 +17,11 @@ PATIENCE_SECONDS = 4.0
 
 
 def start_tracker(recipe: Recipe, run: RunDirectory, trainer: "Trainer", step: int) -> None:
-    """Attach the recipe's tracker to the trainer; wandb records offline, with a warning, when it is unreachable.
+    """Attach the recipe's tracker to the trainer.
 
-    A run that resumes from a `step` continues its own record. By itself, wandb 0.31 waits 90 s for a server that is
-    down and then ends the run. Call it on rank 0 only.
+    wandb records offline, with a warning, when its server is unreachable. A run that resumes from a `step` continues
+    its own record. By itself, wandb 0.31 waits 90 s for a server that is down and then ends the run. Call it on rank 0
+    only.
     """
     if recipe.tracking.report_to == "tensorboard":
         from torch.utils.tensorboard import SummaryWriter

@@ -22,7 +22,7 @@ def run(tmp_path):
 
 
 class SafetensorError(Exception):
-    """As the library calls its own."""
+    """An error class with safetensors' name."""
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ class SafetensorError(Exception):
     ],
     ids=["os", "quota", "safetensors", "tokenizers", "torch"],
 )
-def test_what_a_disk_refuses_is_told_with_the_checkpoint_that_is_left(run, error, cause):
+def test_a_disk_error_names_the_checkpoint_to_resume_from(run, error, cause):
     with (
         pytest.raises(CheckpointError, match=f"checkpoint-4 could not be written: {cause}") as raised,
         disk_errors_as_text(run),
@@ -50,7 +50,7 @@ def test_what_a_disk_refuses_is_told_with_the_checkpoint_that_is_left(run, error
     assert raised.value.__cause__ is error and not run.unfinished()
 
 
-def test_an_error_that_hides_behind_another_is_found(run):
+def test_a_disk_error_behind_another_error_is_recognized(run):
     with pytest.raises(CheckpointError, match="No space left on device"), disk_errors_as_text(run):
         try:
             raise ENOSPC
@@ -68,14 +68,14 @@ def test_an_error_that_hides_behind_another_is_found(run):
     ],
     ids=str,
 )
-def test_any_other_error_passes_as_it_is(run, error):
+def test_any_other_error_passes_unchanged(run, error):
     with pytest.raises(type(error)) as raised, disk_errors_as_text(run):
         raise error
 
     assert raised.value is error and run.unfinished()
 
 
-def test_an_error_that_was_told_in_words_already_passes(run):
+def test_an_error_that_is_already_explained_passes(run):
     with pytest.raises(CheckpointError, match=r"^mended$"), disk_errors_as_text(run):
         try:
             raise ENOSPC

@@ -1,4 +1,4 @@
-"""Shape of a micro-batch: the tokens that one forward pass holds, with padding."""
+"""Shape of a micro-batch: the tokens in one forward pass."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BatchShape:
-    """Shape of one micro-batch: rows padded to the longest, or (`flat`) concatenated in one row."""
+    """Shape of one micro-batch: padded rows, or (`flat`) rows concatenated in one."""
 
     rows: int
     width: int
@@ -49,7 +49,7 @@ class BatchShape:
 
 
 def largest_batch(recipe: Recipe, split: Split, trainer: "Trainer", step: Step) -> BatchShape | None:
-    """Return the largest of this rank's micro-batches of a step; None where its rows are unknown."""
+    """Return this rank's largest micro-batch of a step; None without known rows."""
     batches = micro_batches(trainer, step) if split.stream is None else None
     shapes = [_shape(recipe, split, indices) for indices in batches or ()]
     return max(shapes, key=lambda shape: shape.held, default=None)

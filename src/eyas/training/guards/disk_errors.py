@@ -22,9 +22,9 @@ TORCH_CANNOT_WRITE = re.compile(r"PytorchStreamWriter failed|inline_container|io
 
 @contextmanager
 def disk_errors_as_text(run: RunDirectory) -> Iterator[None]:
-    """Raise CheckpointError for a disk write error, with the checkpoint to resume from; remove unfinished files.
+    """Raise CheckpointError, with the checkpoint to resume from, for a disk write error.
 
-    Any other error passes unchanged.
+    Unfinished files are removed. Any other error passes unchanged.
     """
     try:
         yield
@@ -48,13 +48,13 @@ def how_to_recover(newest: Path | None) -> str:
 
 
 def free_bytes(folder: Path) -> int:
-    """Return the free bytes of the file system that a folder is on, or would be."""
+    """Return the free bytes of a folder's file system; the folder need not exist."""
     there = next(path for path in (folder, *folder.resolve().parents) if path.is_dir())
     return int(shutil.disk_usage(there).free)
 
 
 def _disk_fault(error: BaseException | None, folder: Path) -> str | None:
-    """Return the operating system's text for a disk write error, or None for an error with another cause.
+    """Return the system's text for a disk write error; None for other errors.
 
     Libraries that write files raise errors of their own. safetensors 0.8 and tokenizers 0.23 have the error number in
     their text. torch 2.13 ("unexpected pos 17024 vs 16912") has nothing useful, so a test file is written.
@@ -72,7 +72,7 @@ def _disk_fault(error: BaseException | None, folder: Path) -> str | None:
 
 
 def _error_of_a_test_file(folder: Path) -> str | None:
-    """Return why the disk takes no file now, while the unfinished files still fill it; None where it takes one."""
+    """Return why the disk takes no file now, or None where it does."""
     try:
         with TemporaryFile(dir=folder) as probe:
             probe.write(bytes(PROBE_BYTES))
@@ -84,5 +84,5 @@ def _error_of_a_test_file(folder: Path) -> str | None:
 
 
 def _is_within(file: Any, folder: Path) -> bool:
-    """Return whether an error concerns the run's own files; one without a file name counts as such."""
+    """Return whether an error concerns the run's own files, or names no file."""
     return file is None or Path(os.fsdecode(file)).resolve().is_relative_to(folder.resolve())

@@ -1,4 +1,4 @@
-"""Disk space for what a run writes, checked before the run and before each save."""
+"""Disk space for a run, checked at the start and before each save."""
 
 import logging
 import math
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MOMENTS = {"adafactor": 0, "sgd": 0, "lion": 1, "rmsprop": 1, "adagrad": 1}
-"""Values that an optimizer keeps per trainable parameter; any other counts as Adam, which keeps two."""
+"""Values that an optimizer keeps per trainable parameter. Any other counts as Adam, with two."""
 BYTES_A_TOKEN = 140
-"""Most bytes of a tokenizer.json per token: Llama 3 and Gemma have 134, SmolLM2 71, Falcon 42."""
+"""Most bytes of a tokenizer.json per token. Llama 3 and Gemma have 134, SmolLM2 71, Falcon 42."""
 BYTES_A_TENSOR = 1500
-"""Names and padding of one trained tensor, in the weights' file and three times in the optimizer's."""
+"""Names and padding of one trained tensor. The optimizer's file has them three times."""
 BYTES_A_RANK = 64 * 2**10
 """Random states, running sums, the trainer's own state."""
 AT_LEAST = 3
-"""Checkpoints that must fit at once: two whole ones, as one may be corrupt, and the next while it is written."""
+"""Checkpoints that must fit at once. Two are whole, as one may be corrupt; the third is being written."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class DiskBudget:
 
 
 def disk_budget_of(trainer: "Trainer", summary: RunSummary, keep: int) -> DiskBudget:
-    """Return the disk space for the checkpoints and the result of a built trainer.
+    """Return the disk space for a trainer's checkpoints and result.
 
     A checkpoint holds the saved weights, the optimizer's moments in the trained parameters' dtype (in float32, with
     float32 masters, where a strategy shards them), the tokenizer, and small files. DeepSpeed's ZeRO-1 and -2 keep the
@@ -86,10 +86,10 @@ def disk_budget_of(trainer: "Trainer", summary: RunSummary, keep: int) -> DiskBu
 
 
 def refuse_without_room(run: RunDirectory, budget: DiskBudget) -> None:
-    """Print the disk budget, and refuse a file system that cannot hold two checkpoints and the next.
+    """Print the disk budget, and refuse a disk that is too small.
 
-    Existing checkpoints of this run count as free space, as newer ones replace them. Raises PreflightError on every
-    rank.
+    It must hold two checkpoints and the next one. Existing checkpoints of this run count as free space, as newer ones
+    replace them. Raises PreflightError on every rank.
     """
     free = _free_on_all_ranks(run)
     whole = [run.checkpoint(step) for step in run.checkpoint_steps() if looks_whole(run.checkpoint(step))]
@@ -109,7 +109,7 @@ def refuse_without_room(run: RunDirectory, budget: DiskBudget) -> None:
 
 
 def refuse_save_without_room(run: RunDirectory, budget: DiskBudget, step: int) -> None:
-    """Raise CheckpointError on every rank where the checkpoint of a step would not fit, before anything is written.
+    """Raise CheckpointError on every rank where a step's checkpoint would not fit.
 
     The newest checkpoint's size is the estimate; for the first one, the budget's.
     """
@@ -123,7 +123,7 @@ def refuse_save_without_room(run: RunDirectory, budget: DiskBudget, step: int) -
 
 
 def _saves(trainer: "Trainer", summary: RunSummary, most: int) -> int:
-    """Return how many checkpoints the run will write, including the last step's, up to `most`."""
+    """Return the number of checkpoints that the run will write, up to `most`."""
     arguments = trainer.args
     steps = optimizer_steps(arguments, summary.rows, summary.global_batch)
     by_steps = getattr(arguments.save_strategy, "value", arguments.save_strategy) == "steps"
@@ -131,10 +131,10 @@ def _saves(trainer: "Trainer", summary: RunSummary, most: int) -> int:
 
 
 def _count(parameter: "Parameter") -> int:
-    """Return the number of values of a parameter, also where ZeRO-3 has sharded it."""
+    """Return the number of values of a parameter, sharded or not."""
     return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
 def _free_on_all_ranks(run: RunDirectory) -> int:
-    """Return the free bytes where a run is written; the fewest, where ranks have different disks."""
+    """Return the free bytes for a run: the fewest of all ranks' disks."""
     return int(min(gather_objects(free_bytes(run.path))))

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from transformers import Trainer
 
 FEWEST = 5
-"""Losses behind the first median: a run that diverges at once has no more good ones."""
+"""Losses behind the first median. A run that diverges at once has no more good ones."""
 OF_THE_LOWEST = 0.5
 OF_THE_DECREASE = 1 / 3
 SMALLEST_RISE = 0.1
-"""In nats, as cross-entropy: near zero, a loss of ten times the lowest is no divergence."""
+"""In nats, as cross-entropy. Near zero, a loss of ten times the lowest is no divergence."""
 
 
 @dataclass
@@ -67,11 +67,11 @@ class Divergence:
 
 
 class DivergenceStop:
-    """StepCheck that ends the run when the logged loss, the mean over all ranks, has diverged.
+    """StepCheck that ends the run when the logged loss has diverged.
 
-    A rank alone would test only its own rows, and with more ranks one of them would sooner stop a healthy run. So this
-    setting costs a second small exchange per step. All ranks then hold the same losses, and a run is stopped at the
-    same step on one rank and on eight.
+    The logged loss is the mean over all ranks. A rank alone would test only its own rows, and with more ranks one of
+    them would sooner stop a healthy run. So this setting costs a second small exchange per step. All ranks then hold
+    the same losses, and a run is stopped at the same step on one rank and on eight.
     """
 
     def __init__(self, patience: int, last_good: Callable[[], Path | None]) -> None:
@@ -101,7 +101,7 @@ class DivergenceStop:
         )
 
     def state(self) -> dict[str, Any]:
-        """Return the state that a resumed run continues from; the same on all ranks."""
+        """Return the state that a resumed run needs; the same on all ranks."""
         return {**self.test.state(), "summed": self._summed}
 
     def restore(self, state: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ def cheapest_changes(
     recomputed: bool,
     evaluating: bool = False,
 ) -> list[str]:
-    """Return up to three changes that the recipe has not made yet, the cheapest first.
+    """Return up to three changes to the recipe, the cheapest first.
 
     Each is an override to append to the command, with its cost. `batch` is the one that was too large; `recomputed` is
     whether activation checkpointing was on, which a recipe may leave open.
@@ -56,7 +56,7 @@ def _changes(recipe: Recipe, split: Split, strategy: str, batch: BatchShape | No
 
 
 def _shorter(recipe: Recipe, batch: BatchShape) -> int:
-    """Return half of the longest row, but at least the length of a generated answer."""
+    """Return half of the longest row, at least a generated answer's length."""
     return max(batch.longest // 2, recipe.evaluation.max_new_tokens if recipe.task == "sft" else 1)
 
 
@@ -66,5 +66,5 @@ def _shorter_rows(length: int, split: Split) -> str:
 
 
 def _half(rows: int) -> int:
-    """Return the largest divisor up to half, so that accumulation still adds up to the global batch."""
+    """Return the largest divisor up to half. Accumulation then still adds up to the global batch."""
     return next(fewer for fewer in range(rows // 2, 0, -1) if rows % fewer == 0)

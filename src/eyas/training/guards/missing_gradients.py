@@ -22,10 +22,10 @@ NO_GRADIENT_AT_ALL = "does not require grad and does not have a grad_fn"
 
 
 class MissingGradients:
-    """Guard that finds the parameters without a gradient in the first step, and hands their names to `record`.
+    """Guard that finds the parameters without a gradient in the first step.
 
-    Hooks work with every engine: ZeRO and FSDP remove the gradients before the step ends. A hook looks at the gradient
-    itself, because torch also visits a parameter to which it brings none.
+    Their names go to `record`. Hooks work with every engine: ZeRO and FSDP remove the gradients before the step ends. A
+    hook looks at the gradient itself, because torch also visits a parameter to which it brings none.
     """
 
     def __init__(self, record: Callable[[list[str]], None]) -> None:
@@ -34,7 +34,7 @@ class MissingGradients:
         self._reached: set[str] = set()
 
     def on_train_begin(self, trainer: "Trainer") -> None:
-        """Add the hooks, once the engine has replaced the parameters by its own."""
+        """Add the hooks, after the engine has replaced the parameters."""
         for name, parameter in trainer.model.named_parameters():
             if parameter.requires_grad:
                 self._hooks[name] = parameter.register_hook(partial(self._note, name))
@@ -47,7 +47,7 @@ class MissingGradients:
 
     @contextmanager
     def explained(self) -> Iterator[None]:
-        """Raise TrainingError where torch refuses to compute gradients, because no parameter has one."""
+        """Raise TrainingError where no parameter has a gradient, and torch computes none."""
         try:
             yield
         except RuntimeError as error:
@@ -68,7 +68,7 @@ class MissingGradients:
 
 
 def _report(trained: Sequence[str], reached: set[str]) -> list[str]:
-    """Return the trained parameters that were not reached, with a warning; raise TrainingError when none was."""
+    """Return the unreached parameters, with a warning; raise TrainingError when none was reached."""
     without = [name for name in trained if name not in reached]
     if without and not reached:
         raise TrainingError(_nothing_trains(without))

@@ -1,4 +1,4 @@
-"""Stop at the first NaN or Inf in the loss or the gradient norm."""
+"""Stop at the first NaN or Inf in loss or gradient norm."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 GRADIENT, LOSS = 1, 2
 MOST_SKIPPED = 20
-"""Steps in a row that fp16's scaler may skip: by then it has divided its first scale, 65,536, to below one."""
+"""Steps in a row that fp16's scaler may skip. By then its scale has fallen from 65,536 to below one."""
 
 
 class NonfiniteStop:
-    """StepCheck that ends the run on all ranks at the step with a NaN or Inf on any rank."""
+    """StepCheck that ends the run at a NaN or Inf on any rank."""
 
     def __init__(self, trainer: "Trainer", split: Split, last_good: Callable[[], Path | None]) -> None:
         self._split, self._last_good = split, last_good
@@ -32,7 +32,7 @@ class NonfiniteStop:
         on_gradient_norm(trainer, self._record_norm)
 
     def check(self, trainer: "Trainer") -> int:
-        """Return GRADIENT, LOSS or their sum; 0 for finite values, and for a step that fp16's scaler skipped."""
+        """Return GRADIENT, LOSS or their sum. It is 0 for finite values, and for a step that fp16's scaler skipped."""
         finding = not_finite(loss_sum(trainer), self._norm)
         skipped = trainer.args.fp16 and trainer.accelerator.optimizer_step_was_skipped
         self._skipped = self._skipped + 1 if skipped else 0
@@ -40,7 +40,7 @@ class NonfiniteStop:
         return self._finding
 
     def act(self, trainer: "Trainer", finding: int) -> None:
-        """Raise TrainingError on every rank, with the rows of the ranks that had the NaN or Inf."""
+        """Raise TrainingError on every rank, with the rows of the failing ranks."""
         mine = (self._finding, places(trainer, self._split, last_step(trainer)))
         raise TrainingError(_message(trainer, finding, gather_objects(mine), self._last_good()))
 
@@ -49,10 +49,10 @@ class NonfiniteStop:
 
 
 def not_finite(loss: "torch.Tensor", norm: Any) -> int:
-    """Return GRADIENT, LOSS or their sum for a NaN or Inf, with one wait for the device; 0 for neither.
+    """Return GRADIENT, LOSS or their sum for a NaN or Inf; 0 for neither.
 
-    `loss` is a scalar summed over micro-batches: a NaN or Inf stays in the sum. `norm` is a scalar tensor, or
-    DeepSpeed's number or None.
+    It waits for the device once. `loss` is a scalar summed over micro-batches: a NaN or Inf stays in the sum. `norm` is
+    a scalar tensor, or DeepSpeed's number or None.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Out of memory: report the batch that did not fit and the cheapest changes."""
+"""Out of memory: report the batch and the cheapest changes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from transformers import Trainer
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""The words of CUDA and its libraries, and of torch's allocator for the CPU."""
+"""Words of CUDA, its libraries and torch's CPU allocator."""
 LONGEST_REASON = 160
 
 
 class OutOfMemory:
-    """Guard that turns an out-of-memory error into a report of the batch and the cheapest changes."""
+    """Guard that explains an out-of-memory error."""
 
     def __init__(self, recipe: Recipe, split: Split) -> None:
         self._recipe, self._split = recipe, split
         self._in_a_step = False
-        """False while the trainer sets up, evaluates and saves: before, between and after steps."""
+        """False while the trainer sets up, evaluates or saves."""
 
     def on_step_begin(self, _trainer: "Trainer") -> None:
         """Note that a step begins."""
@@ -42,7 +42,7 @@ class OutOfMemory:
 
     @contextmanager
     def explained(self, trainer: "Trainer") -> Iterator[None]:
-        """Raise TrainingError in place of an out-of-memory error, on the rank that has it.
+        """Raise TrainingError in place of this rank's out-of-memory error.
 
         The other ranks wait for this one in a collective, so nothing can be gathered; they exit once it has exited.
         """
@@ -55,7 +55,7 @@ class OutOfMemory:
 
 
 def ran_out(error: BaseException) -> bool:
-    """Return whether an error means that a GPU or the machine had no memory left."""
+    """Return whether an error means that memory ran out."""
     return isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
 
 

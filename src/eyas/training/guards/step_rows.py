@@ -1,4 +1,4 @@
-"""Rows of a step, recomputed from the run's own data loader on demand, so that no step pays for it."""
+"""Rows of a step, recomputed from the run's data loader on demand."""
 
 from dataclasses import dataclass
 from itertools import islice
@@ -31,7 +31,7 @@ def last_step(trainer: "Trainer") -> Step:
 
 
 def next_step(trainer: "Trainer") -> Step:
-    """Return the step after the last one: the current step, until the trainer counts it."""
+    """Return the step after the last one."""
     passed: float = trainer.state.epoch or 0.0
     batches = _batches_per_epoch(trainer)
     first = round((passed - int(passed)) * batches)
@@ -39,7 +39,7 @@ def next_step(trainer: "Trainer") -> Step:
 
 
 def micro_batches(trainer: "Trainer", step: Step) -> list[list[int]] | None:
-    """Return the indices into the trainer's rows of each of this rank's micro-batches.
+    """Return the row indices of each of this rank's micro-batches.
 
     None where rank 0 dispatches the rows: then no sampler of this rank knows their order.
     """
@@ -55,7 +55,7 @@ def micro_batches(trainer: "Trainer", step: Step) -> list[list[int]] | None:
 
 
 def documents(split: Split, index: int) -> list[tuple[int, int]]:
-    """Return the row number and the number of tokens of each document in one, possibly packed, training row."""
+    """Return the row number and tokens of each document in a training row."""
     if split.sequences is None:
         example = split.examples[index]
         return [(example["row"], len(example["input_ids"]))]
@@ -65,7 +65,9 @@ def documents(split: Split, index: int) -> list[tuple[int, int]]:
 
 
 def places(trainer: "Trainer", split: Split, step: Step) -> list[str]:
-    """Return the places, `file:line`, of this rank's rows in a step; for a stream, their numbers."""
+    """Return the places, `file:line`, of this rank's rows in a step.
+
+    Rows of a stream have numbers instead."""
     if split.stream is not None:
         return [_in_stream(trainer, number, step.epoch) for number in range(step.first, step.end)]
     batches = micro_batches(trainer, step)
@@ -77,7 +79,7 @@ def places(trainer: "Trainer", split: Split, step: Step) -> list[str]:
 
 
 def _in_stream(trainer: "Trainer", micro_batch: int, epoch: int) -> str:
-    """Return the numbers, from 1, of a micro-batch's examples: the ranks take turns on the stream."""
+    """Return the numbers, from 1, of a micro-batch's examples in the stream."""
     rows, ranks = trainer.args.per_device_train_batch_size, trainer.accelerator.num_processes
     before = (micro_batch * ranks + trainer.accelerator.process_index) * rows
     again = f", read {epoch + 1} times" if epoch else ""
@@ -85,7 +87,7 @@ def _in_stream(trainer: "Trainer", micro_batch: int, epoch: int) -> str:
 
 
 def _batches_per_epoch(trainer: "Trainer") -> int:
-    """Return this rank's micro-batches per epoch; the library counts a whole stream as one epoch."""
+    """Return this rank's micro-batches per epoch. The library counts a whole stream as one epoch."""
     loader = trainer.callback_handler.train_dataloader
     try:
         return len(loader)

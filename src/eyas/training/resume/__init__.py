@@ -1,1 +1,1 @@
-"""Checkpoints, and the state that makes a resumed run equal to one that never stopped."""
+"""Checkpoints and resume: a resumed run equals one that never stopped."""

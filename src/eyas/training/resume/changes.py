@@ -1,4 +1,4 @@
-"""Changes between a run's start and its resume: settings, versions, ranks, rows and weights."""
+"""Changes since a run's start, which a resume refuses or records."""
 
 import difflib
 import re
@@ -15,17 +15,17 @@ from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 
 MAY_CHANGE = ("run_directory:", "watchdog:")
-"""Keys of a resolved recipe that have no effect on a run's numbers."""
+"""Keys of a recipe without effect on a run's numbers."""
 
 MOVABLE = {"single", "ddp"}
-"""Strategies whose checkpoints hold the whole state, so that any number of ranks can read them."""
+"""Strategies whose checkpoints any number of ranks can read: they hold the whole state."""
 
 
 def resumes_after_restart(run: RunDirectory) -> bool:
-    """Return whether a job that its launcher restarts has a run to resume; before its first step it has none.
+    """Return whether a restarted job has a run to resume.
 
-    Raises Preempted for a run that stopped on a signal, and TrainingError for one that would fail in the same way: the
-    launcher must not restart these.
+    Before its first step it has none. Raises Preempted for a run that stopped on a signal, and TrainingError for one
+    that would fail in the same way: the launcher must not restart these.
     """
     began = run.read_manifest()
     if began.get("status") == "preempted":
@@ -53,7 +53,7 @@ def changed_settings(run: RunDirectory, recipe: Recipe, allowed: bool) -> list[s
 
 
 def changed_bytes(run: RunDirectory, splits: Splits, base: BaseIdentity, allowed: bool) -> list[str]:
-    """Return the data files, tokens and weights that changed since the run's start.
+    """Return the data files, tokens and weights that changed since the start.
 
     Raises CheckpointError for any change unless it is `allowed`.
     """
@@ -81,7 +81,7 @@ def _refuse_unmovable_state(run: RunDirectory, before: Topology, topology: Topol
 
 
 def _changed_lines(before: str, after: str) -> list[str]:
-    """Return the lines of two resolved recipes that differ, the old ones with a minus and the new with a plus."""
+    """Return the changed lines of two recipes, old with a minus, new with a plus."""
     old, new = (_lines_that_count(text) for text in (before, after))
     lines = list(difflib.unified_diff(old, new, lineterm="", n=0))
     return [f"recipe: {line}" for line in lines[2:] if not line.startswith("@@")]  # the first two name the files

@@ -1,4 +1,4 @@
-"""Sealed checkpoints: the trainer writes into a staging folder, and only a complete one gets its name."""
+"""Sealed checkpoints: only a complete one gets its name."""
 
 import logging
 import shutil
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 UNPICKLES = {"zero_to_fp32.py"}
-"""Scripts that DeepSpeed adds to a checkpoint, which open it as a pickle; the adapter or model is next to them."""
+"""DeepSpeed's scripts in a checkpoint, which open it as a pickle. They are not needed."""
 
 
 def resume_point(run: RunDirectory) -> Path | None:
-    """Return the newest valid checkpoint, the same on all ranks; None for a run stopped before its first one.
+    """Return the newest valid checkpoint; None for a run stopped before its first.
 
-    Newer checkpoints that are corrupt are renamed to `broken-…`, with a warning. Raises CheckpointError when there are
-    checkpoints and none is valid.
+    All ranks get the same. Newer checkpoints that are corrupt are renamed to `broken-…`, with a warning. Raises
+    CheckpointError when there are checkpoints and none is valid.
     """
     step, broken = from_rank_zero(lambda: newest_valid(run))
     for newer, problems in broken.items():
@@ -52,7 +52,7 @@ def resume_point(run: RunDirectory) -> Path | None:
 
 
 def step_of(checkpoint: Path | None) -> int:
-    """Return the optimizer step after which a checkpoint was sealed; 0 for None, the start of a run."""
+    """Return a checkpoint's optimizer step; 0 for None, the start of a run."""
     return 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
 
 
@@ -63,7 +63,7 @@ def newest_whole(run: RunDirectory) -> Path | None:
 
 
 def newest_valid(run: RunDirectory) -> tuple[int | None, dict[int, list[str]]]:
-    """Return the newest step with every byte as saved, and the problems of each newer one."""
+    """Return the newest intact step, and the problems of each newer one."""
     broken: dict[int, list[str]] = {}
     for step in reversed(run.checkpoint_steps()):
         problems = faults(run.checkpoint(step))
@@ -74,7 +74,7 @@ def newest_valid(run: RunDirectory) -> tuple[int | None, dict[int, list[str]]]:
 
 
 class Checkpoints:
-    """Guard that seals each checkpoint, restores what the library omits from `start`, and rotates.
+    """Guard that seals each checkpoint, restores `start`, and deletes the oldest.
 
     The trainer's own rotation is off: it orders by modification time and deletes before anything is verified.
     """
@@ -112,10 +112,11 @@ class Checkpoints:
 
 @contextmanager
 def last_step_kept(trainer: "Trainer", run: RunDirectory) -> Iterator[None]:
-    """Keep a checkpoint of the last step while the result is saved, so that a failed save loses no training.
+    """Keep a checkpoint of the last step while the result is saved.
 
-    Most runs have one. A run that saves none, or only the best, gets one here if the disk has space; it is deleted once
-    the result is saved. A run that loads its best at the end has the result in that checkpoint.
+    A failed save then loses no training. Most runs have one. A run that saves none, or only the best, gets one here if
+    the disk has space; it is deleted once the result is saved. A run that loads its best at the end has the result in
+    that checkpoint.
     """
     step = trainer.state.global_step
     made = not trainer.args.load_best_model_at_end and not from_rank_zero(lambda: looks_whole(run.checkpoint(step)))
@@ -130,9 +131,10 @@ def last_step_kept(trainer: "Trainer", run: RunDirectory) -> Iterator[None]:
 
 
 def rotate(run: RunDirectory, keep: int, best: int | None) -> None:
-    """Delete all checkpoints except the newest `keep` whole ones and the best; call it once a newer one is sealed.
+    """Delete all checkpoints except the newest `keep` whole ones and the best.
 
-    A folder loses its name before it is deleted, so that a kill in between leaves no half-deleted checkpoint.
+    Call it once a newer one is sealed. A folder loses its name before it is deleted, so that a kill in between leaves
+    no half-deleted checkpoint.
     """
     whole = [step for step in run.checkpoint_steps() if looks_whole(run.checkpoint(step))]
     kept = {*whole[-keep:], best}

@@ -1,4 +1,4 @@
-"""Exit of a rank from a job that cannot continue, with a report of all ranks when one of them hangs.
+"""Exit of a rank from a job that cannot continue.
 
 The exit is os._exit: the main thread may be blocked in a collective of NCCL, where no exception and no signal handler
 of Python reaches it. A launcher then has no rank left to wait for.
@@ -19,17 +19,17 @@ from eyas.training.watchdog.ranks import RankView
 from eyas.training.watchdog.report import RollCall, merged, report, summary
 
 ANSWER_SECONDS = 3.5
-"""Time for which the ranks wait for each other's stacks, once a hang is found."""
+"""Time for which the ranks wait for each other's stacks."""
 LATE_SECONDS = 1.5
-"""Time for the stacks of ranks that were stopped, or that need a signal."""
+"""Time for the stacks of ranks that were stopped or need a signal."""
 REPORT_SECONDS = 2.0
 """Time for which the other ranks wait for the report."""
 LAST_SECONDS = 9.0
-"""Time after which a rank that has to exit is gone, whatever still holds it."""
+"""Time after which an exiting rank is gone, whatever still holds it."""
 
 
 def lost_rank(who: RankInfo, seen: RankView, run: RunDirectory) -> str:
-    """Return a sentence on a rank that ended too early, and how to continue."""
+    """Return why a rank is lost, and how to continue, as text."""
     how = f"exited with {seen.left}" if seen.left else "is gone: something killed it, or it crashed"
     return f"rank {who.rank} (pid {who.pid} on {who.host}), at step {seen.step}, {how}; {how_to_resume(run)}"
 
@@ -41,7 +41,7 @@ def how_to_resume(run: RunDirectory) -> str:
 
 
 def exit_hung_job(run: RunDirectory, lookout: Lookout, roll_call: RollCall, reason: str) -> NoReturn:
-    """Collect the stacks and views of all ranks, let the lowest write the report, and exit."""
+    """Collect the stacks of all ranks, write the report, and exit."""
     exit_within(LAST_SECONDS)
     try:
         message = _hold(run, lookout, roll_call, reason)
@@ -52,7 +52,7 @@ def exit_hung_job(run: RunDirectory, lookout: Lookout, roll_call: RollCall, reas
 
 
 def exit_now(run: RunDirectory, message: str) -> NoReturn:
-    """Print a message, record it, and end this process with exit code 1."""
+    """Print and record a message, and exit with code 1."""
     exit_within(LAST_SECONDS)
     if rank() == 0:
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Heartbeat of a rank: a small file that it replaces once a second.
+"""Heartbeat of a rank: a small file, replaced once a second.
 
 A thread writes the file, so that it continues while the main thread computes or waits in a collective. The file holds a
 count of the main thread's events. A stopped process writes no file and a hung main thread counts no event, so the two
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Phase = Literal["set-up", "step", "save"]
 
 DONE = "done"
-"""Last word of a rank that exits in good order; one that fails writes its error."""
+"""Last word of a rank that exits in good order."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class Beat:
     phase: Phase
     step: int
     progress: int
-    """Events of the main thread so far; all ranks count the same ones."""
+    """Events of the main thread so far, the same on all ranks."""
     count: int
     """Number of this beat. A rank is alive if its count changes; the clocks of two machines are not compared."""
     left: str = ""
-    """DONE or the error that the rank exited with; empty while it trains."""
+    """DONE or the error of its exit; empty while it trains."""
 
     @property
     def done(self) -> bool:
@@ -40,7 +40,7 @@ class Beat:
 
 
 class Pulse:
-    """Guard that counts the main thread's events for the thread that writes beats.
+    """Guard that counts the main thread's events for the heartbeat.
 
     Its values are plain, and each is written by one thread only. It is the last guard, so that what another one decides
     or writes belongs to the phase before. Set-up lasts until the end of the first step, a save until it is written.
@@ -80,7 +80,7 @@ class Pulse:
 
 
 def write_beat(folder: Path, beat: Beat) -> None:
-    """Replace this rank's file atomically; raises OSError, also when the folder is gone."""
+    """Replace this rank's file atomically. Raises OSError, also when the folder is gone."""
     staging = folder / f".rank{beat.rank}"
     staging.write_text(json.dumps(asdict(beat)), encoding="utf-8")
     staging.replace(folder / f"rank{beat.rank}.json")

@@ -1,4 +1,4 @@
-"""Lookout: once a second, publish this rank's beat and read those of the others."""
+"""Lookout: publish this rank's beat and read those of the others."""
 
 import os
 import time
@@ -28,7 +28,7 @@ class Lookout:
         return self._clock.now
 
     def look(self, ranks: Iterable[int]) -> list[RankView]:
-        """Write this rank's beat, read those of these ranks, and return the views of all."""
+        """Write this rank's beat, read other ranks', return all views."""
         now = self._clock.look(time.monotonic())
         mine = self._beat()
         beats = {rank: mine if rank == self._me else read_beat(self._folder, rank) for rank in ranks}
@@ -41,7 +41,7 @@ class Lookout:
         return self.views
 
     def view(self) -> View:
-        """Return each rank's standing as this rank sees it; its own has the current line too."""
+        """Return each rank's standing as this rank sees it."""
         return [self._standing(each, known) for each, known in zip(self._ranks, self.views, strict=True)]
 
     def _beat(self) -> Beat:

@@ -1,4 +1,4 @@
-"""Ranks of one launch as processes: where they run, their state, their stacks."""
+"""Ranks of one launch as processes: place, state, stacks."""
 
 import faulthandler
 import os
@@ -28,9 +28,9 @@ class RankInfo:
     host: str
     pid: int
     space: str
-    """Namespace of the pid: two containers may share a host's name, and not its processes."""
+    """Namespace of the pid. Two containers may share a host's name, and not its processes."""
     sees_heartbeats: bool
-    """True if the folder that rank 0 has made exists for this rank too."""
+    """True if this rank sees the folder that rank 0 has made."""
 
 
 def rank_info(heartbeats: Path) -> RankInfo:
@@ -41,9 +41,10 @@ def rank_info(heartbeats: Path) -> RankInfo:
 
 
 def watched_by(me: int, ranks: Sequence[RankInfo]) -> set[int]:
-    """Return the ranks whose beats this rank reads: those of its machine, and rank 0, which writes the checkpoints.
+    """Return the ranks whose beats this rank reads.
 
-    The first rank of each machine also reads those of the other machines; all by all would be too many files.
+    These are those of its machine, and rank 0, which writes the checkpoints. The first rank of each machine also reads
+    those of the other machines; all by all would be too many files.
     """
     firsts = {each.space: each.rank for each in reversed(ranks)}
     here = {each.rank for each in ranks if each.space == ranks[me].space}
@@ -93,7 +94,7 @@ class Processes:
 
 
 def main_thread_line() -> str:
-    """Return the innermost line of this process's main thread, as `file:line in function`."""
+    """Return the main thread's innermost line, as `file:line in function`."""
     frame = sys._current_frames()[threading.main_thread().ident or 0]
     return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
 
@@ -106,10 +107,11 @@ def write_stacks(file: Path) -> None:
 
 @contextmanager
 def stacks_on_signal(file: Path) -> Iterator[None]:
-    """Write the stacks of all threads on STACKS_SIGNAL, also while a thread hangs with the interpreter's lock.
+    """Write the stacks of all threads on STACKS_SIGNAL.
 
-    faulthandler's timer would need no signal. But a process that was stopped and runs again is past its time, and
-    writing the stacks of running threads can crash it (Python 3.11). The signal is sent only to a process that hangs.
+    It works while a thread hangs with the interpreter's lock. faulthandler's timer would need no signal. But a process
+    that was stopped and runs again is past its time, and writing the stacks of running threads can crash it (Python
+    3.11). The signal is sent only to a process that hangs.
     """
     with file.open("w", encoding="utf-8") as stream:
         faulthandler.register(STACKS_SIGNAL, stream, all_threads=True)
@@ -120,7 +122,7 @@ def stacks_on_signal(file: Path) -> Iterator[None]:
 
 
 def exit_within(seconds: float) -> None:
-    """End this process with exit code 1, and its stacks on stderr, if it still runs after this time."""
+    """End this process with exit code 1 and its stacks after this time."""
     faulthandler.dump_traceback_later(seconds, exit=True, file=2)
 
 

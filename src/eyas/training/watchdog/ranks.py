@@ -1,4 +1,4 @@
-"""Views of all ranks, and the conclusions: a rank is lost, a rank hangs, or all is well.
+"""Views of all ranks: a rank is lost, hangs, or all is well.
 
 Nothing here waits or reads a clock, so that tests need no process.
 """
@@ -14,15 +14,15 @@ State = Literal["running", "stopped", "gone", "unknown"]
 """State of a process; `unknown` on another machine."""
 
 ELSEWHERE_SECONDS = 30
-"""Delay of a file between two machines: network file systems cache what they have read."""
+"""Delay of a file between machines. Network file systems cache reads."""
 
 OF_ANOTHER_RANK = ("gloo", "nccl", "c10d", "closed by peer", "reset by peer", " is gone: ")
-"""Words of the collectives' libraries, and of a rank that exits because another one has."""
+"""Words of collectives' errors after another rank's exit."""
 
 
 @dataclass(frozen=True)
 class RankView:
-    """Last known state of a rank; times are seconds of the watch's own clock."""
+    """Last known state of a rank. Times are seconds of the watch's own clock."""
 
     rank: int
     state: State = "running"
@@ -30,7 +30,7 @@ class RankView:
     beaten_at: float = 0.0
     """Time of its last new beat."""
     moved_at: float = 0.0
-    """Time of its main thread's last event, or of the last permission to wait."""
+    """Time of its last event, or of its last permission to wait."""
 
     @property
     def phase(self) -> str:
@@ -49,7 +49,7 @@ class RankView:
 
     @property
     def left(self) -> str:
-        """Return DONE or the error that it exited with; empty while it trains."""
+        """Return DONE or the error of its exit; empty while it trains."""
         return self.beat.left if self.beat is not None else ""
 
     @property
@@ -58,7 +58,7 @@ class RankView:
         return self.beat is not None and self.beat.done
 
     def seen(self, beat: Beat | None, state: State, now: float) -> "RankView":
-        """Return the view after another look; an unreadable beat leaves the one before."""
+        """Return the view after another look. An unreadable beat leaves the one before."""
         if beat is None:
             return replace(self, state=state)
         new = self.beat is None or beat.count != self.beat.count
@@ -70,10 +70,10 @@ class RankView:
 
 
 class WatchClock:
-    """Clock that stands still while this process is stopped or starved, so that it then accuses no rank."""
+    """Clock that stops with this process, so that it then accuses no rank."""
 
     LONGEST_LOOK = 2.0
-    """Longest time between two looks; more than that was a pause of this process."""
+    """Longest time between two looks. More was a pause of this process."""
 
     def __init__(self, monotonic: float) -> None:
         self.now = 0.0
@@ -87,7 +87,7 @@ class WatchClock:
 
 
 def granted(views: Sequence[RankView], limits: Watchdog, now: float) -> list[RankView]:
-    """Restart the time limit of each rank while another one is in a phase that may take longer.
+    """Restart each rank's time limit while another is in a longer phase.
 
     The ranks that do not write a checkpoint wait in the next step for the one that does.
     """
@@ -96,12 +96,12 @@ def granted(views: Sequence[RankView], limits: Watchdog, now: float) -> list[Ran
 
 
 def forgiven(views: Iterable[RankView], now: float) -> list[RankView]:
-    """Ignore every rank's silence: a rank that cannot write beats, on a full disk say, cannot expect others' beats."""
+    """Ignore every rank's silence. A rank that cannot write beats, on a full disk say, cannot expect others' beats."""
     return [replace(each, beaten_at=now) for each in views]
 
 
 def lost(me: int, views: Iterable[RankView]) -> list[RankView]:
-    """Return the other ranks that ended too early, the killed ones before those that failed.
+    """Return the other ranks that ended too early, the killed ones first.
 
     A rank that failed because of another one comes last.
     """
@@ -110,12 +110,12 @@ def lost(me: int, views: Iterable[RankView]) -> list[RankView]:
 
 
 def is_of_another_rank(error: str) -> bool:
-    """Return whether an error is that of a collective after another rank is gone."""
+    """Return whether an error comes from another rank's exit."""
     return any(word in error.lower() for word in OF_ANOTHER_RANK)
 
 
 def hang(me: int, views: Iterable[RankView], limits: Watchdog, now: float) -> str | None:
-    """Return why the job hangs, or None: this rank does not move, or another one is silent."""
+    """Return why the job hangs, or None."""
     for each in views:
         limit = limits.seconds_in(each.phase)
         during = f"in phase {each.phase} (watchdog.{each.phase.replace('-', '_')}_seconds: {limit})"
@@ -127,7 +127,7 @@ def hang(me: int, views: Iterable[RankView], limits: Watchdog, now: float) -> st
 
 
 def _is_watched(other: RankView) -> bool:
-    """Return False for a rank that has exited, and for one whose machine shares no folder with this one."""
+    """Return False for a rank that has exited or that shares no folder."""
     return not other.left and not (other.state == "unknown" and other.beat is None)
 
 

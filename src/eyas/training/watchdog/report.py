@@ -1,4 +1,4 @@
-"""Report of a hang: the ranks collect what each of them sees, and one writes the report that names the odd one out."""
+"""Report of a hang, which names the rank that the others wait for."""
 
 import json
 import time
@@ -12,7 +12,7 @@ from eyas.training.watchdog.peers import write_stacks
 from eyas.training.watchdog.ranks import State
 
 WAITING = ("torch/distributed/", "torch/nn/parallel/", "torch/autograd/graph.py", "deepspeed/comm/")
-"""Files in which a rank waits for the others; DDP waits for all gradients at the end of the backward pass."""
+"""Files in which a rank waits for the others. DDP waits at the end of the backward pass."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Standing:
     idle_seconds: float
     state: State
     where: str = ""
-    """The innermost line of its main thread; empty for a rank that has not answered."""
+    """The main thread's innermost line; empty without an answer."""
     left: str = ""
     """DONE or the error that it exited with; empty while it trains."""
 
@@ -56,14 +56,16 @@ View = Sequence[Standing]
 
 
 def merged(views: dict[int, View], me: int) -> list[Standing]:
-    """Return every rank's standing: its own, or else as `me` sees it; stopped or gone if any rank saw that."""
+    """Return every rank's standing: its own, or else as `me` sees it.
+
+    It is stopped or gone if any rank saw that."""
     standings = [views.get(each.rank, views[me])[each.rank] for each in views[me]]
     unwell = {each.rank: each.state for view in views.values() for each in view if each.state in ("stopped", "gone")}
     return [replace(each, state=unwell.get(each.rank, each.state)) for each in standings]
 
 
 def odd_one_out(standings: View) -> tuple[list[int], str]:
-    """Return the ranks that the others wait for, and how they differ; no rank where none differs."""
+    """Return the ranks that the others wait for, and how they differ."""
     at_work = [each for each in standings if not each.left]
     unwell = [each for each in at_work if each.condition != "is alive"]
     if unwell:
@@ -89,7 +91,7 @@ def summary(standings: View) -> str:
 
 
 def report(reason: str, standings: View, stacks: Sequence[str]) -> str:
-    """Return the text of the report: the reason, the odd one out, a line per rank, then the stacks of each."""
+    """Return the report: the reason, the odd one out, each rank's line and stacks."""
     lines = [
         f"{time.strftime('%Y-%m-%d %H:%M:%S%z')}: {reason}",
         summary(standings),
@@ -108,7 +110,7 @@ def report(reason: str, standings: View, stacks: Sequence[str]) -> str:
 
 
 class RollCall:
-    """Files by which the ranks of one start call a hang, answer with what they see, and share the report."""
+    """Files in which the ranks of one start call, answer and report a hang."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -124,19 +126,19 @@ class RollCall:
             return None
 
     def call(self, reason: str) -> None:
-        """Report a hang to every rank; of several calls at once, the first one's reason counts."""
+        """Report a hang to every rank. Of several calls at once, the first one's reason counts."""
         with suppress(FileExistsError), self._call.open("x", encoding="utf-8") as stream:
             stream.write(reason)
 
     def answer(self, rank: int, view: View) -> None:
-        """Write this rank's stacks, then its view, so that a rank with a view always has stacks."""
+        """Write this rank's stacks, then its view."""
         write_stacks(self._stacks(rank))
         staging = self._folder / f".answer{rank}"
         staging.write_text(json.dumps([asdict(each) for each in view]), encoding="utf-8")
         staging.replace(self._answer(rank))
 
     def await_answers(self, expected: Iterable[int], seconds: float) -> bool:
-        """Wait until all expected ranks have answered, or the time is up; return whether they have."""
+        """Wait for the answers of these ranks; return whether all came in time."""
         return wait_for(lambda: all(self._answer(rank).exists() for rank in expected), seconds)
 
     def answers(self, ranks: Iterable[int]) -> dict[int, View]:
@@ -146,12 +148,12 @@ class RollCall:
         return {rank: [Standing(**each) for each in json.loads(text)] for rank, text in texts.items()}
 
     def stacks(self, rank: int) -> str:
-        """Return a rank's stacks: those that a signal requested, if any, or else those of its answer."""
+        """Return a rank's stacks: those that a signal requested, or its answer's."""
         files = (file for file in (self.requested_stacks(rank), self._stacks(rank)) if file.exists())
         return next((text for file in files if (text := file.read_text(encoding="utf-8").strip())), "")
 
     def requested_stacks(self, rank: int) -> Path:
-        """Return the file for the stacks of a rank whose watchdog cannot run."""
+        """Return the file for stacks of a rank whose watchdog cannot run."""
         return self._folder / f"rank{rank}.requested_stacks"
 
     def mark_reported(self) -> None:
@@ -159,7 +161,7 @@ class RollCall:
         self._reported.touch()
 
     def await_report(self, seconds: float) -> bool:
-        """Wait until the report is written, or the time is up; return whether it is."""
+        """Wait for the report; return whether it came in time."""
         return wait_for(self._reported.exists, seconds)
 
     def _stacks(self, rank: int) -> Path:
@@ -170,7 +172,7 @@ class RollCall:
 
 
 def wait_for(ready: Callable[[], bool], seconds: float) -> bool:
-    """Wait until `ready` returns True, or the time is up; return whether it did."""
+    """Wait until `ready()` or until the time is up; return which."""
     deadline = time.monotonic() + seconds
     while not ready():
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""Watchdog thread of every rank: it ends the whole job when one rank is killed, stopped or hung."""
+"""Watchdog thread of every rank, which ends a job that lost a rank."""
 
 import logging
 import shutil
@@ -25,16 +25,18 @@ logger = logging.getLogger(__name__)
 
 BEAT_SECONDS = 1.0
 GRACE_SECONDS = {"gone": 3.0, "failed": 8.0}
-"""Time for a main thread to raise its own error when another rank is gone, or exits with an error."""
+"""Time for the main thread's own error after another rank's end."""
 BLAME_SECONDS = 2.0
-"""Time for which a failing rank checks whether another one is the cause."""
+"""Time for which a failing rank looks for another one as the cause."""
 FAREWELL_SECONDS = 5.0
-"""Time for which rank 0 waits for the others at the end; they have little left to do."""
+"""Time for which rank 0 waits for the others at the end."""
 
 
 @contextmanager
 def watch_ranks(run: RunDirectory, limits: Watchdog, pulse: Pulse) -> Iterator[None]:
-    """Watch all ranks while this one trains and saves; `pulse` counts its events. Every rank must enter it.
+    """Watch all ranks while this one trains and saves.
+
+    `pulse` counts this rank's events. Every rank must enter it.
 
     Raises RankError, naming the rank that is gone, in place of a collective's error that does not name it.
     """
@@ -60,7 +62,7 @@ def watch_ranks(run: RunDirectory, limits: Watchdog, pulse: Pulse) -> Iterator[N
 
 
 def _fresh_folder(run: RunDirectory) -> Path:
-    """Return a new folder for the heartbeats of this start; the folders of earlier starts are deleted."""
+    """Return a new folder for heartbeats, and delete those of earlier starts."""
     shutil.rmtree(run.heartbeats, ignore_errors=True)
     folder = run.heartbeats / uuid4().hex[:8]
     folder.mkdir(parents=True)
@@ -86,7 +88,7 @@ class RankWatch(threading.Thread):
             logger.warning("%s does not exist on %s; its ranks are not watched", folder, ", ".join(blind))
 
     def run(self) -> None:
-        """Look once a second, until the main thread ends or the whole job has to."""
+        """Look once a second, until the main thread or the job ends."""
         stacks = self._roll_call.requested_stacks(rank())
         with stacks_on_signal(stacks) if self._folder.is_dir() else nullcontext():
             while not self._over.wait(BEAT_SECONDS):
@@ -97,7 +99,7 @@ class RankWatch(threading.Thread):
                 self._exit_if_lost(lost(rank(), known))
 
     def end(self, how: str) -> None:
-        """End the watch, and publish how this rank exits: DONE or its error."""
+        """End the watch, and publish DONE or this rank's error."""
         self._over.set()
         self.join(LAST_SECONDS)
         self._pulse.left = how
@@ -112,7 +114,7 @@ class RankWatch(threading.Thread):
         return wait_for(left, FAREWELL_SECONDS)
 
     def lost_rank_behind(self, error: Exception) -> str | None:
-        """Return the lost rank that caused an error, as text, or None where the error is this rank's own."""
+        """Return the lost rank behind an error, as text; None for an own error."""
         of_others = is_of_another_rank(str(error))
 
         def culprits() -> list[RankView]:
@@ -130,7 +132,7 @@ class RankWatch(threading.Thread):
                 print(f"[rank {rank()}] {self._text(each)}", file=sys.stderr, flush=True)
 
     def _exit_if_lost(self, ended: list[RankView]) -> None:
-        """Exit when another rank has, unless the main thread does so with an error of its own."""
+        """Exit after a lost rank, unless the main thread does so first."""
         if not ended:
             self._lost_since = None
             return
