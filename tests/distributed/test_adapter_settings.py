@@ -1,4 +1,4 @@
-"""Adapters that train more than plain LoRA on two ranks: saved whole, and resumed exactly."""
+"""Adapters beyond plain LoRA on two ranks: saved whole, resumed exactly."""
 
 import pytest
 from safetensors import safe_open
@@ -49,15 +49,13 @@ def check(cell, fork_server, overrides_for, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", QUICK, ids="-".join)
-def test_what_two_ranks_train_is_saved_whole_and_resumed_exactly(cell, fork_server, overrides_for, tmp_path):
+def test_two_ranks_adapter_is_saved_whole_and_resumed_exactly(cell, fork_server, overrides_for, tmp_path):
     check(cell, fork_server, overrides_for, tmp_path)
 
 
 @pytest.mark.sweep
 @pytest.mark.parametrize("cell", [cell for cell in CELLS if cell not in QUICK], ids="-".join)
-def test_what_two_ranks_train_is_saved_whole_and_resumed_exactly_in_every_cell(
-    cell, fork_server, overrides_for, tmp_path
-):
+def test_two_ranks_adapter_is_saved_whole_and_resumed_exactly_in_every_cell(cell, fork_server, overrides_for, tmp_path):
     check(cell, fork_server, overrides_for, tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""One recipe, one curve: however the global batch is spread over micro-batches and ranks."""
+"""One recipe has one curve, for any split of the global batch."""
 
 import json
 import shutil
@@ -11,12 +11,12 @@ from conftest import ROOT
 SFT, CLASSES = ROOT / "recipes" / "smollm2_qlora_quickstart.yaml", ROOT / "recipes" / "minilm_lora_sentiment.yaml"
 STILL = ["adapter.lora_dropout=0", "training.lr_scheduler_type=constant", "training.learning_rate=1e-3"]
 SPREADS = [(8, 1), (4, 1), (1, 1), (4, 2), (2, 2)]
-"""Rows of a micro-batch, and ranks: 8×1, 4×2 accumulated, 1×8, 2 ranks, 2 ranks × 2 accumulated."""
+"""Rows per micro-batch, and ranks."""
 
 
 @pytest.fixture(scope="module")
 def without_dropout(models, tmp_path_factory):
-    """The classifier's base, in which nothing is drawn at random."""
+    """Return the classifier's base without dropout."""
     folder = tmp_path_factory.mktemp("models") / "minilm"
     shutil.copytree(models["minilm"], folder)
     config = json.loads((folder / "config.json").read_text())
@@ -27,7 +27,7 @@ def without_dropout(models, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    """Rows of 20 to 100 tokens, so that the mean over tokens is not the mean of the rows' means."""
+    """Rows of 20 to 100 tokens. The mean over tokens is not the mean over rows."""
     folder = tmp_path_factory.mktemp("rows")
     long, labelled = folder / "long.jsonl", folder / "labelled.jsonl"
     rows = [

@@ -1,4 +1,4 @@
-"""What ranks tell each other before a process group exists, between real processes."""
+"""Communication of real processes before a process group exists."""
 
 import os
 import subprocess
@@ -66,7 +66,7 @@ def run(case, ranks=2):
     return [process.returncode for process in processes], told
 
 
-def test_alone_nothing_is_told_and_no_store_is_opened():
+def test_a_single_process_opens_no_store():
     assert told_by_rank_zero("x", lambda: [1]) == [1]
     seen = []
     first_on_each_node("y", lambda beat: seen.append(beat()))
@@ -74,7 +74,7 @@ def test_alone_nothing_is_told_and_no_store_is_opened():
 
 
 @pytest.mark.slow
-def test_every_rank_has_what_rank_0_decided_and_a_process_group_comes_after():
+def test_every_rank_gets_rank_0_s_decision_and_a_process_group_can_follow():
     codes, told = run("then a group")
 
     assert codes == [0, 0]
@@ -82,7 +82,7 @@ def test_every_rank_has_what_rank_0_decided_and_a_process_group_comes_after():
 
 
 @pytest.mark.slow
-def test_a_refusal_of_rank_0_ends_the_others_with_its_words():
+def test_a_refusal_of_rank_0_ends_the_others_with_its_message():
     codes, told = run("refused")
 
     assert codes == [1, 1]
@@ -91,7 +91,7 @@ def test_a_refusal_of_rank_0_ends_the_others_with_its_words():
 
 
 @pytest.mark.slow
-def test_a_rank_waits_for_one_that_still_says_something_and_not_for_one_that_does_not():
+def test_a_rank_waits_for_a_slow_one_that_beats_and_not_for_a_hung_one():
     codes, told = run("slow")
     assert codes == [0, 0] and "acted 1" in told[1]
 
@@ -102,7 +102,7 @@ def test_a_rank_waits_for_one_that_still_says_something_and_not_for_one_that_doe
 
 
 @pytest.mark.slow
-def test_a_rank_0_that_is_gone_is_not_waited_for_without_end():
+def test_the_wait_for_a_dead_rank_0_has_a_limit():
     codes, told = run("gone")
 
     assert codes[0] == 9 and codes[1] != 0

@@ -34,7 +34,7 @@ ASKED_BY = {
 
 @pytest.fixture(autouse=True)
 def at_home_without_a_launcher(monkeypatch, tmp_path):
-    """Stand at the root, where configs name ds_configs/, with no launcher's variables and no user's default config."""
+    """Run at the root, without a launcher's variables or a user's default config."""
     monkeypatch.chdir(ROOT)
     for name in [*os.environ]:
         if name.startswith("ACCELERATE_") or name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
@@ -58,7 +58,7 @@ def asked(command: str) -> Topology | None:
         "launch accelerate",
     ],
 )
-def test_without_accelerate_launch_nothing_was_asked(command):
+def test_without_accelerate_launch_nothing_was_requested(command):
     assert asked(command) is None
 
 
@@ -82,7 +82,7 @@ def test_there_is_an_expected_topology_for_every_config_in_the_repository():
 
 
 @pytest.mark.parametrize("name", ASKED_BY)
-def test_a_config_of_the_repository_asks_for_what_its_name_says(name):
+def test_each_config_of_the_repository_requests_the_topology_of_its_name(name):
     assert asked(f"accelerate launch --config_file accelerate_configs/{name}.yaml x.py recipe.yaml") == ASKED_BY[name]
 
 
@@ -101,7 +101,7 @@ def test_a_config_of_the_repository_asks_for_what_its_name_says(name):
         ("--config_file accelerate_configs/single_gpu.yaml --num_processes 2 x.py", Topology(2, "ddp")),
     ],
 )
-def test_what_is_typed_beside_a_config_counts(arguments, topology):
+def test_options_after_a_config_override_it(arguments, topology):
     assert asked(f"accelerate launch {arguments}") == topology
 
 
@@ -111,13 +111,13 @@ def test_the_script_s_own_arguments_are_not_the_launcher_s():
     assert topology == Topology(2, "ddp")
 
 
-def test_a_user_s_default_config_is_what_a_bare_launch_asks_for(tmp_path):
+def test_a_launch_without_options_uses_the_user_s_default_config(tmp_path):
     (tmp_path / "default_config.yaml").write_text((ROOT / "accelerate_configs/zero3.yaml").read_text())
 
     assert asked("accelerate launch x.py") == Topology(2, "zero-3")
 
 
-def test_the_parent_s_command_line_is_what_was_asked(tmp_path):
+def test_the_requested_topology_is_read_from_the_parent_s_command_line(tmp_path):
     child = "from eyas.distributed.topology import asked_topology; print(asked_topology())"
     parent = tmp_path / "accelerate"  # what `accelerate launch` looks like to the processes that it starts
     parent.write_text(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}], check=True)")
@@ -151,7 +151,7 @@ def test_one_process_is_started_where_no_launcher_is():
         ),
     ],
 )
-def test_what_started_is_read_from_the_launcher_s_variables(variables, topology, monkeypatch):
+def test_the_started_topology_is_read_from_the_launcher_s_variables(variables, topology, monkeypatch):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
@@ -173,7 +173,7 @@ def test_a_deepspeed_config_without_a_stage_is_stage_zero(monkeypatch, tmp_path)
     assert started_topology() == Topology(1, "zero-0")
 
 
-def test_fewer_processes_than_asked_are_refused_with_both_numbers():
+def test_fewer_processes_than_requested_are_refused_with_both_numbers():
     with pytest.raises(PreflightError, match=r"^2 processes were asked for and 1 started\. On a CPU"):
         refuse_what_cannot_start(Topology(2, "ddp"), Topology(1, "single"), gpu=False)
 
@@ -187,7 +187,7 @@ def test_fsdp_without_a_gpu_is_refused(asked):
 
 
 @pytest.mark.parametrize("asked", ["ddp", "zero-2", "zero-3"])
-def test_what_can_start_is_not_refused(asked):
+def test_a_topology_that_can_start_is_not_refused(asked):
     refuse_what_cannot_start(Topology(2, asked), Topology(2, asked), gpu=False)
     refuse_what_cannot_start(None, Topology(2, asked), gpu=False)
 
@@ -211,7 +211,7 @@ def test_each_difference_is_one_sentence():
         ("DEEPSPEED", Topology(2, "zero-3")),
     ],
 )
-def test_what_runs_is_read_from_the_accelerator(kind, topology):
+def test_the_running_topology_is_read_from_the_accelerator(kind, topology):
     from accelerate.utils import DistributedType
 
     accelerator = SimpleNamespace(

@@ -1,4 +1,4 @@
-"""One recipe on two ranks, as DDP, ZeRO-2 and ZeRO-3; and what must not start."""
+"""One recipe on two ranks, as DDP, ZeRO-2 and ZeRO-3, and refused launches."""
 
 import os
 import re
@@ -109,7 +109,7 @@ def test_the_same_recipe_has_the_same_loss_on_one_rank_and_on_two(falcon_overrid
         ),
     ],
 )
-def test_a_launch_that_gives_less_than_it_was_asked_for_is_refused(options, message, falcon_overrides, tmp_path):
+def test_a_launch_that_starts_less_than_requested_is_refused(options, message, falcon_overrides, tmp_path):
     script = tmp_path / "timed.py"
     script.write_text(
         "import runpy, sys, time\nstart = time.time()\nsys.argv[0] = 'launch/train.py'\n"

@@ -1,6 +1,6 @@
-"""Train several recipes, one after the other on the same ranks, and break a step of each. Started by accelerate.
+"""Train several recipes on the same ranks, and break a step of each. Started by accelerate.
 
-Reads a list of trials from $EYAS_TEST_TRIALS and writes down, for each rank, how each of them ended.
+Reads a list of trials from $EYAS_TEST_TRIALS and records, for each rank, how each of them ended.
 """
 
 import json
@@ -66,5 +66,5 @@ for number, trial in enumerate(json.loads(Path(os.environ["EYAS_TEST_TRIALS"]).r
             if trial["kind"] == "memory":
                 raise
     without = run.read_manifest().get("without_gradient")
-    told = {"message": message, "rows": rows, "kept": run.checkpoint_steps(), "without_gradient": without}
-    Path(f"{os.environ['EYAS_TEST_TRIALS']}.{number}.{RANK}").write_text(json.dumps(told))
+    record = {"message": message, "rows": rows, "kept": run.checkpoint_steps(), "without_gradient": without}
+    Path(f"{os.environ['EYAS_TEST_TRIALS']}.{number}.{RANK}").write_text(json.dumps(record))

@@ -1,4 +1,4 @@
-"""A resumed run is the same run: its curve and its weights, bit for bit, in every way that rows become steps."""
+"""A resumed run has the same curve and weights, bit for bit."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ METHODS = {
     "qlora": (SFT, []),
     "lora": (SFT, ["quantization=null"]),
     "full": (SFT, ["quantization=null", "adapter=null", "training.learning_rate=1e-3"]),
-    "no levers": (SFT, ["quantization=null", "speed.compact_batches=false", "speed.fused_lora=false"]),
+    "no optimizations": (SFT, ["quantization=null", "speed.compact_batches=false", "speed.fused_lora=false"]),
     "classes": (CLASSES, []),
 }
 LAYOUTS = {
@@ -24,7 +24,7 @@ LAYOUTS = {
     "grouped": ["training.train_sampling_strategy=group_by_length"],
 }
 STEPS = 9
-"""One and a half epochs of 24 rows, four a step; packed, of fewer sequences, several."""
+"""One and a half epochs of 24 rows, four per step; packed, several epochs."""
 
 
 def cells():
@@ -55,7 +55,7 @@ DROPOUT = {method: ["adapter.lora_dropout=0.2"] for method in ("qlora", "lora", 
 
 
 def resume_as_if_stopped_after(step, whole, fork_server, words, **options):
-    """Take a copy of a run back to one of its checkpoints, and go on from it."""
+    """Resume a copy of a run from one of its checkpoints."""
     cut = whole.with_name(f"{whole.name}_from_{step}")
     shutil.copytree(whole, cut)
     for folder in [*cut.glob("adapter"), *cut.glob("model")]:

@@ -1,4 +1,4 @@
-"""kill -9 at random moments, also inside a save: the resumed run ends as the one that nobody disturbed, bit for bit."""
+"""kill -9 at random moments: the resumed run equals an undisturbed one, bit for bit."""
 
 import random
 import time
@@ -27,7 +27,7 @@ WORDS = [
 
 @pytest.fixture(scope="module")
 def undisturbed(fork_server, overrides_for, tmp_path_factory):
-    """For each method and number of ranks, a run to its end and the words that start it; made when first asked for."""
+    """Return an undisturbed run per method and number of ranks, made on demand."""
     made = {}
 
     def run(method, ranks):
@@ -45,7 +45,7 @@ def undisturbed(fork_server, overrides_for, tmp_path_factory):
 
 
 def kill_once(job, run, chance, seconds, inside_a_save):
-    """Kill a run at a random moment. Returns whether a save was under way."""
+    """Kill a run at a random moment. Return whether a save was in progress."""
     if inside_a_save:
         step = chance.randrange(SAVE_STEPS, STEPS, SAVE_STEPS)
         while job.running() and step not in run.checkpoint_steps():
@@ -62,13 +62,13 @@ def kill_once(job, run, chance, seconds, inside_a_save):
 
 
 def saving(run):
-    """Checkpoints under way; without the seal they have their name from the beginning."""
+    """Return the unfinished checkpoints; without the seal they have their final names."""
     named = [run.checkpoint(step) for step in run.checkpoint_steps()]
     return [*run.staging.glob("checkpoint-*"), *(folder for folder in named if not (folder / SEAL).exists())]
 
 
 def trial(seed, fork_server, undisturbed, tmp_path, script="launch/train.py"):
-    """Kill a run, resume it and compare. Returns whether it was killed inside a save, and its torn checkpoints."""
+    """Kill a run, resume it and compare. Return whether it was killed inside a save, and its torn checkpoints."""
     chance = random.Random(seed)
     method, ranks = list(product(METHODS, (1, 2)))[seed % 6]
     whole, words, seconds = undisturbed(method, ranks)
@@ -89,7 +89,7 @@ def trial(seed, fork_server, undisturbed, tmp_path, script="launch/train.py"):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
-def test_a_killed_run_goes_on_as_if_nothing_had_been(seed, fork_server, undisturbed, tmp_path):
+def test_a_killed_run_resumes_as_if_it_had_not_been_killed(seed, fork_server, undisturbed, tmp_path):
     assert trial(seed, fork_server, undisturbed, tmp_path)[1] == []
 
 

@@ -1,4 +1,4 @@
-"""A run that is told to leave: one sealed step on which all ranks agree, exit code 75, and the same run afterwards."""
+"""Preemption: one sealed step on all ranks, exit code 75, and an exact resume."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def words(overrides_for):
 
 @pytest.fixture(scope="module", params=[1, 2])
 def never_stopped(request, fork_server, words, tmp_path_factory):
-    """A run that nobody disturbs, on one rank and on two, and how many seconds a step took."""
+    """An undisturbed run on one rank and on two, and its seconds per step."""
     run = tmp_path_factory.mktemp("whole") / "run"
     codes, text = fork_server.run([*words, f"run_directory={run}"], run.with_suffix(".log"), ranks=request.param)
     assert set(codes) == {0}, text[-3000:]
@@ -39,7 +39,7 @@ def never_stopped(request, fork_server, words, tmp_path_factory):
 
 
 def stopped(fork_server, words, run, ranks, lines, after, number, to_all):
-    """Signal a run some seconds after it has logged so many lines; return its exit codes and how long it took."""
+    """Signal a run after so many logged lines; return exit codes, seconds and output."""
     job = fork_server.start([*words, f"run_directory={run}"], run.with_suffix(".log"), ranks=ranks)
     wait_for(lines, job, run)
     time.sleep(after)
@@ -69,7 +69,7 @@ def check_that_it_goes_on(fork_server, words, run, whole, ranks):
 
 
 def check(fork_server, words, never_stopped, tmp_path, seed):
-    """One signal at a random moment. Returns whether it came before the run's own end."""
+    """Send one signal at a random moment. Return whether it came before the run's own end."""
     whole, ranks, a_step = never_stopped
     chance = random.Random(seed)
     number = chance.choice([signal.SIGTERM, signal.SIGUSR1])
@@ -97,14 +97,12 @@ def check(fork_server, words, never_stopped, tmp_path, seed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
-def test_a_run_that_is_told_to_leave_seals_its_step_and_goes_on_exactly(
-    seed, fork_server, words, never_stopped, tmp_path
-):
+def test_a_signaled_run_seals_its_step_and_continues_exactly(seed, fork_server, words, never_stopped, tmp_path):
     assert check(fork_server, words, never_stopped, tmp_path, seed)
 
 
 def check_that_a_kill_after_it_tears_nothing(fork_server, words, never_stopped, run, seed):
-    """SIGTERM to all ranks, and SIGKILL up to five seconds later, as clusters do; most while a step is sealed."""
+    """Send SIGTERM to all ranks, and SIGKILL up to five seconds later."""
     whole, ranks, a_step = never_stopped
     chance = random.Random(seed)
     job = fork_server.start([*words, f"run_directory={run}"], run.with_suffix(".log"), ranks=ranks)

@@ -1,4 +1,4 @@
-"""A rank that is killed, stopped or hung: the whole job leaves in time and says which rank it was, and resumes."""
+"""A rank that is killed, stopped or hung: the job exits in time, names it, and resumes."""
 
 import json
 import os
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.alone
 
 @pytest.fixture(scope="module")
 def recipe(overrides_for):
-    """The words of a training that is long enough to be hit in its midst."""
+    """Return the arguments of a training that is long enough to be hit."""
     shown = [word for word in overrides_for(FALCON) if not word.startswith("training.max_steps")]
     return [
         FALCON, *shown, f"watchdog={json.dumps(LIMITS)}", f"training.max_steps={STEPS}", "training.save_steps=10",
@@ -46,13 +46,13 @@ def words(recipe, run):
 
 
 def beats(run):
-    """Return what each rank of a run said last."""
+    """Return each rank's last heartbeat."""
     files = run.glob(".heartbeats/*/rank*.json")
     return {beat["rank"]: beat for beat in (json.loads(file.read_text()) for file in files)}
 
 
 def pid_of(run, rank, after_step=12):
-    """Return a rank's process id, once it has made so many steps."""
+    """Return a rank's process id after so many steps."""
     deadline = time.monotonic() + 100
     while time.monotonic() < deadline:
         beat = beats(run).get(rank)
@@ -75,12 +75,12 @@ def status(run):
 
 
 def seconds_of(run):
-    """Return for how long a finished run has trained."""
+    """Return the training seconds of a finished run."""
     return json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["train_runtime"]
 
 
 def hang_report(run):
-    """Return the verdict of a report, and the stacks of each rank."""
+    """Return the summary of a report, and the stacks of each rank."""
     head, *stacks = (run / "hang_report.txt").read_text().split("\n== rank ")
     return head.splitlines()[1], stacks
 
@@ -97,7 +97,7 @@ class Launched:
             )  # fmt: skip
 
     def leaves_within(self, seconds):
-        """Return the launcher's exit code, and what it and its ranks said; it has to end by itself."""
+        """Return the launcher's exit code and all stderr; it must end by itself."""
         try:
             return self._launcher.wait(seconds), self._errors.read_text()
         finally:
@@ -106,7 +106,7 @@ class Launched:
 
 
 def resumed(fork_server, words, run):
-    """Go on with a run that was cut off; it must end well and leave nothing of its heartbeats."""
+    """Resume a run; it must finish and delete its heartbeats."""
     codes, text = fork_server.run([*words, "--resume"], run.with_name("resumed.log"), ranks=2)
     assert set(codes) == {0}, text[-3000:]
     assert status(run) == "finished"
@@ -115,33 +115,33 @@ def resumed(fork_server, words, run):
 
 
 @pytest.mark.slow
-def test_a_killed_rank_takes_a_launched_job_down_and_is_named(words, run, tmp_path):
+def test_a_killed_rank_ends_a_launched_job_and_is_named(words, run, tmp_path):
     job = Launched(words, tmp_path)
 
     os.kill(pid := pid_of(run, 1), signal.SIGKILL)
-    code, said = job.leaves_within(LEAVES_A_KILL)
+    code, output = job.leaves_within(LEAVES_A_KILL)
 
     assert code != 0
-    assert f"[rank 0] RankError: rank 1 (pid {pid} on " in said and "is gone: " in said
-    assert re.search(r"go on from \S+/checkpoint-\d+ with --resume", said)
+    assert f"[rank 0] RankError: rank 1 (pid {pid} on " in output and "is gone: " in output
+    assert re.search(r"continue from \S+/checkpoint-\d+ with --resume", output)
 
 
 @pytest.mark.slow
-def test_a_stopped_rank_takes_a_launched_job_down_with_the_stacks_of_both(words, run, tmp_path):
+def test_a_stopped_rank_ends_a_launched_job_with_the_stacks_of_both(words, run, tmp_path):
     job = Launched(words, tmp_path)
 
     os.kill(pid := pid_of(run, 1), signal.SIGSTOP)
-    code, said = job.leaves_within(LEAVES_A_HANG)
+    code, output = job.leaves_within(LEAVES_A_HANG)
 
-    verdict, stacks = hang_report(run)
+    summary, stacks = hang_report(run)
     assert code != 0
-    assert f"[rank 0] RankError: {verdict}" in said
-    assert f"rank 1 (pid {pid} on " in verdict and "is stopped (SIGSTOP)" in verdict
+    assert f"[rank 0] RankError: {summary}" in output
+    assert f"rank 1 (pid {pid} on " in summary and "is stopped (SIGSTOP)" in summary
     assert len(stacks) == 2 and all("transformers/trainer.py" in stack for stack in stacks)
 
 
 @pytest.mark.slow
-def test_rank_0_killed_ends_rank_1_in_words_and_the_run_goes_on(words, run, tmp_path, fork_server):
+def test_a_killed_rank_0_ends_rank_1_with_a_message_and_the_run_resumes(words, run, tmp_path, fork_server):
     job = fork_server.start(words, tmp_path / "log", ranks=2)
 
     os.kill(pid := pid_of(run, 0), signal.SIGKILL)
@@ -153,7 +153,7 @@ def test_rank_0_killed_ends_rank_1_in_words_and_the_run_goes_on(words, run, tmp_
 
 
 @pytest.mark.slow
-def test_a_main_thread_that_hears_nothing_of_a_killed_rank_leaves_all_the_same(words, run, tmp_path, fork_server):
+def test_a_rank_exits_after_a_killed_one_even_if_its_main_thread_sleeps(words, run, tmp_path, fork_server):
     job = fork_server.start(words, tmp_path / "log", ranks=2, script=TROUBLE, EYAS_TEST_TROUBLE="0:12:asleep")
 
     os.kill(pid_of(run, 1), signal.SIGKILL)
@@ -164,16 +164,16 @@ def test_a_main_thread_that_hears_nothing_of_a_killed_rank_leaves_all_the_same(w
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("trouble", "codes"), [("asleep", [1, 1]), ("locked", [1, -signal.SIGKILL])])
-def test_a_rank_that_hangs_in_a_step_is_named_though_it_lives(trouble, codes, words, run, tmp_path, fork_server):
+def test_a_rank_that_hangs_in_a_step_is_named_while_it_is_alive(trouble, codes, words, run, tmp_path, fork_server):
     # Late enough for a beat since set-up: what is silent in it has that phase's limit.
     job = fork_server.start(words, tmp_path / "log", ranks=2, script=TROUBLE, EYAS_TEST_TROUBLE=f"1:30:{trouble}")
 
     pid_of(run, 0)
 
     assert job.wait(LEAVES_A_HANG) == codes
-    verdict, stacks = hang_report(run)
-    assert f"rank 1 (pid {job.pids[1]} on " in verdict and "rank 0 " not in verdict
-    assert ("in asleep while the others wait" if trouble == "asleep" else "does not answer") in verdict
+    summary, stacks = hang_report(run)
+    assert f"rank 1 (pid {job.pids[1]} on " in summary and "rank 0 " not in summary
+    assert ("in asleep while the others wait" if trouble == "asleep" else "does not answer") in summary
     assert f"in {trouble}\n" not in stacks[0] and f"in {trouble}\n" in stacks[1]
 
 
@@ -184,7 +184,7 @@ def test_a_rank_with_an_error_of_its_own_keeps_it_and_the_other_one_names_it(wor
     assert job.wait(60) == [1, 1]
     assert job.text().count("Traceback") == 1 and "KeyError: 'a column that is not there'" in job.text()
     assert f"[rank 0] RankError: rank 1 (pid {job.pids[1]} on " in job.text()
-    assert "left with KeyError: 'a column that is not there'" in job.text()
+    assert "exited with KeyError: 'a column that is not there'" in job.text()
 
 
 @pytest.mark.slow
@@ -194,29 +194,29 @@ def test_a_single_process_that_hangs_reports_itself(words, run, tmp_path, fork_s
     pid_of(run, 0)
 
     assert job.wait(LEAVES_A_HANG) == [1]
-    verdict, stacks = hang_report(run)
-    assert f"rank 0 (pid {job.pids[0]} on " in verdict and "in asleep" in verdict
+    summary, stacks = hang_report(run)
+    assert f"rank 0 (pid {job.pids[0]} on " in summary and "in asleep" in summary
     assert len(stacks) == 1 and "in asleep\n" in stacks[0]
-    assert f"[rank 0] RankError: {verdict}" in job.text() and status(run) == "lost"
+    assert f"[rank 0] RankError: {summary}" in job.text() and status(run) == "lost"
 
 
 @pytest.fixture(scope="module")
-def never_hurt(recipe, tmp_path_factory, fork_server):
-    """The run that no fault has come to."""
-    folder = tmp_path_factory.mktemp("never_hurt")
+def undisturbed(recipe, tmp_path_factory, fork_server):
+    """A run without a fault."""
+    folder = tmp_path_factory.mktemp("undisturbed")
     codes, text = fork_server.run([*recipe, f"run_directory={folder / 'run'}"], folder / "log", ranks=2)
     assert codes == [0, 0], text[-3000:]
     return folder / "run"
 
 
 @pytest.mark.slow
-def test_a_healthy_run_of_two_ranks_is_left_alone(never_hurt):
-    assert status(never_hurt) == "finished"
-    assert not (never_hurt / ".heartbeats").exists() and not (never_hurt / "hang_report.txt").exists()
+def test_a_healthy_run_of_two_ranks_is_not_disturbed(undisturbed):
+    assert status(undisturbed) == "finished"
+    assert not (undisturbed / ".heartbeats").exists() and not (undisturbed / "hang_report.txt").exists()
 
 
 @pytest.fixture
-def hurt(words, run, tmp_path, fork_server, never_hurt):
+def signaled(words, run, tmp_path, fork_server, undisturbed):
     """Signal one of two ranks at a random moment. Returns the job, the rank, its process and the exit codes."""
 
     def send(number, seed, after_step, leaves):
@@ -225,7 +225,7 @@ def hurt(words, run, tmp_path, fork_server, never_hurt):
         job = fork_server.start(words, tmp_path / "log", ranks=2)
         pid = pid_of(run, victim, after_step)  # it says so once a second; until then the others take it to set up
         wait_for_line(run, draw.randint(after_step, STEPS - 15))
-        time.sleep(draw.uniform(0, 5) * seconds_of(never_hurt) / STEPS)
+        time.sleep(draw.uniform(0, 5) * seconds_of(undisturbed) / STEPS)
         os.kill(pid, number)
         sent = time.monotonic()
         codes = job.wait(leaves)
@@ -237,23 +237,25 @@ def hurt(words, run, tmp_path, fork_server, never_hurt):
 
 @pytest.mark.sweep
 @pytest.mark.parametrize("seed", range(50))
-def test_killed_at_any_time_the_job_leaves_and_goes_on_to_the_same_end(seed, words, run, fork_server, never_hurt, hurt):
-    job, victim, pid, codes = hurt(signal.SIGKILL, seed, after_step=0, leaves=LEAVES_A_KILL)
+def test_a_job_killed_at_any_time_exits_and_resumes_to_the_same_end(
+    seed, words, run, fork_server, undisturbed, signaled
+):
+    job, victim, pid, codes = signaled(signal.SIGKILL, seed, after_step=0, leaves=LEAVES_A_KILL)
 
     assert codes[victim] == -signal.SIGKILL and codes[1 - victim] == 1
     assert f"[rank {1 - victim}] RankError: rank {victim} (pid {pid} on " in job.text()
-    assert_the_same(resumed(fork_server, words, run), never_hurt)
+    assert_the_same(resumed(fork_server, words, run), undisturbed)
 
 
 @pytest.mark.sweep
 @pytest.mark.parametrize("seed", range(20))
-def test_stopped_at_any_time_the_job_leaves_and_goes_on_to_the_same_end(
-    seed, words, run, fork_server, never_hurt, hurt
+def test_a_job_stopped_at_any_time_exits_and_resumes_to_the_same_end(
+    seed, words, run, fork_server, undisturbed, signaled
 ):
-    _, victim, pid, codes = hurt(signal.SIGSTOP, seed, after_step=1, leaves=LEAVES_A_HANG)
+    _, victim, pid, codes = signaled(signal.SIGSTOP, seed, after_step=1, leaves=LEAVES_A_HANG)
 
     assert 0 not in codes
-    verdict, stacks = hang_report(run)
-    assert f"rank {victim} (pid {pid} on " in verdict and "is stopped (SIGSTOP)" in verdict
+    summary, stacks = hang_report(run)
+    assert f"rank {victim} (pid {pid} on " in summary and "is stopped (SIGSTOP)" in summary
     assert all("transformers/trainer.py" in stack for stack in stacks)
-    assert_the_same(resumed(fork_server, words, run), never_hurt)
+    assert_the_same(resumed(fork_server, words, run), undisturbed)

@@ -1,10 +1,10 @@
-"""A checkpoint is listed once every rank has written its files, not while one still does."""
+"""A checkpoint is listed only once every rank has written its files."""
 
 from eyas.sealing import faults, read_seal
 from eyas.training.resume import checkpoints
 
 
-def test_a_file_that_has_another_name_while_it_is_written_is_no_part_of_a_checkpoint(tmp_path, monkeypatch):
+def test_a_temporary_file_of_a_slow_rank_is_not_part_of_a_checkpoint(tmp_path, monkeypatch):
     staged, final = tmp_path / "staged", tmp_path / "checkpoint-1"
     staged.mkdir()
     (staged / ".tmpRqbskp").write_bytes(b"weights")  # as safetensors writes a model, on a rank that is slower

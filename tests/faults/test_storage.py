@@ -1,4 +1,4 @@
-"""Disks that are full, read-only or forgetful: there is always a valid checkpoint, and the way on is said."""
+"""Full, read-only or failing disks: a valid checkpoint remains, and the message names it."""
 
 import json
 import random
@@ -21,7 +21,7 @@ WORDS = [
 ]  # fmt: skip
 MIB = 2**20
 CHECKPOINT_BYTES = 222_000
-"""Of this recipe on its stand-in, as its manifests list them."""
+"""Size of this recipe's checkpoints on its stand-in."""
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def words(overrides_for):
 
 @pytest.fixture(scope="module")
 def undisturbed(fork_server, words, tmp_path_factory):
-    """A run that no disk has hindered, with its checkpoints of steps 2, 4 and 6."""
+    """A run without a disk fault, with checkpoints of steps 2, 4 and 6."""
     run = RunDirectory(tmp_path_factory.mktemp("undisturbed") / "run")
     codes, text = fork_server.run([*words, f"run_directory={run.path}"], run.path.with_suffix(".log"))
     assert codes == [0] and run.checkpoint_steps() == [2, 4, 6], text[-3000:]
@@ -40,7 +40,7 @@ def undisturbed(fork_server, words, tmp_path_factory):
 
 @pytest.fixture
 def disk(tmp_path):
-    """Mount a file system of its own for a run, of so many bytes."""
+    """Mount a file system of a given size for a run."""
     mounted = []
 
     def mount(size, *options):
@@ -67,37 +67,37 @@ def train(fork_server, words, run, *more, trouble=None):
 
 
 def refused(code, text):
-    """Return the last line of a run that ended in words."""
+    """Return the last line of a run that ended without a traceback."""
     assert code == 1 and "Traceback" not in text, text[-3000:]
     return text.strip().splitlines()[-1]
 
 
 def check_what_is_left(run, newest):
-    """A failed save leaves the checkpoints before it whole, and nothing half written under a name."""
+    """Check that the earlier checkpoints are whole and nothing unfinished has a name."""
     assert run.checkpoint_steps()[-1] == newest
     assert [faults(run.checkpoint(step)) for step in run.checkpoint_steps()] == [[]] * len(run.checkpoint_steps())
     assert not run.adapter.exists() and not run.unfinished()
 
 
 def full_during_a_save(fork_server, words, run, free):
-    """Let the disk fill up in the save of step 4; return what is said, once all is checked."""
-    said = refused(*train(fork_server, words, run, trouble=f"full:4:{free}"))
-    assert "CheckpointError" in said and "checkpoint-4 could not be written" in said
-    assert "No space left on device" in said
-    assert f"newest whole checkpoint is {run.checkpoint(2)}" in said and "--resume" in said
+    """Fill the disk in the save of step 4, check the run, and return its message."""
+    message = refused(*train(fork_server, words, run, trouble=f"full:4:{free}"))
+    assert "CheckpointError" in message and "checkpoint-4 could not be written" in message
+    assert "No space left on device" in message
+    assert f"newest whole checkpoint is {run.checkpoint(2)}" in message and "--resume" in message
     check_what_is_left(run, newest=2)
     (run.path.parent / "ballast").unlink()
-    return said
+    return message
 
 
 FREE_BYTES = range(0, CHECKPOINT_BYTES + 16_384, 4096)
 FEW = [FREE_BYTES[index] for index in (3, 21, 28, 53)]
-"""In which safetensors, tokenizers and torch are the first that have no room, and our own small files."""
+"""Sizes at which safetensors, tokenizers, torch or our own files are the first to fail."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("free", FEW)
-def test_a_disk_that_fills_up_in_a_save_leaves_the_checkpoint_before_and_says_so(
+def test_a_disk_that_fills_up_in_a_save_keeps_and_names_the_checkpoint_before(
     free, fork_server, words, undisturbed, disk
 ):
     run = RunDirectory(disk("8m") / "run")
@@ -142,10 +142,10 @@ def test_a_disk_that_fills_up_under_two_ranks_ends_both(free, fork_server, words
 def test_a_save_without_room_is_refused_before_anything_is_written(fork_server, words, undisturbed, disk):
     run = RunDirectory(disk("8m") / "run")
 
-    said = refused(*train(fork_server, words, run, trouble="filled:4:100000"))
+    message = refused(*train(fork_server, words, run, trouble="filled:4:100000"))
 
-    assert "step 4 is not saved: it needs about 21" in said and "KiB, and 9" in said
-    assert f"newest whole checkpoint is {run.checkpoint(2)}" in said
+    assert "step 4 was not saved: it needs about 21" in message and "KiB, and 9" in message
+    assert f"newest whole checkpoint is {run.checkpoint(2)}" in message
     check_what_is_left(run, newest=2)
     (run.path.parent / "ballast").unlink()
     assert train(fork_server, words, run, "--resume")[0] == 0
@@ -153,67 +153,71 @@ def test_a_save_without_room_is_refused_before_anything_is_written(fork_server, 
 
 
 @pytest.mark.slow
-def test_a_first_save_without_room_says_that_there_is_no_checkpoint(fork_server, words, disk):
+def test_a_first_save_without_room_reports_that_there_is_no_checkpoint(fork_server, words, disk):
     run = RunDirectory(disk("8m") / "run")
 
-    said = refused(*train(fork_server, words, run, trouble="full:2:50000"))
+    message = refused(*train(fork_server, words, run, trouble="full:2:50000"))
 
-    assert "There is no checkpoint before it" in said
+    assert "There is no checkpoint before it" in message
     (run.path.parent / "ballast").unlink()
     code, text = train(fork_server, words, run, "--resume")
     assert code == 0 and "starting at the first step" in text
 
 
 @pytest.mark.slow
-def test_a_disk_that_can_hold_no_two_checkpoints_is_refused_before_the_first_step(fork_server, words, disk):
+def test_a_disk_too_small_for_two_checkpoints_is_refused_before_the_first_step(fork_server, words, disk):
     run = RunDirectory(disk("800k") / "run")
 
-    said = refused(*train(fork_server, words, run))
+    message = refused(*train(fork_server, words, run))
 
-    assert "PreflightError" in said and "need 995.1 KiB, and there are 800.0 KiB" in said and "run_directory=…" in said
+    assert (
+        "PreflightError" in message
+        and "need 995.1 KiB, and 800.0 KiB are free" in message
+        and "run_directory=…" in message
+    )
     assert not run.manifest.exists() and not run.checkpoint_steps()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", ["8m", "1200k"])
-def test_what_a_run_is_said_to_need_is_enough_for_it(size, fork_server, words, disk):
+def test_the_reported_disk_space_is_enough_for_the_run(size, fork_server, words, disk):
     run = RunDirectory(disk(size) / "run")
 
     code, text = train(fork_server, words, run)
 
     assert code == 0, text[-3000:]
-    assert "storage: 29" in text and "3 at once" in text
+    assert "disk: up to " in text and "needed (3 checkpoints × 29" in text
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bytes_a_file", [40_000, 100_000])
-def test_a_file_that_may_not_grow_larger_is_told(bytes_a_file, fork_server, words, tmp_path, undisturbed):
-    """For those who may mount nothing: first the adapter, which safetensors writes, then the optimizer, torch."""
+def test_a_limit_on_file_size_is_reported(bytes_a_file, fork_server, words, tmp_path, undisturbed):
+    """Needs no mount. First the adapter fails, in safetensors, then the optimizer, in torch."""
     run = RunDirectory(tmp_path / "small" / "run")
 
-    said = refused(*train(fork_server, words, run, trouble=f"small:4:{bytes_a_file}"))
+    message = refused(*train(fork_server, words, run, trouble=f"small:4:{bytes_a_file}"))
 
-    assert "checkpoint-4 could not be written: File too large" in said
+    assert "checkpoint-4 could not be written: File too large" in message
     check_what_is_left(run, newest=2)
 
 
 @pytest.mark.slow
-def test_a_disk_that_takes_no_bytes_to_heart_is_told(fork_server, words, tmp_path):
+def test_a_disk_that_fails_to_sync_is_reported(fork_server, words, tmp_path):
     run = RunDirectory(tmp_path / "broken" / "run")
 
-    said = refused(*train(fork_server, words, run, trouble="broken:4:0"))
+    message = refused(*train(fork_server, words, run, trouble="broken:4:0"))
 
-    assert "checkpoint-4 could not be written: Input/output error" in said
+    assert "checkpoint-4 could not be written: Input/output error" in message
     check_what_is_left(run, newest=2)
 
 
 @pytest.mark.slow
-def test_a_folder_that_becomes_read_only_is_told(fork_server, words, disk, undisturbed):
+def test_a_folder_that_becomes_read_only_is_reported(fork_server, words, disk, undisturbed):
     run = RunDirectory(disk("8m") / "run")
 
-    said = refused(*train(fork_server, words, run, trouble="readonly:4:0"))
+    message = refused(*train(fork_server, words, run, trouble="readonly:4:0"))
 
-    assert "could not be written: Read-only file system" in said and f"checkpoint is {run.checkpoint(2)}" in said
+    assert "could not be written: Read-only file system" in message and f"checkpoint is {run.checkpoint(2)}" in message
     subprocess.run(["umount", run.staging], check=True)
     check_what_is_left(run, newest=2)
     assert train(fork_server, words, run, "--resume")[0] == 0
@@ -233,7 +237,7 @@ DAMAGES = ("flipped", "cut", "emptied", "longer", "removed")
 
 
 def damage(file, how, chance):
-    """Do to a file what a disk does; a flip is of one bit."""
+    """Damage a file as a disk does; a flip changes one bit."""
     content = bytearray(file.read_bytes())
     if how == "removed":
         file.unlink()
@@ -244,7 +248,7 @@ def damage(file, how, chance):
 
 
 def unfinished_copy(whole, place):
-    """Return a copy of a run as it was before it ended."""
+    """Return a copy of a run in its state before the end."""
     run = RunDirectory(shutil.copytree(whole.path, place))
     shutil.rmtree(run.adapter)
     run.record(status="running")
@@ -252,8 +256,8 @@ def unfinished_copy(whole, place):
 
 
 @pytest.mark.slow
-def test_every_damage_to_every_file_of_a_checkpoint_is_found_and_the_one_before_is_taken(undisturbed, tmp_path, caplog):
-    """250 events and more, 200 of them flipped bits; each on a copy, so that what was put aside does not count."""
+def test_every_damage_to_every_file_is_detected_and_the_checkpoint_before_is_used(undisturbed, tmp_path, caplog):
+    """At least 250 damages, 200 of them flipped bits, each on a fresh copy."""
     chance, events = random.Random(0), 0
     names = [*files_in(undisturbed.checkpoint(6)), SEAL]
     assert len(names) >= 11
@@ -266,7 +270,10 @@ def test_every_damage_to_every_file_of_a_checkpoint_is_found_and_the_one_before_
             found = resume_point(run)
 
             assert step_of(found) == 4, (name, how)
-            assert str(run.checkpoint(6) / name) in caplog.text and "is put aside" in caplog.text
+            assert (
+                str(run.checkpoint(6) / name) in caplog.text
+                and "is corrupt; renamed to broken-checkpoint-6" in caplog.text
+            )
             assert (run.checkpoints / "broken-checkpoint-6").is_dir() and run.checkpoint_steps() == [2, 4]
             shutil.rmtree(run.path)
             events += 1
@@ -293,7 +300,7 @@ def resumes_after(how, name, chance, fork_server, words, undisturbed, place):
     damage(run.checkpoint(6) / name, how, chance)
     code, text = train(fork_server, words, run, "--resume")
     assert code == 0 and f"resuming from {run.checkpoint(4)}; 1 newer not valid" in text, text[-3000:]
-    assert f"{run.checkpoint(6) / name}" in text and "is put aside" in text
+    assert f"{run.checkpoint(6) / name}" in text and "is corrupt; renamed to broken-checkpoint-6" in text
     assert_the_same(run.path, undisturbed.path)
 
 
@@ -321,7 +328,7 @@ def test_a_resume_past_any_damaged_file_ends_as_a_run_never_hindered(
 
 
 @pytest.mark.slow
-def test_a_moved_run_whose_newest_checkpoint_is_gone_goes_on_from_the_one_before(
+def test_a_moved_run_without_its_newest_checkpoint_continues_from_the_one_before(
     fork_server, words, undisturbed, tmp_path
 ):
     run = unfinished_copy(undisturbed, tmp_path / "elsewhere")

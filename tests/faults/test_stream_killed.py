@@ -1,4 +1,4 @@
-"""A run on a stream that is killed goes on at the next row that it has not trained on."""
+"""A killed run on a stream continues at its next untrained row."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ SCRIPT = ROOT / "tests" / "distributed" / "record_rows.py"
 
 
 @pytest.mark.slow
-def test_a_killed_run_reads_on_at_the_next_unseen_row(models, tmp_path):
+def test_a_killed_run_continues_at_the_next_unseen_row(models, tmp_path):
     rows = stand_ins.text_rows(tmp_path / "rows.jsonl", count=400)
     seen, run = tmp_path / "seen", tmp_path / "run"
     words = [

@@ -1,4 +1,4 @@
-"""A tracker that is down: the run ends well, hardly later, and its record is kept."""
+"""A tracker that is down: the run finishes without delay, and its record is kept."""
 
 import shutil
 import socket
@@ -57,7 +57,7 @@ def test_wandb_offline_needs_no_server_and_no_login(trained, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_resumed_run_goes_on_in_its_own_records(trained, monkeypatch):
+def test_a_resumed_run_continues_its_own_records(trained, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     words = ["tracking={report_to: wandb, mode: offline}", "training.max_steps=4", "training.save_steps=2"]
     run, _ = trained("minilm_lora_sentiment", *words)
@@ -85,7 +85,7 @@ def test_tensorboard_has_the_losses_that_metrics_jsonl_has(trained):
 
 
 @pytest.mark.slow
-def test_a_wandb_server_that_answers_nothing_it_is_asked_does_not_end_a_run(trained, wandb_down, monkeypatch, caplog):
+def test_a_wandb_server_that_answers_no_request_does_not_end_a_run(trained, wandb_down, monkeypatch, caplog):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
 

@@ -1,4 +1,4 @@
-"""Two starts in one folder at the same moment: one of them trains there."""
+"""Two starts in one folder at once: only one of them trains."""
 
 import json
 import time
@@ -12,7 +12,7 @@ RECIPE = ROOT / "recipes" / "smollm2_qlora_quickstart.yaml"
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0, 0.3, 1])
-def test_of_two_starts_in_one_folder_one_proceeds(seconds, fork_server, overrides_for, tmp_path):
+def test_one_of_two_starts_in_one_folder_trains(seconds, fork_server, overrides_for, tmp_path):
     run = tmp_path / "run"
     words = [RECIPE, *overrides_for(RECIPE), f"run_directory={run}"]
 

@@ -1,4 +1,4 @@
-"""Two real ranks of which one breaks: both stop at that step, and say whose rows it was."""
+"""Two real ranks, one with a fault: both stop at that step and name its rows."""
 
 import json
 import os
@@ -30,8 +30,8 @@ SHAPES = {
 
 
 @pytest.fixture
-def told(overrides_for, tmp_path):
-    """Launch trials on two ranks, one after the other, and return what each rank told of each."""
+def launch_trials(overrides_for, tmp_path):
+    """Return a function that launches trials on two ranks and returns their records."""
 
     def run(config, trials, timeout=400):
         for number, trial in enumerate(trials):
@@ -63,7 +63,7 @@ def check(trial, ranks):
         if trial["kind"] == "loss"
         else ""
     )
-    assert message.startswith(f"step {step}: the {trial['kind']} is not finite{on}. Nothing of it was saved.")
+    assert message.startswith(f"step {step}: the {trial['kind']} is NaN or Inf{on}. This step was not saved.")
     assert lines_of(message) == sorted((line, rank) for rank in broken for line in set(ranks[rank]["rows"]))
     assert max(ranks[0]["kept"], default=0) == step - 1
 
@@ -77,10 +77,10 @@ def random_trials(count, seed):
     ]  # fmt: skip
 
 
-def test_both_ranks_stop_at_the_step_of_either_and_tell_whose_rows_it_was(told):
+def test_both_ranks_stop_at_the_step_of_either_and_name_its_rows(launch_trials):
     trials = random_trials(len(SHAPES) * 2, seed=3)
 
-    done, results = told("ddp", trials)
+    done, results = launch_trials("ddp", trials)
 
     assert done.returncode == 0, done.stderr[-3000:]
     for trial, ranks in zip(trials, results, strict=True):
@@ -105,10 +105,10 @@ OF_DEEPSPEED = {
         ("zero3", ["detached"]),
     ],
 )
-def test_so_they_do_where_deepspeed_shares_the_gradients(config, kinds, told):
+def test_both_ranks_stop_where_deepspeed_shards_the_gradients(config, kinds, launch_trials):
     trials = [{**OF_DEEPSPEED[kind]} for kind in kinds]
 
-    done, results = told(config, trials)
+    done, results = launch_trials(config, trials)
 
     assert done.returncode == 0, done.stderr[-3000:]
     for trial, ranks in zip(trials, results, strict=True):
@@ -119,27 +119,27 @@ def test_so_they_do_where_deepspeed_shares_the_gradients(config, kinds, told):
             assert ranks[0]["without_gradient"] == names and ranks[0]["message"] == "trained to its end"
 
 
-def test_ranks_that_resume_in_the_second_pass_tell_the_rows_of_that_pass(told):
+def test_ranks_that_resume_in_the_second_epoch_name_its_rows(launch_trials):
     words = [*SHAPES["padded, accumulated"], "training.save_steps=7"]
     trials = [{"kind": "loss", "ranks": [0], "step": 9, "words": words, "run": "same"},
               {"kind": "loss", "ranks": [1], "step": 10, "words": words, "run": "same", "resume": True}]  # fmt: skip
 
-    done, results = told("ddp", trials)
+    done, results = launch_trials("ddp", trials)
 
     assert done.returncode == 0, done.stderr[-3000:]
     for trial, ranks in zip(trials, results, strict=True):
         message = ranks[0]["message"]
-        assert message.startswith(f"step {trial['step']}: the loss is not finite on rank {trial['ranks'][0]}")
+        assert message.startswith(f"step {trial['step']}: the loss is NaN or Inf on rank {trial['ranks'][0]}")
         assert lines_of(message) == sorted((line, trial["ranks"][0]) for line in ranks[trial["ranks"][0]]["rows"])
         assert ranks[0]["kept"] == [7]
 
 
 @pytest.mark.alone
-def test_a_rank_that_runs_out_of_memory_says_so_and_takes_the_other_with_it(told, tmp_path):
+def test_a_rank_that_runs_out_of_memory_reports_it_and_ends_the_other(launch_trials, tmp_path):
     started = time.monotonic()
     trials = [{"kind": "memory", "ranks": [1], "step": 3, "words": [*SHAPES["packed"], "training.logging_steps=1"]}]
 
-    done, results = told("ddp", trials)
+    done, results = launch_trials("ddp", trials)
     ended = time.time()
 
     assert done.returncode != 0 and results == [[]]

@@ -1,4 +1,4 @@
-"""launch/train.py, where one rank gets into trouble in a step: asleep for ever, with the interpreter's lock or without
+"""launch/train.py with a fault of one rank in a step: asleep for ever, with the interpreter's lock or without
 it, or raising an error of its own.
 """
 

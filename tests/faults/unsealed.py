@@ -1,4 +1,4 @@
-"""launch/train.py as it would be without the seal: checkpoints are written in place, and the newest one is taken."""
+"""launch/train.py without the seal. Checkpoints are written in place, and the newest one is used."""
 
 import runpy
 from pathlib import Path

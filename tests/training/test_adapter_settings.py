@@ -1,4 +1,4 @@
-"""Each setting of an adapter on each kind of base: saved, opened, resumed and merged as trained, or refused at once."""
+"""Adapter settings on each kind of base: saved, reopened, resumed and merged, or refused."""
 
 import shutil
 
@@ -74,7 +74,7 @@ REFUSED = {
     # peft 0.21 puts plain LoRA on 4-bit layers, and would open it as block-diagonal on the dequantized ones.
     ("llama", "block-diagonal", "nf4"): "adapter: what these settings train could not be saved and opened again",
 }
-"""Settings of `WORKS` that one kind of base does not take, and what the refusal says."""
+"""Settings of `WORKS` that one kind of base does not support, with the refusal."""
 
 NOWHERE = {
     "head": (["target_modules=[q_proj, lm_head]"], "adapter.target_modules: a low-rank update of the output head"),
@@ -113,7 +113,7 @@ NOWHERE = {
     ),
     "odd orthogonal": (["init_lora_weights=orthogonal", "r=3"], "adapter: peft refuses it: Orthogonal initialization"),
 }  # fmt: skip
-"""Settings that no kind of base takes, and what the refusal says."""
+"""Settings that no kind of base supports, with the refusal."""
 
 NEVER = {
     "init_lora_weights=eva": "needs a pass over the data before training",
@@ -147,13 +147,13 @@ CELLS = [
     if (family, name, base) not in REFUSED
 ]
 OPENED = {"llama": 1e-5, "falcon": 1e-4}
-"""By how much a reopened model may differ, of the largest logit; Falcon makes rotary angles in the base's dtype."""
+"""Largest difference of a reopened model, relative to the largest logit. Falcon keeps rotary angles in its dtype."""
 IDS = torch.arange(1, 41)[None]
 
 
 @pytest.fixture
 def run_of(models, tmp_path):
-    """Train a family's stand-in with settings of its adapter on a kind of base."""
+    """Train a family's stand-in with adapter settings on a kind of base."""
 
     def start(family, settings, base, *more, resume=False):
         words = [f"adapter.{word}" for word in settings]
@@ -180,7 +180,7 @@ def _rows(folder, family):
 
 @pytest.fixture
 def trained_logits(monkeypatch):
-    """The logits of the model that was trained, in float32, taken before it is saved."""
+    """Return the trained model's logits in float32, taken before the save."""
     found = []
 
     def first_ask(trainer, *given):
@@ -221,7 +221,7 @@ def assert_saved_opened_resumed_and_merged(family, name, base, run_of, trained_l
 
 
 class ReadsHere:
-    """Opens what was merged in this very process, which has what a fresh one would first import."""
+    """Reader that opens the merged model in this process, without new imports."""
 
     def compare(self, *given):
         return compare_saved(*given)
@@ -237,13 +237,13 @@ def merged(run, recipe):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", sorted(QUICK), ids="-".join)
-def test_what_an_adapter_trains_is_saved_opened_resumed_and_merged(cell, run_of, trained_logits):
+def test_an_adapter_is_saved_opened_resumed_and_merged(cell, run_of, trained_logits):
     assert_saved_opened_resumed_and_merged(*cell, run_of, trained_logits)
 
 
 @pytest.mark.sweep
 @pytest.mark.parametrize("cell", sorted(set(CELLS) - QUICK), ids="-".join)
-def test_what_an_adapter_trains_is_saved_opened_resumed_and_merged_in_every_cell(cell, run_of, trained_logits):
+def test_an_adapter_is_saved_opened_resumed_and_merged_in_every_cell(cell, run_of, trained_logits):
     assert_saved_opened_resumed_and_merged(*cell, run_of, trained_logits)
 
 
@@ -251,14 +251,14 @@ def test_what_an_adapter_trains_is_saved_opened_resumed_and_merged_in_every_cell
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ on a CPU")
 @pytest.mark.filterwarnings("ignore")  # of torch's own compiler
 @pytest.mark.parametrize("base", BASES)
-def test_so_is_what_a_compiled_model_trains(base, run_of, trained_logits):
+def test_an_adapter_of_a_compiled_model_is_saved_and_opened(base, run_of, trained_logits):
     compiled = "training.torch_compile=true"
 
     assert_saved_opened_resumed_and_merged("llama", "rsLoRA", base, run_of, trained_logits, compiled)
 
 
 def refusal_of(run_of, family, settings, base, tmp_path, monkeypatch):
-    """Return what a start says that is refused before its first step, and leaves nothing in the way of another."""
+    """Return the message of a start that is refused before its first step."""
     monkeypatch.setattr("eyas.training.run.fit", lambda *_: pytest.fail("a step was trained"))
     with pytest.raises((PreflightError, RecipeError)) as refused:
         run_of(family, settings, base)
@@ -269,14 +269,14 @@ def refusal_of(run_of, family, settings, base, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", sorted(REFUSED), ids="-".join)
-def test_what_a_kind_of_base_does_not_take_is_refused_before_the_first_step(cell, run_of, tmp_path, monkeypatch):
+def test_settings_that_a_base_does_not_support_are_refused_before_the_first_step(cell, run_of, tmp_path, monkeypatch):
     family, name, base = cell
 
     assert REFUSED[cell] in refusal_of(run_of, family, WORKS[family][name], base, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("name", NOWHERE)
-def test_what_no_base_takes_is_refused_before_weights_are_loaded(name, run_of, tmp_path, monkeypatch):
+def test_settings_that_no_base_supports_are_refused_before_weights_are_loaded(name, run_of, tmp_path, monkeypatch):
     monkeypatch.setattr("eyas.training.run.load_model", lambda *_: pytest.fail("weights were loaded"))
     settings, message = NOWHERE[name]
 
@@ -284,7 +284,7 @@ def test_what_no_base_takes_is_refused_before_weights_are_loaded(name, run_of, t
 
 
 @pytest.mark.parametrize("word", NEVER)
-def test_what_eyas_cannot_train_is_refused_in_the_recipe_at_its_key(word):
+def test_settings_that_eyas_cannot_train_are_refused_at_their_key(word):
     key = word.partition("=")[0]
 
     with pytest.raises(RecipeError, match=rf"adapter\.{key}: .*{NEVER[word]}"):

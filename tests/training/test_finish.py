@@ -1,4 +1,4 @@
-"""A run that made its steps and could not save what it trained is finished from its last checkpoint."""
+"""A trained run without a result is finished from its last checkpoint."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ def seal_again(folder, step):
 
 @pytest.fixture
 def refused_at_the_end(trained, tmp_path, monkeypatch):
-    """Train twice: to the end, and into a save that is refused."""
+    """Train twice: to the end, and into a save that fails."""
 
     def start(*words):
         whole, recipe = trained(*words)
@@ -48,7 +48,7 @@ def refused_at_the_end(trained, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_what_was_trained_is_that_of_a_run_that_saved_it(refused_at_the_end, capsys):
+def test_a_finished_run_equals_one_that_saved_its_result(refused_at_the_end, capsys):
     run, recipe, wanted = refused_at_the_end(*DORA)
 
     finish_verb(run.path)
@@ -72,9 +72,7 @@ def test_what_was_trained_is_that_of_a_run_that_saved_it(refused_at_the_end, cap
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["'no'", "best"])
-def test_a_run_that_keeps_no_checkpoint_of_its_last_step_keeps_one_until_its_result_is_saved(
-    strategy, refused_at_the_end
-):
+def test_a_run_without_a_last_checkpoint_keeps_one_until_its_result_is_saved(strategy, refused_at_the_end):
     best = ["training.eval_steps=1", "training.metric_for_best_model=loss", "training.greater_is_better=true"]
     words = [f"training.save_strategy={strategy}", *(best if strategy == "best" else [])]
 
@@ -96,7 +94,7 @@ def test_a_whole_model_is_finished_too(refused_at_the_end):
 
 
 @pytest.mark.slow
-def test_the_best_checkpoint_is_what_a_run_that_loads_its_best_is_finished_from(refused_at_the_end):
+def test_a_run_that_loads_its_best_is_finished_from_its_best_checkpoint(refused_at_the_end):
     run, recipe, wanted = refused_at_the_end(
         *DORA, "training.eval_steps=2", "training.load_best_model_at_end=true", "training.metric_for_best_model=loss",
         "training.greater_is_better=true",  # so that the first is the best
@@ -110,7 +108,7 @@ def test_the_best_checkpoint_is_what_a_run_that_loads_its_best_is_finished_from(
 
 @pytest.fixture
 def failed(trained):
-    """A run that made its steps and has no result."""
+    """A run with all its steps and without a result."""
     run, recipe = trained(*DORA)
     shutil.rmtree(run.adapter)
     run.record(status="failed", reason="a disk")
@@ -118,7 +116,7 @@ def failed(trained):
 
 
 @pytest.mark.slow
-def test_frozen_embeddings_that_earlier_checkpoints_hold_are_left_out(failed):
+def test_frozen_embeddings_of_older_checkpoints_are_left_out(failed):
     run, recipe = failed
     file = run.checkpoint(4) / "adapter_model.safetensors"
     frozen = {"base_model.model.model.embed_tokens.base_layer.weight": torch.ones(400, 64)}
@@ -140,7 +138,7 @@ def not_finite(tensors):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("change", "message"), [(without_one, "lacks \\['base"), (not_finite, "NaN or Inf")])
-def test_a_checkpoint_that_could_not_be_opened_later_is_refused_and_nothing_is_written(change, message, failed):
+def test_a_checkpoint_that_cannot_be_opened_is_refused_and_nothing_is_written(change, message, failed):
     run, recipe = failed
     file = run.checkpoint(4) / "adapter_model.safetensors"
     save_file(change(load_file(file)), file, {"format": "pt"})
@@ -153,7 +151,7 @@ def test_a_checkpoint_that_could_not_be_opened_later_is_refused_and_nothing_is_w
 
 
 @pytest.mark.slow
-def test_missing_steps_are_named_with_the_way_to_train_them(failed):
+def test_missing_steps_are_named_with_the_command_to_train_them(failed):
     run, recipe = failed
     state = run.checkpoint(4) / "trainer_state.json"
     state.write_bytes(state.read_bytes()[:-1])  # damaged: the one before it is the newest whole one
@@ -176,7 +174,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_folder_in_which_no_training_began_is_refused(failed):
+def test_a_folder_without_a_started_training_is_refused(failed):
     run, recipe = failed
     manifest = json.loads(run.manifest.read_text())
     run.manifest.write_text(json.dumps({name: value for name, value in manifest.items() if name != "digests"}))

@@ -1,4 +1,4 @@
-"""DoRA on real weights, from training to a merged model that a fresh process opens."""
+"""DoRA on real weights, from training to a merged model in a fresh process."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What could not be saved or opened at the end is refused before the first step."""
+"""An adapter that could not be saved or reopened is refused before the first step."""
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -16,7 +16,7 @@ def no_step(monkeypatch):
 
 
 def writes(change):
-    """Return a save that writes an adapter, and then changes its file."""
+    """Return a save that changes the adapter's file afterwards."""
 
     def write(model, state, folder):
         saved.write_adapter(model, state, folder)
@@ -37,14 +37,14 @@ def misshapen(tensors):
 @pytest.mark.parametrize(
     ("change", "message"), [(without_one, "lacks \\['base_model"), (misshapen, "was saved as \\(1, 64\\)")]
 )
-def test_a_save_that_loses_something_is_refused_before_the_first_step(change, message, trained, no_step, monkeypatch):
+def test_an_incomplete_save_is_refused_before_the_first_step(change, message, trained, no_step, monkeypatch):
     monkeypatch.setattr(rehearsal, "write_adapter", writes(change))
 
     with pytest.raises(PreflightError, match=rf"adapter: what these settings train could not be saved.*{message}"):
         trained(*LLAMA)
 
 
-def test_an_adapter_that_its_config_does_not_describe_is_refused_before_the_first_step(trained, no_step, monkeypatch):
+def test_an_adapter_that_does_not_fit_its_config_is_refused_before_the_first_step(trained, no_step, monkeypatch):
     def write(model, state, folder):
         saved.write_adapter(model, state, folder)
         file = folder / saved.ADAPTER_CONFIG
@@ -68,7 +68,7 @@ def test_the_rehearsal_loads_no_weight_of_the_base_and_leaves_no_file(trained, m
     assert run.read_manifest()["status"] == "finished"
 
 
-def test_an_adapter_that_training_has_not_changed_is_refused_though_it_is_not_zero(trained):
+def test_an_unchanged_adapter_is_refused_even_if_it_is_not_zero(trained):
     words = ["adapter.init_lora_weights=false", "training.learning_rate=1e-30", "quantization=null"]
 
     with pytest.raises(CheckpointError, match="training changed no tensor"):

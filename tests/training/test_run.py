@@ -1,4 +1,4 @@
-"""The line from a recipe to an adapter, in one process."""
+"""Pipeline from a recipe to an adapter, in one process."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from eyas.run_directory import RunDirectory
 from eyas.selftest.compare_runs import first_difference
 
 
-def test_a_run_records_what_it_was_made_from(trained):
+def test_a_run_records_its_versions_digests_and_hardware(trained):
     run, recipe = trained("smollm2_qlora_quickstart")
 
     manifest = run.read_manifest()
@@ -32,7 +32,7 @@ def test_a_run_records_what_it_was_made_from(trained):
 
 
 @pytest.mark.slow
-def test_a_resumed_run_falls_back_loudly_and_ends_as_one_never_stopped(trained, caplog):
+def test_a_resume_past_a_corrupt_checkpoint_warns_and_ends_as_a_run_never_stopped(trained, caplog):
     steps = ["training.max_steps=4", "training.save_steps=2"]
     whole, _ = trained("minilm_lora_sentiment", *steps)
     wanted, curve = load_file(whole.adapter / "adapter_model.safetensors"), whole.metric_lines()
@@ -50,7 +50,7 @@ def test_a_resumed_run_falls_back_loudly_and_ends_as_one_never_stopped(trained, 
     assert (again.checkpoints / "broken-checkpoint-4").is_dir() and again.checkpoint_steps() == [2, 4]
 
 
-def test_a_run_draws_the_same_first_weights_whatever_was_drawn_before(trained, tmp_path):
+def test_first_weights_do_not_depend_on_earlier_random_draws(trained, tmp_path):
     torch.manual_seed(1)
     one, _ = trained("minilm_lora_sentiment")
     moved = RunDirectory(one.path.rename(tmp_path / "moved"))
@@ -101,7 +101,7 @@ def test_a_resume_with_another_recipe_is_refused_with_the_difference(trained):
         trained("minilm_lora_sentiment", "training.learning_rate=0.005", resume=True)
 
 
-def test_a_resume_on_other_rows_is_refused_with_the_file_that_changed(trained):
+def test_a_resume_on_changed_rows_is_refused_with_their_file(trained):
     _, recipe = trained("minilm_lora_sentiment")
     file = Path(recipe.data.evaluation.path)
     before = file.read_text()
@@ -125,7 +125,7 @@ def test_rows_without_an_answer_within_the_maximum_length_are_refused(trained):
         trained("smollm2_qlora_quickstart", "training.max_length=12")
 
 
-def test_a_refused_start_leaves_nothing_in_the_way_of_the_next(trained):
+def test_a_refused_start_does_not_block_the_next_one(trained):
     with pytest.raises(DataError):
         trained("smollm2_qlora_quickstart", "training.max_length=12", "evaluation.max_new_tokens=4")
 

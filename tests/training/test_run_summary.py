@@ -1,6 +1,7 @@
-"""What runs is held against what was asked."""
+"""The run summary is checked against the recipe and the launch."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from accelerate.data_loader import BatchSamplerShard
@@ -10,18 +11,19 @@ from conftest import ROOT
 from eyas.distributed.topology import Topology
 from eyas.errors import PreflightError
 from eyas.recipe import load_recipe
-from eyas.training.run_summary import RunSummary, refuse_what_was_not_asked
+from eyas.training.run_summary import RunSummary, refuse_data_parallel, refuse_what_was_not_requested
 
+TRAINER = SimpleNamespace(args=SimpleNamespace(n_gpu=1))
 RECIPE = load_recipe(ROOT / "recipes" / "falcon7b_qlora.yaml")
-AS_ASKED = RunSummary(
+AS_REQUESTED = RunSummary(
     topology=Topology(2, "zero-2"), device="cpu", dtype="bfloat16", quantization="4-bit nf4", mixed_precision="bf16",
     attention="sdpa", quantized_layers=8, trainable=10, total=100, trainable_dtypes=["float32"], micro_batch=4,
     accumulation=2, rows=24, packed=False,
 )  # fmt: skip
 
 
-def test_a_run_that_is_what_was_asked_passes():
-    refuse_what_was_not_asked(AS_ASKED, Topology(2, "zero-2"), RECIPE)
+def test_a_trainer_that_matches_the_recipe_passes():
+    refuse_what_was_not_requested(TRAINER, AS_REQUESTED, Topology(2, "zero-2"), RECIPE)
 
 
 @pytest.mark.parametrize(
@@ -30,30 +32,50 @@ def test_a_run_that_is_what_was_asked_passes():
         ({"topology": Topology(1, "zero-2"), "accumulation": 4}, "2 processes were asked for; 1 train together"),
         ({"topology": Topology(2, "ddp")}, "zero-2 was asked for; ddp runs"),
         ({"topology": Topology(2, "zero-3")}, "zero-2 was asked for; zero-3 runs"),
-        ({"accumulation": 1}, "global_batch_size 16 was asked for; 8 runs"),
-        ({"mixed_precision": "no"}, "bf16 autocast was asked for; no runs"),
-        ({"quantized_layers": 0}, "quantization was asked for; 0 layers are quantized"),
-        ({"trainable": 0}, "nothing would train"),
+        ({"accumulation": 1}, "global_batch_size 16 was requested; 8 runs"),
+        ({"mixed_precision": "no"}, "bf16 autocast was requested; no runs"),
+        ({"quantized_layers": 0}, "quantization was requested; 0 layers are quantized"),
+        ({"trainable": 0}, "no parameter is trainable"),
     ],
 )
-def test_each_thing_that_runs_otherwise_is_refused_by_name(change, message):
+def test_each_difference_from_the_recipe_is_refused_by_name(change, message):
     with pytest.raises(PreflightError, match=message):
-        refuse_what_was_not_asked(replace(AS_ASKED, **change), Topology(2, "zero-2"), RECIPE)
+        refuse_what_was_not_requested(TRAINER, replace(AS_REQUESTED, **change), Topology(2, "zero-2"), RECIPE)
 
 
-def test_the_card_says_how_the_global_batch_is_made():
-    assert "global batch  16 = 4 micro × 2 accumulated × 2 ranks; 24 rows" in AS_ASKED.text()
-    assert "weights 4-bit nf4, the rest bfloat16; computing in bfloat16 autocast; training float32" in AS_ASKED.text()
+@pytest.mark.parametrize("gpus", [2, 8])
+def test_one_process_on_several_gpus_is_refused_with_the_two_ways_out(gpus):
+    trainer = SimpleNamespace(args=SimpleNamespace(n_gpu=gpus))
+
+    with pytest.raises(
+        PreflightError, match=f"one process sees {gpus} GPUs and would train under nn.DataParallel"
+    ) as e:
+        refuse_what_was_not_requested(trainer, AS_REQUESTED, Topology(2, "zero-2"), RECIPE)
+
+    assert "CUDA_VISIBLE_DEVICES=0" in str(e.value) and f"--num_processes {gpus}" in str(e.value)
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_one_process_on_one_gpu_or_none_is_not_refused(gpus):
+    refuse_data_parallel(SimpleNamespace(n_gpu=gpus))
+
+
+def test_the_summary_says_how_the_global_batch_is_made():
+    assert "global batch  16 = 4 micro × 2 accumulated × 2 ranks; 24 rows" in AS_REQUESTED.text()
+    assert (
+        "weights 4-bit nf4, the rest bfloat16; computing in bfloat16 autocast; training float32" in AS_REQUESTED.text()
+    )
 
 
 @pytest.mark.parametrize("rows", [17, 21, 24, 3])
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_the_rows_that_accelerate_takes_again_are_counted(rows, ranks):
+def test_the_rows_that_accelerate_repeats_are_counted(rows, ranks):
     batches = BatchSampler(range(rows), batch_size=4, drop_last=False)
     taken = [row for rank in range(ranks) for batch in BatchSamplerShard(batches, ranks, rank) for row in batch]
 
-    card = replace(AS_ASKED, rows=rows, topology=Topology(ranks, "ddp"))
+    summary = replace(AS_REQUESTED, rows=rows, topology=Topology(ranks, "ddp"))
 
-    assert card.taken_again == len(taken) - rows
-    assert (f"{rows} rows, and the first {card.taken_again} again" in card.text()) == (card.taken_again > 0)
-    assert replace(card, topology=Topology(1, "single")).taken_again == 0
+    assert summary.repeated_rows == len(taken) - rows
+    refill = f"{rows} rows; the last batch is filled with the first {summary.repeated_rows} rows"
+    assert (refill in summary.text()) == (summary.repeated_rows > 0)
+    assert replace(summary, topology=Topology(1, "single")).repeated_rows == 0

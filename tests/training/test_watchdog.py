@@ -1,4 +1,4 @@
-"""What a rank concludes from what it sees of the others; real ranks are in tests/faults/test_rank_faults.py."""
+"""Conclusions of a rank from its view of the others. Real ranks are in tests/faults/test_rank_faults.py."""
 
 import os
 import signal
@@ -13,11 +13,11 @@ from transformers import TrainerControl, TrainerState
 
 from eyas.recipe.watchdog import Watchdog
 from eyas.run_directory import RunDirectory
-from eyas.training.watchdog.heartbeat import DONE, Beat, Pulse, read_beat, take_pulse, write_beat
-from eyas.training.watchdog.peers import Processes, RankInfo, introduction, watched_by
+from eyas.training.events import events
+from eyas.training.watchdog.heartbeat import DONE, Beat, Pulse, read_beat, write_beat
+from eyas.training.watchdog.peers import Processes, RankInfo, rank_info, watched_by
 from eyas.training.watchdog.ranks import RankView, WatchClock, forgiven, granted, hang, lost
-from eyas.training.watchdog.report import Standing, merged, odd_one_out, report, verdict
-from eyas.training.watchdog.roll_call import RollCall, wait_for
+from eyas.training.watchdog.report import RollCall, Standing, merged, odd_one_out, report, summary, wait_for
 from eyas.training.watchdog.watch import watch_ranks
 
 LIMITS = Watchdog(set_up_seconds=100, step_seconds=10, save_seconds=50)
@@ -50,22 +50,24 @@ def stands(rank, progress=20, where=WAITS, state="running", left=""):
             [stands(0), stands(1, where=WORKS), stands(2, where="/lib/torch/autograd/graph.py:1 in backward")],
             [1], f"is at {WORKS} while the others wait",
         ),
-        "the one that is left at work": ([stands(0), stands(1, left=DONE, progress=0)], [0], "alone is at work"),
-        "nobody, when all wait": ([stands(0), stands(1)], [], "stand alike"),
-        "nobody, when all work": ([stands(0, where=WORKS), stands(1, where=WORKS)], [], "stand alike"),
+        "the one that is left at work": ([stands(0), stands(1, left=DONE, progress=0)], [0], "is the only one at work"),
+        "none, when all wait": ([stands(0), stands(1)], [], "at the same step and all are waiting"),
+        "none, when all work": (
+            [stands(0, where=WORKS), stands(1, where=WORKS)], [], "at the same step and all are working",
+        ),
     }.values(),
 )  # fmt: skip
-def test_the_odd_one_out_is(standings, ranks, how):
-    found, told = odd_one_out(standings)
+def test_the_odd_one_out_is_named(standings, ranks, how):
+    ranks_found, how_found = odd_one_out(standings)
 
-    assert found == ranks
-    assert how in told
-    assert (f"rank {ranks[0]} (pid 10{ranks[0]} on host{ranks[0]}) " if ranks else "cannot be told") in verdict(
-        standings
-    )
+    assert ranks_found == ranks
+    assert how in how_found
+    assert (
+        f"rank {ranks[0]} (pid 10{ranks[0]} on host{ranks[0]}) " if ranks else "cannot tell which rank is at fault"
+    ) in summary(standings)
 
 
-def test_a_rank_is_stopped_if_anyone_saw_it_so_and_otherwise_as_it_says_itself():
+def test_a_rank_is_stopped_if_any_rank_saw_that_or_else_as_it_reports():
     views = {
         0: [stands(0), stands(1, where="", state="stopped", progress=3), stands(2, where="", progress=3)],
         1: [stands(0, where=""), stands(1, where=WORKS), stands(2, where="")],
@@ -99,7 +101,7 @@ def test_each_phase_has_its_limit(phase):
     assert hang(0, [replace(here[0], moved_at=99), here[1]], LIMITS, now=2 + limit).startswith("rank 1 has been silent")
 
 
-def test_nobody_is_accused_who_has_left_or_cannot_be_seen():
+def test_a_rank_that_has_exited_or_is_invisible_is_not_accused():
     me = seen(0, moved_at=1000)
 
     assert hang(0, [me, seen(1, left=DONE)], LIMITS, now=1001) is None
@@ -108,12 +110,12 @@ def test_nobody_is_accused_who_has_left_or_cannot_be_seen():
     assert hang(0, [me, RankView(1, "running")], LIMITS, now=1001) is not None
 
 
-def test_a_file_may_take_its_time_from_another_machine():
+def test_a_beat_from_another_machine_may_be_late():
     assert hang(0, [seen(0, moved_at=28), seen(1, state="unknown")], LIMITS, now=29) is None
     assert hang(0, [seen(0, moved_at=28), seen(1, state="unknown")], LIMITS, now=31) is not None
 
 
-def test_ranks_may_wait_for_one_that_saves_and_their_time_begins_anew_when_it_has():
+def test_ranks_may_wait_for_a_save_and_their_time_restarts_after_it():
     here = [seen(0, "save", moved_at=1, beaten_at=40), seen(1, moved_at=1, beaten_at=40)]
     here = granted(here, LIMITS, now=40)
     assert hang(1, here, LIMITS, now=40) is None
@@ -124,13 +126,13 @@ def test_ranks_may_wait_for_one_that_saves_and_their_time_begins_anew_when_it_ha
     assert "rank 1 has not moved for 11 s in phase step" in hang(1, here, LIMITS, now=51)
 
 
-def test_a_rank_that_has_left_grants_no_time():
+def test_a_rank_that_has_exited_extends_no_limit():
     here = granted([seen(0, "save", left=DONE), seen(1, moved_at=1)], LIMITS, now=40)
 
     assert hang(1, here, LIMITS, now=40) is not None
 
 
-def test_a_pause_of_its_own_makes_no_rank_accuse_anyone():
+def test_a_rank_that_was_paused_accuses_no_other():
     clock, here = WatchClock(1000.0), [seen(0), seen(1)]
     for second in (1001, 1002, 5000, 5001):  # stopped for more than an hour, then woken before the others' next beat
         now = clock.look(second)
@@ -141,7 +143,7 @@ def test_a_pause_of_its_own_makes_no_rank_accuse_anyone():
     assert hang(0, here, LIMITS, clock.look(5002)) is None
 
 
-def test_what_did_not_change_was_not_seen():
+def test_an_unchanged_beat_does_not_count_as_a_new_one():
     first = RankView(0).seen(BEAT, "running", now=3)
     again = first.seen(BEAT, "stopped", now=4)
     beaten = again.seen(replace(BEAT, count=10), "running", now=5)
@@ -152,21 +154,21 @@ def test_what_did_not_change_was_not_seen():
     assert (beaten.beaten_at, beaten.moved_at) == (5, 3) and unread == beaten
 
 
-def test_who_cannot_write_his_beats_counts_nobodys_silence():
+def test_a_rank_that_cannot_write_beats_ignores_silence():
     here = forgiven([seen(0, moved_at=99), seen(1)], now=99)
 
     assert hang(0, here, LIMITS, now=100) is None
 
 
-def test_a_killed_rank_is_named_before_one_that_failed_and_that_before_one_that_only_heard_of_it():
-    heard = seen(1, left="RuntimeError: [gloo/transport/tcp/pair.cc:547] Connection closed by peer", state="gone")
+def test_killed_ranks_come_before_failed_ones_and_those_before_their_followers():
+    follower = seen(1, left="RuntimeError: [gloo/transport/tcp/pair.cc:547] Connection closed by peer", state="gone")
     failed, killed = seen(2, left="KeyError: 'x'"), seen(3, state="gone")
     others = [seen(4), seen(5, left=DONE, state="gone"), seen(0, state="gone")]
 
-    assert [each.rank for each in lost(0, [heard, failed, killed, *others])] == [3, 2, 1]
+    assert [each.rank for each in lost(0, [follower, failed, killed, *others])] == [3, 2, 1]
 
 
-def test_every_rank_of_the_machine_is_watched_and_one_rank_of_each_other_machine_by_one():
+def test_a_rank_watches_its_machine_and_the_first_rank_watches_other_machines():
     ranks = [RankInfo(rank, host, 7, host, True) for rank, host in enumerate("aaabbbccc")]
 
     assert watched_by(1, ranks) == {0, 1, 2}
@@ -176,7 +178,7 @@ def test_every_rank_of_the_machine_is_watched_and_one_rank_of_each_other_machine
 
 def test_a_process_is_seen_running_stopped_and_gone_and_can_be_woken_and_killed(tmp_path):
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    here = introduction(tmp_path)
+    here = rank_info(tmp_path)
     processes = Processes(0, [here, replace(here, rank=1, pid=child.pid), replace(here, rank=2, space="elsewhere")])
 
     assert (processes.state(0), processes.state(1), processes.state(2)) == ("running", "running", "unknown")
@@ -185,7 +187,7 @@ def test_a_process_is_seen_running_stopped_and_gone_and_can_be_woken_and_killed(
     processes.wake(1)
     assert wait_for(lambda: processes.state(1) == "running", 5)
     processes.kill(1)
-    assert wait_for(lambda: processes.state(1) == "gone", 5)  # nobody has waited for it: a zombie
+    assert wait_for(lambda: processes.state(1) == "gone", 5)  # none has waited for it: a zombie
     child.wait()
     assert processes.state(1) == "gone"
     processes.kill(2)
@@ -207,7 +209,7 @@ def test_the_first_call_of_a_hang_gives_the_reason(tmp_path):
     assert RollCall(tmp_path).reason == "rank 3 is silent"
 
 
-def test_answers_come_with_stacks_and_a_rank_that_gives_none_is_waited_for_no_longer_than_told(tmp_path):
+def test_answers_come_with_stacks_and_the_wait_for_others_has_a_limit(tmp_path):
     roll_call, view = RollCall(tmp_path), [stands(0), stands(1, where="")]
     roll_call.answer(0, view)
 
@@ -219,38 +221,36 @@ def test_answers_come_with_stacks_and_a_rank_that_gives_none_is_waited_for_no_lo
     assert "test_watchdog.py" in roll_call.stacks(0) and roll_call.stacks(1) == ""
 
 
-def test_a_process_writes_its_stacks_when_asked_though_its_lock_is_held(tmp_path):
+def test_a_process_writes_its_stacks_on_a_signal_while_its_lock_is_held(tmp_path):
     script = tmp_path / "locked.py"
     script.write_text(
         "import ctypes, pathlib, sys\n"
-        "from eyas.training.watchdog.stacks import stacks_when_asked\n"
-        "with stacks_when_asked(pathlib.Path(sys.argv[1])):\n"
+        "from eyas.training.watchdog.peers import stacks_on_signal\n"
+        "with stacks_on_signal(pathlib.Path(sys.argv[1])):\n"
         "    print(flush=True)\n"
         "    ctypes.PyDLL(None).sleep(60)\n"
     )
     child = subprocess.Popen([sys.executable, str(script), str(tmp_path / "stacks")], stdout=subprocess.PIPE)
     child.stdout.readline()
-    here = introduction(tmp_path)
+    here = rank_info(tmp_path)
 
-    Processes(0, [here, replace(here, rank=1, pid=child.pid)]).ask_for_stacks(1)
+    Processes(0, [here, replace(here, rank=1, pid=child.pid)]).request_stacks(1)
 
     assert wait_for(lambda: "locked.py" in (tmp_path / "stacks").read_text(), 5)
     child.kill()
     child.wait()
 
 
-def test_a_save_is_a_phase_from_the_step_that_asks_for_it_until_all_of_it_is_written():
-    pulse, callbacks = Pulse(), []
-    take_pulse(SimpleNamespace(add_callback=callbacks.append), pulse)
-    state, control = TrainerState(), TrainerControl()
+def test_the_save_phase_lasts_from_its_step_until_the_checkpoint_is_written():
+    pulse = Pulse()
 
     def phase_after(event, step, **wanted):
-        state.global_step = step
-        getattr(callbacks[0], event)(None, state, replace(control, **wanted))
+        trainer = SimpleNamespace(state=TrainerState(global_step=step), control=TrainerControl(**wanted))
+        getattr(events(trainer, [pulse]), event)(None, trainer.state, trainer.control)
         return pulse.phase
 
-    events = ["on_train_begin", "on_epoch_begin", "on_step_begin", "on_substep_end", "on_pre_optimizer_step"]
-    assert {phase_after(event, 0) for event in events} == {"set-up"}
+    early = ["on_train_begin", "on_epoch_begin", "on_step_begin", "on_substep_end", "on_pre_optimizer_step"]
+    assert {phase_after(event, 0) for event in early} == {"set-up"}
     assert phase_after("on_step_end", 1) == "step"
     assert phase_after("on_step_end", 2, should_save=True) == "save"
     assert phase_after("on_prediction_step", 2) == "save"
@@ -259,18 +259,13 @@ def test_a_save_is_a_phase_from_the_step_that_asks_for_it_until_all_of_it_is_wri
     assert (pulse.step, pulse.progress) == (2, 10)
 
 
-@pytest.fixture
-def trainer():
-    return SimpleNamespace(add_callback=lambda _: None)
-
-
-def test_a_watch_begins_without_the_files_of_an_earlier_start_and_leaves_none(tmp_path, trainer):
+def test_a_watch_starts_without_old_files_and_deletes_its_own(tmp_path):
     run, earlier = RunDirectory(tmp_path), tmp_path / ".heartbeats" / "0123abcd"
     earlier.mkdir(parents=True)
     write_beat(earlier, replace(BEAT, rank=1, count=99))
     RollCall(earlier).call("rank 1 is silent")
 
-    with watch_ranks(run, LIMITS, trainer):
+    with watch_ranks(run, LIMITS, Pulse()):
         time.sleep(1.5)
         (now,) = run.heartbeats.iterdir()
 
@@ -281,10 +276,10 @@ def test_a_watch_begins_without_the_files_of_an_earlier_start_and_leaves_none(tm
     assert not run.heartbeats.exists()
 
 
-def test_an_error_of_this_rank_passes_as_it_is_and_is_told_to_the_others(tmp_path, trainer):
+def test_an_error_of_this_rank_passes_unchanged_and_is_published(tmp_path):
     run = RunDirectory(tmp_path)
 
-    with pytest.raises(KeyError, match="x"), watch_ranks(run, LIMITS, trainer):
+    with pytest.raises(KeyError, match="x"), watch_ranks(run, LIMITS, Pulse()):
         raise KeyError("x")
 
     (folder,) = run.heartbeats.iterdir()

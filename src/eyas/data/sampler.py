@@ -20,26 +20,6 @@ def group_by_length(trainer: Any) -> None:
     trainer._get_train_sampler = lambda _dataset=None: sampler
 
 
-def keep_row_order(trainer: Any) -> None:
-    """Give each epoch its own order of rows, also the one that a resumed run begins in the midst of.
-
-    accelerate 1.15 tells a sampler its epoch through the wrappers that it knows, and not through the one that skips
-    batches around the one that shares them among ranks: several ranks that resumed in the second epoch or later took
-    the rows in the order of the first.
-    """
-    from transformers import TrainerCallback
-
-    class RowOrder(TrainerCallback):  # type: ignore[misc]
-        """Tells the sampler itself."""
-
-        def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            sampler = innermost_sampler(trainer.callback_handler.train_dataloader)
-            if hasattr(sampler, "set_epoch"):
-                sampler.set_epoch(int(state.epoch or 0))
-
-    trainer.add_callback(RowOrder())
-
-
 def innermost_sampler(loader: Any) -> Any:
     """Return what decides the order of a loader's rows: the sampler within the batches, within the ranks' shares."""
     sampler = loader.batch_sampler

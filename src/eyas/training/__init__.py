@@ -1,1 +1,1 @@
-"""From a recipe to an adapter on disk."""
+"""Training: from a recipe to an adapter on disk."""

@@ -1,4 +1,4 @@
-"""A run that has made all its steps and whose result was not saved: the result, from its last checkpoint."""
+"""Finish a fully trained run without a result, from its last checkpoint."""
 
 import json
 import shutil
@@ -19,14 +19,15 @@ from eyas.training.resume.checkpoints import newest_valid
 from eyas.training.save import is_finished
 
 TRAINERS_OWN = ("optimizer.", "scheduler.", "scaler.", "rng_state", "loop_state_", "trainer_state.", "latest", SEAL)
-"""What the names of a checkpoint's files begin with that only the trainer reads; so are its subfolders."""
+"""Name prefixes of checkpoint files that only the trainer reads. Subfolders are the trainer's too."""
 
 
 def finish(run: RunDirectory, recipe: Recipe) -> Path | None:
-    """Write what a run has trained from its last checkpoint, seal it, record the run as finished; return the folder.
+    """Copy a run's result from its last checkpoint, seal it, and return the folder.
 
-    No step is trained. None for a run that is finished already. Raises CheckpointError where no checkpoint is whole,
-    where steps are missing, and for tensors that could not be opened later.
+    The run is recorded as finished; no step is trained. Returns None for a run that is finished already. Raises
+    CheckpointError where no checkpoint is whole, where steps are missing, and for tensors that could not be opened
+    later.
     """
     with run.locked():
         began = run.read_manifest()
@@ -49,11 +50,11 @@ def finish(run: RunDirectory, recipe: Recipe) -> Path | None:
 
 
 def _last_of(run: RunDirectory, recipe: Recipe) -> tuple[dict[str, Any], Path]:
-    """Return what the trainer knew after the last step, and the checkpoint that holds the result."""
+    """Return the trainer's last state and the checkpoint that holds the result."""
     step, broken = newest_valid(run)
     if step is None:
-        found = "none of its checkpoints is whole" if broken else "it has no checkpoint"
-        raise CheckpointError(f"{run.path}: {found}, so nothing that was trained is left; train it again")
+        problem = "none of its checkpoints is whole" if broken else "it has no checkpoint"
+        raise CheckpointError(f"{run.path}: {problem}, so nothing trained is left; train it again")
     newest = run.checkpoint(step)
     state: dict[str, Any] = json.loads((newest / "trainer_state.json").read_text(encoding="utf-8"))
     if step < state["max_steps"]:
@@ -64,16 +65,15 @@ def _last_of(run: RunDirectory, recipe: Recipe) -> tuple[dict[str, Any], Path]:
     best = state["best_global_step"]
     if not recipe.training.library_arguments.get("load_best_model_at_end") or best in (None, step):
         return state, newest
-    found_faults = faults(run.checkpoint(best))
-    if found_faults:
-        raise CheckpointError(f"{run.path}: its best checkpoint is not whole: {found_faults[0]}; train it again")
+    if problems := faults(run.checkpoint(best)):
+        raise CheckpointError(f"{run.path}: its best checkpoint is not whole: {problems[0]}; train it again")
     return state, run.checkpoint(best)
 
 
 def _copy(checkpoint: Path, staged: Path) -> None:
     """Copy the model or adapter of a checkpoint with its tokenizer.
 
-    Earlier checkpoints of an adapter on embeddings hold the frozen embeddings as well; those are left out.
+    Checkpoints of older versions, of an adapter on embeddings, also hold the frozen embeddings; these are left out.
     """
     from safetensors.torch import save_file
 
@@ -90,7 +90,7 @@ def _copy(checkpoint: Path, staged: Path) -> None:
 
 
 def _check(staged: Path, recipe: Recipe, labels: Sequence[str] | None) -> None:
-    """Refuse what was copied where it could not be opened later. An adapter is opened on its base's shapes alone."""
+    """Refuse a copy that could not be opened later. An adapter is opened on its base's shapes alone."""
     saved, auto_model = saved_tensors(staged), TASKS[recipe.task].auto_model
     refuse_unsound(staged, saved)
     if recipe.adapter is None:

@@ -1,4 +1,4 @@
-"""What a run records about itself."""
+"""Manifest of a run: versions, hardware, digests, and how it ended."""
 
 import hashlib
 import subprocess
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eyas import __version__
 from eyas.data.splits import Splits
@@ -20,6 +20,9 @@ from eyas.speed.optimization import Optimization
 from eyas.training.guards.disk_space import DiskBudget
 from eyas.training.run_summary import RunSummary
 
+if TYPE_CHECKING:
+    from transformers import Trainer
+
 
 @dataclass(frozen=True)
 class Start:
@@ -31,11 +34,11 @@ class Start:
     optimizations: Sequence[Optimization]
     disk_budget: DiskBudget
     untouched: Mapping[str, str]
-    """Digest of each tensor of the adapter as it was built; none of a whole model."""
+    """Digests of the untrained adapter's tensors; empty for a whole model."""
 
 
 def record_start(run: RunDirectory, names: Pinned, start: Start, step: int | None, changes: list[str]) -> None:
-    """Record a run that begins, or that continues after a `step`, with what changed since."""
+    """Record the start of a run, or its resume after a `step`."""
     lineage = run.read_manifest().get("lineage", [])
     if changes or step is None:
         run.open(names.recipe.to_yaml())
@@ -70,8 +73,8 @@ def _as_record(names: Pinned, start: Start) -> dict[str, Any]:
     }
 
 
-def finished(trainer: Any, run: RunDirectory) -> dict[str, Any]:
-    """Return what is known after the last step, with the bytes of what was written on the way."""
+def finished(trainer: "Trainer", run: RunDirectory) -> dict[str, Any]:
+    """Return a finished run's manifest entries: totals and digests of its records."""
     state = trainer.state
     last: dict[str, Any] = next((line for line in reversed(state.log_history) if "train_loss" in line), {})
     return {
@@ -87,7 +90,7 @@ def finished(trainer: Any, run: RunDirectory) -> dict[str, Any]:
 
 
 def finished_from(run: RunDirectory, checkpoint: str, state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a checkpoint and the log tell of a run that is finished from that checkpoint."""
+    """Return the manifest entries of a run finished from a checkpoint."""
     before, lines = run.read_manifest(), run.metric_lines()
     last: dict[str, Any] = next((line for line in reversed(lines) if "train_loss" in line), {})
     return {
@@ -109,7 +112,7 @@ def _now() -> str:
 
 
 def _commit() -> str | None:
-    """Return the commit of the eyas that runs, with + when its tree has been changed; None outside a checkout."""
+    """Return the commit of eyas, with + for local changes; None outside a checkout."""
     here = Path(__file__).parent
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
     if head.returncode:

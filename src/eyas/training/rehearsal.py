@@ -1,10 +1,8 @@
-"""The save at the end of a run, rehearsed on the built adapter before the first step."""
+"""Rehearsal of the final save, on the adapter before the first step."""
 
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
-from unittest.mock import patch
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from eyas.distributed.gather import from_rank_zero
 from eyas.distributed.topology import running_topology
@@ -15,17 +13,21 @@ from eyas.model.saved import check_saved, digests, gathered, saved_shapes, saved
 from eyas.model.trained import attached
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
+from eyas.training.library_patches import plain_model, without_zero3_init
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 
 def rehearse(
-    recipe: Recipe, run: RunDirectory, trainer: Any, auto_model: str, labels: Sequence[str] | None
+    recipe: Recipe, run: RunDirectory, trainer: "Trainer", auto_model: str, labels: Sequence[str] | None
 ) -> dict[str, str]:
-    """Save the adapter of a built trainer, check it, open it again, and return the digest of each of its tensors.
+    """Save, check and reopen the untrained adapter; return its tensors' digests.
 
-    It is opened on the base's shapes alone, so no weight is loaded twice. Of a whole model nothing is written: the
-    digests are none. Every rank must call it. Raises PreflightError for what could not be saved or opened at the end.
+    It is opened on the base's shapes alone, so no weight is loaded twice. A whole model is not rehearsed and has no
+    digests. Every rank must call it. Raises PreflightError for an adapter that could not be saved or reopened.
     """
-    model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
+    model = plain_model(trainer)
     if not hasattr(model, "peft_config"):
         return {}
     _refuse_unshardable(recipe, running_topology(trainer.accelerator).strategy)
@@ -38,7 +40,7 @@ def rehearse(
                 write_adapter(model, state, run.rehearsal)
             check_saved(run.rehearsal, saved_shapes(model))
             saved = saved_tensors(run.rehearsal)
-            with _zero3_aside():
+            with without_zero3_init():
                 base = empty_model(load_config(recipe.model, labels), auto_model, recipe.model.trust_remote_code)
                 attached(base, run.rehearsal, saved)
             return digests(saved)
@@ -49,25 +51,18 @@ def rehearse(
         return from_rank_zero(save_and_open)
     except CheckpointError as reason:
         raise PreflightError(
-            f"adapter: what these settings train could not be saved and opened again at the end ({reason}); change "
-            "them, or name layers that each setting fits"
+            f"adapter: an adapter with these settings cannot be saved and reopened ({reason}); change the settings, or "
+            "target layers that each setting fits"
         ) from reason
 
 
 def _refuse_unshardable(recipe: Recipe, strategy: str) -> None:
-    """Refuse DoRA on 4-bit weights under ZeRO-3: peft 0.21 copies those layers, and DeepSpeed 0.19 looks for shards."""
+    """Refuse DoRA on quantized weights under ZeRO-3.
+
+    peft 0.21 copies those layers, and DeepSpeed 0.19 expects shards."""
     extra = {} if recipe.adapter is None else recipe.adapter.library_arguments
     if strategy == "zero-3" and extra.get("use_dora") and recipe.quantization is not None:
         raise PreflightError(
             "adapter.use_dora: DoRA on quantized weights cannot be trained under ZeRO-3; "
             "use accelerate_configs/zero2.yaml or ddp.yaml, or plain LoRA"
         )
-
-
-@contextmanager
-def _zero3_aside() -> Iterator[None]:
-    """Let a model be built that ZeRO-3 does not shard: transformers 5.23 asks a global of its own whether it should."""
-    from transformers.integrations import deepspeed
-
-    with patch.object(deepspeed, "_hf_deepspeed_config_weak_ref", None):
-        yield

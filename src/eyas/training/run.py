@@ -22,8 +22,8 @@ from eyas.training.manifest import Start, record_start
 from eyas.training.rehearsal import rehearse
 from eyas.training.resume import changes
 from eyas.training.resume.checkpoints import resume_point, step_of
-from eyas.training.resume.preemption import told_to_leave
-from eyas.training.run_summary import refuse_what_was_not_asked, run_summary_of
+from eyas.training.resume.preemption import stop_request
+from eyas.training.run_summary import refuse_data_parallel, refuse_what_was_not_requested, run_summary_of
 from eyas.training.save import is_finished
 from eyas.training.tracking import start_tracker
 
@@ -32,51 +32,51 @@ if TYPE_CHECKING:
 
 
 def train(recipe: Recipe, run: RunDirectory, resume: bool = False, with_changes: bool = False) -> None:
-    """Carry one recipe from settings on disk to an adapter on disk, on every rank that the launcher started.
+    """Train one recipe into an adapter (or model) on disk, on every rank that the launcher started.
 
     `resume` continues from the newest valid checkpoint of the same run; `with_changes` also where settings, versions or
-    rows have changed since, and records what did. Raises Preempted where a signal told the run to leave.
+    rows have changed since, and records the changes. Raises Preempted where a signal stopped the run.
     """
-    asked = check_environment(recipe, run, resume)
+    requested = check_environment(recipe, run, resume)
     with (
         run.locked() if rank() == 0 else nullcontext(),
-        told_to_leave(launched=asked is not None) as request,
+        stop_request(launched=requested is not None) as request,
         pinned(recipe, say, run.hub_commits() if resume else [], trains=True) as names,
     ):
         recipe = names.recipe
-        found = changes.changed_settings(run, recipe, allowed=with_changes) if resume else []
+        changed = changes.changed_settings(run, recipe, allowed=with_changes) if resume else []
         rows = load_rows(recipe, run.quarantine if rank() == 0 else None)
         say(rows.splits.report.text())
         base = base_identity(recipe.model)
-        found += changes.changed_bytes(run, rows.splits, base, allowed=with_changes) if resume else []
-        if resume and is_finished(run) and not found:
+        changed += changes.changed_bytes(run, rows.splits, base, allowed=with_changes) if resume else []
+        if resume and is_finished(run) and not changed:
             say(f"{run.path}: is finished; nothing to resume")
             return
         trainer = build_trainer(recipe, run, rows)
-        start = check_trainer(recipe, run, rows, trainer, asked or started_topology(), base)
+        start = check_trainer(recipe, run, rows, trainer, requested or started_topology(), base)
         checkpoint = resume_point(run) if resume else None
         if rank() == 0:
-            record_start(run, names, start, step_of(checkpoint) if resume else None, found)
+            record_start(run, names, start, step_of(checkpoint) if resume else None, changed)
             start_tracker(recipe, run, trainer, step_of(checkpoint))
         fit(trainer, recipe, run, start, request, checkpoint)
         say(f"trained: {run.path} (next: eyas merge {run.path})")
 
 
 def check_environment(recipe: Recipe, run: RunDirectory, resume: bool) -> Topology | None:
-    """Return the topology that the launcher was asked for, or None for a plain process.
+    """Return the topology that the launcher command requests, or None for a plain process.
 
-    Raises PreflightError for versions, ranks, settings or a run folder with which nothing can start.
+    Raises PreflightError for versions, ranks, settings or a run folder that do not allow a start.
     """
     refuse_old_versions()
-    asked = asked_topology()
-    refuse_what_cannot_start(asked, started_topology(), has_gpu())
+    requested = asked_topology()
+    refuse_what_cannot_start(requested, started_topology(), has_gpu())
     refuse_if_blocked(check(recipe))
     run.refuse_if_taken(resume)
-    return asked
+    return requested
 
 
 def build_trainer(recipe: Recipe, run: RunDirectory, rows: Rows) -> "Trainer":
-    """Return the task's trainer, with the base model's weights loaded and the adapter attached."""
+    """Return the task's trainer, with weights loaded and adapter attached."""
     from transformers import set_seed
 
     task = TASKS[recipe.task]
@@ -84,6 +84,7 @@ def build_trainer(recipe: Recipe, run: RunDirectory, rows: Rows) -> "Trainer":
         empty = empty_model(rows.config, task.auto_model, recipe.model.trust_remote_code)
         say(resolve(recipe.adapter, task.peft_task_type, empty).table())
     arguments = task.arguments_for(recipe, run)  # before the model: ZeRO-3 shards weights while they load
+    refuse_data_parallel(arguments)  # before the weights load, and before TRL refuses it with a traceback
     refuse_if_ranks_differ("prepared rows", " ".join(rows.splits.digests.values()))
     set_seed(recipe.training.seed)  # a new head draws its first weights while the model loads, an adapter after that
     trained_in_full = recipe.adapter.trained_in_full if recipe.adapter else []
@@ -94,11 +95,12 @@ def build_trainer(recipe: Recipe, run: RunDirectory, rows: Rows) -> "Trainer":
 
 
 def check_trainer(
-    recipe: Recipe, run: RunDirectory, rows: Rows, trainer: "Trainer", asked: Topology, base: BaseIdentity
+    recipe: Recipe, run: RunDirectory, rows: Rows, trainer: "Trainer", requested: Topology, base: BaseIdentity
 ) -> Start:
-    """Return what is known before the first step: what runs, its speed-ups, its disk budget, its untrained adapter.
+    """Return the facts known before the first step.
 
-    Raises PreflightError where what runs is not what was requested, or cannot be saved at the end.
+    These are run summary, speed-ups, disk budget and untrained adapter. Raises PreflightError where the trainer does
+    not match the recipe, or its result could not be saved.
     """
     from eyas.speed.apply import apply
     from eyas.speed.optimization import table
@@ -107,7 +109,7 @@ def check_trainer(
     task = TASKS[recipe.task]
     summary = run_summary_of(recipe, trainer)
     say(summary.text())
-    refuse_what_was_not_asked(summary, asked, recipe)
+    refuse_what_was_not_requested(trainer, summary, requested, recipe)
     optimizations = apply(recipe, trainer, rows.splits.train, task.compaction)
     say(table(optimizations))
     budget = disk_budget_of(trainer, summary, recipe.training.save_total_limit)

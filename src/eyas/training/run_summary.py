@@ -1,7 +1,7 @@
-"""What really runs, held against what was asked for."""
+"""Run summary of the built trainer, checked against recipe and launch."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eyas.distributed.topology import Topology, differences, running_topology
 from eyas.errors import PreflightError
@@ -9,10 +9,14 @@ from eyas.model.quantization import quantized_names
 from eyas.recipe import Recipe
 from eyas.recipe.steps import accumulation_steps, mixed_precision
 
+if TYPE_CHECKING:
+    from torch.nn import Parameter
+    from transformers import Trainer, TrainingArguments
+
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What one look at the built trainer tells."""
+    """Facts read from the built trainer."""
 
     topology: Topology
     device: str
@@ -27,7 +31,7 @@ class RunSummary:
     micro_batch: int
     accumulation: int
     rows: int | None
-    """What an epoch is made of: rows, or packed sequences; None for a stream."""
+    """Rows, or packed sequences, per epoch; None for a stream."""
     packed: bool
 
     @property
@@ -36,23 +40,23 @@ class RunSummary:
         return self.micro_batch * self.accumulation * self.topology.processes
 
     @property
-    def taken_again(self) -> int:
-        """How many rows accelerate takes again at the end of an epoch, so that all ranks get a full batch."""
-        each_takes = self.micro_batch * self.topology.processes
-        return -(self.rows or 0) % each_takes if self.topology.processes > 1 else 0
+    def repeated_rows(self) -> int:
+        """Rows that accelerate repeats at an epoch's end, to fill all ranks' batches."""
+        rows_at_once = self.micro_batch * self.topology.processes
+        return -(self.rows or 0) % rows_at_once if self.topology.processes > 1 else 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for the manifest."""
         return {**asdict(self), "global_batch": self.global_batch}
 
     def text(self) -> str:
-        """Return the card as it is printed."""
+        """Return the run summary as printed."""
         compute = {"no": self.dtype, "bf16": "bfloat16 autocast", "fp16": "float16 autocast"}[self.mixed_precision]
         weights = self.dtype if not self.quantized_layers else f"{self.quantization}, the rest {self.dtype}"
         trained = "+".join(self.trainable_dtypes)
         return "\n".join(
             [
-                "what runs:",
+                "run summary:",
                 f"  ranks         {self.topology.processes} × {self.device}, {self.topology.strategy}",
                 f"  precision     weights {weights}; computing in {compute}; training {trained}",
                 f"  attention     {self.attention}",
@@ -66,12 +70,13 @@ class RunSummary:
     def _epoch(self) -> str:
         if self.rows is None:
             return "streamed rows"
-        epoch = f"{self.rows:,} {'packed sequences' if self.packed else 'rows'}"
-        return f"{epoch}, and the first {self.taken_again} again to fill the last batch" if self.taken_again else epoch
+        unit = "packed sequences" if self.packed else "rows"
+        refill = f"; the last batch is filled with the first {self.repeated_rows} {unit}" if self.repeated_rows else ""
+        return f"{self.rows:,} {unit}{refill}"
 
 
-def run_summary_of(recipe: Recipe, trainer: Any) -> RunSummary:
-    """Return what the trainer, its model and its accelerator say of themselves."""
+def run_summary_of(recipe: Recipe, trainer: "Trainer") -> RunSummary:
+    """Return the facts that the trainer, its model and its accelerator hold."""
     model = trainer.model
     trained = [p for p in model.parameters() if p.requires_grad]
     quantized = quantized_names(model)
@@ -93,27 +98,41 @@ def run_summary_of(recipe: Recipe, trainer: Any) -> RunSummary:
     )
 
 
-def refuse_what_was_not_asked(card: RunSummary, asked: Topology, recipe: Recipe) -> None:
-    """Raise PreflightError on every rank, with one line for each thing that would run otherwise than asked."""
-    found = differences(asked, card.topology)
-    steps = accumulation_steps(recipe, card.topology.processes)
-    if card.global_batch != recipe.training.global_batch_size or card.accumulation != steps:
-        found.append(
-            f"training.global_batch_size {recipe.training.global_batch_size} was asked for; {card.global_batch} runs"
+def refuse_data_parallel(arguments: "TrainingArguments") -> None:
+    """Refuse one process on several GPUs: transformers would train under nn.DataParallel. Raises PreflightError.
+
+    There each GPU takes a micro-batch of its own, so the global batch would be a multiple of the recipe's.
+    """
+    if arguments.n_gpu > 1:
+        raise PreflightError(
+            f"hardware: this one process sees {arguments.n_gpu} GPUs and would train under nn.DataParallel, with a "
+            "larger global batch. Set CUDA_VISIBLE_DEVICES=0 to use one of them, or start one process per GPU: "
+            f"accelerate launch --config_file accelerate_configs/ddp.yaml --num_processes {arguments.n_gpu} …"
         )
-    if card.mixed_precision != mixed_precision(recipe):
-        found.append(f"{mixed_precision(recipe)} autocast was asked for; {card.mixed_precision} runs")
-    if (recipe.quantization is not None) != bool(card.quantized_layers):
-        wanted = "asked for" if recipe.quantization else "not asked for"
-        found.append(f"quantization was {wanted}; {card.quantized_layers} layers are quantized")
-    if card.trainable == 0:
-        found.append("nothing would train")
-    if found:
-        raise PreflightError("what would run is not what was asked:\n  " + "\n  ".join(found))
 
 
-def weights_in(parameter: Any) -> int:
-    """Return how many weights a parameter stands for: ZeRO-3 holds them elsewhere, 4-bit storage holds two a byte."""
+def refuse_what_was_not_requested(trainer: "Trainer", summary: RunSummary, requested: Topology, recipe: Recipe) -> None:
+    """Raise PreflightError for each difference between recipe, launch and trainer."""
+    refuse_data_parallel(trainer.args)
+    problems = differences(requested, summary.topology)
+    steps = accumulation_steps(recipe, summary.topology.processes)
+    if summary.global_batch != recipe.training.global_batch_size or summary.accumulation != steps:
+        problems.append(
+            f"training.global_batch_size {recipe.training.global_batch_size} was requested; {summary.global_batch} runs"
+        )
+    if summary.mixed_precision != mixed_precision(recipe):
+        problems.append(f"{mixed_precision(recipe)} autocast was requested; {summary.mixed_precision} runs")
+    if (recipe.quantization is not None) != bool(summary.quantized_layers):
+        wanted = "requested" if recipe.quantization else "not requested"
+        problems.append(f"quantization was {wanted}; {summary.quantized_layers} layers are quantized")
+    if summary.trainable == 0:
+        problems.append("no parameter is trainable")
+    if problems:
+        raise PreflightError("the trainer does not match the recipe:\n  " + "\n  ".join(problems))
+
+
+def weights_in(parameter: "Parameter") -> int:
+    """Return the number of weights in a parameter, also sharded or packed in 4 bits."""
     if hasattr(parameter, "ds_numel"):
         return int(parameter.ds_numel)
     state = getattr(parameter, "quant_state", None)

@@ -1,29 +1,37 @@
-"""What a run leaves at its end."""
+"""Save the result of a run: the adapter or the whole model."""
 
 import shutil
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from eyas.distributed.console import say
 from eyas.distributed.topology import rank
 from eyas.model.saved import check_saved, gathered, saved_shapes, write_adapter
 from eyas.run_directory import RunDirectory
 from eyas.sealing import faults, seal
+from eyas.training.library_patches import plain_model
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase, Trainer
 
 
 def is_finished(run: RunDirectory) -> bool:
-    """Return whether a run has ended and what it leaves is whole."""
-    left = [folder for folder in (run.adapter, run.model) if folder.is_dir()]
-    return run.read_manifest().get("status") == "finished" and bool(left) and not any(map(faults, left))
+    """Return whether a run has ended and its result is whole."""
+    results = [folder for folder in (run.adapter, run.model) if folder.is_dir()]
+    return run.read_manifest().get("status") == "finished" and bool(results) and not any(map(faults, results))
 
 
-def save_and_reopen(trainer: Any, tokenizer: Any, run: RunDirectory, untouched: Mapping[str, str]) -> None:
-    """Write the adapter (or the whole model), gathered from all ranks, check what a reader finds on disk, and seal it.
+def save_and_reopen(
+    trainer: "Trainer", tokenizer: "PreTrainedTokenizerBase", run: RunDirectory, untouched: Mapping[str, str]
+) -> None:
+    """Write the adapter (or the whole model), reopen it, check it, seal it.
 
+    Only what trains is gathered: for an adapter, the frozen base stays where it is. Every rank must call it.
     `untouched` are the digests of an adapter's tensors before the first step. Raises CheckpointError when a tensor is
-    missing, misshapen or not finite, or when training has changed none.
+    missing, misshapen, NaN or Inf, or when training has changed none.
     """
-    model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
+    model = plain_model(trainer)
     adapter = hasattr(model, "peft_config")
     folder = run.adapter if adapter else run.model
     state = gathered(model) if adapter else _whole_model(trainer)
@@ -42,7 +50,7 @@ def save_and_reopen(trainer: Any, tokenizer: Any, run: RunDirectory, untouched: 
     say(f"saved and reopened: {folder} ({parameters:,} parameters, all finite)")
 
 
-def _whole_model(trainer: Any) -> dict[str, Any]:
-    """Return every tensor of the model, gathered from all ranks; torch.compile puts a prefix before their names."""
+def _whole_model(trainer: "Trainer") -> "dict[str, torch.Tensor]":
+    """Return every tensor of the model, gathered from all ranks."""
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     return {name.removeprefix("_orig_mod."): tensor for name, tensor in state.items()}

@@ -1,23 +1,27 @@
-"""Trackers mirror a run; one that is down neither stops nor delays it."""
+"""Trackers mirror a run; one that is down does not stop it."""
 
 import logging
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 logger = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 4.0
 
 
-def start_tracker(recipe: Recipe, run: RunDirectory, trainer: Any, step: int) -> None:
-    """Let the tracker that was asked for follow the trainer; wandb goes offline, loudly, when it is out of reach.
+def start_tracker(recipe: Recipe, run: RunDirectory, trainer: "Trainer", step: int) -> None:
+    """Attach the recipe's tracker to the trainer.
 
-    A run that goes on from a `step` goes on in the record that it began. wandb 0.31 left alone waits 90 s for a server
-    that is down and then ends the run. Called on rank 0 only.
+    wandb records offline, with a warning, when its server is unreachable. A run that resumes from a `step` continues
+    its own record. By itself, wandb 0.31 waits 90 s for a server that is down and then ends the run. Call it on rank 0
+    only.
     """
     if recipe.tracking.report_to == "tensorboard":
         from torch.utils.tensorboard import SummaryWriter
@@ -27,12 +31,12 @@ def start_tracker(recipe: Recipe, run: RunDirectory, trainer: Any, step: int) ->
     if recipe.tracking.report_to == "wandb":
         from transformers.integrations import WandbCallback
 
-        run.record(wandb_run=_begin_wandb(recipe, run))
+        run.record(wandb_run=_start_wandb(recipe, run))
         trainer.add_callback(WandbCallback())
 
 
-def _begin_wandb(recipe: Recipe, run: RunDirectory) -> str:
-    """Begin a record, or go on in the run's own, and return its id."""
+def _start_wandb(recipe: Recipe, run: RunDirectory) -> str:
+    """Start a record, or continue the run's own, and return its id."""
     import wandb
 
     run.tracker.mkdir(parents=True, exist_ok=True)
@@ -46,18 +50,18 @@ def _begin_wandb(recipe: Recipe, run: RunDirectory) -> str:
         "settings": wandb.Settings(init_timeout=PATIENCE_SECONDS, silent=True, console="off", disable_git=True),
     }
     if recipe.tracking.mode == "online":
-        reason = _out_of_reach(wandb)
+        reason = _why_offline(wandb)
         if reason is None:
             try:
                 return str(wandb.init(mode="online", **common).id)
-            except wandb.Error as error:  # it answers, and then it does not let a record begin
+            except wandb.Error as error:  # the server answers, and refuses a record
                 reason = str(error)
         logger.warning("wandb: %s. Recording offline in %s; send it later with `wandb sync`", reason, run.tracker)
     return str(wandb.init(mode="offline", **common).id)
 
 
-def _out_of_reach(wandb: Any) -> str | None:
-    """Return why an online record cannot begin, or None when it can."""
+def _why_offline(wandb: Any) -> str | None:
+    """Return why an online record cannot start, or None when it can."""
     address = urlsplit(wandb.setup().settings.base_url)
     port = address.port or (80 if address.scheme == "http" else 443)
     try:

@@ -1,4 +1,4 @@
-"""What one forward pass has to hold, padded or end to end."""
+"""Shape of a micro-batch, padded or concatenated."""
 
 from types import SimpleNamespace
 
@@ -19,7 +19,7 @@ ROWS = SimpleNamespace(place=lambda row: f"a.jsonl:{row}")
 
 @pytest.fixture
 def largest(overrides_for, monkeypatch):
-    """The largest of micro-batches of these indices."""
+    """Return the largest of the micro-batches with these indices."""
 
     def of(batches, *words, name="falcon7b_lora", sequences=None):
         monkeypatch.setattr(batch_shape, "micro_batches", lambda *_: batches)
@@ -30,7 +30,7 @@ def largest(overrides_for, monkeypatch):
     return of
 
 
-def test_rows_beside_each_other_are_as_wide_as_the_longest(largest):
+def test_padded_rows_are_as_wide_as_the_longest(largest):
     shape = largest([[0, 3], [1, 2], [0, 1]], "training.packing=false")
 
     assert shape == BatchShape(rows=2, width=100, tokens=160, longest=100, longest_at="a.jsonl:9", flat=False)
@@ -38,23 +38,23 @@ def test_rows_beside_each_other_are_as_wide_as_the_longest(largest):
     assert shape.text() == "2 rows × 100 tokens, 20% of them padding; the longest is a.jsonl:9 with 100 tokens"
 
 
-def test_the_largest_batch_is_the_one_that_holds_most_and_not_the_one_with_the_longest_row(largest):
+def test_the_largest_batch_holds_the_most_tokens_not_the_longest_row(largest):
     assert largest([[2], [1, 1, 1]], "training.packing=false").tokens == 180
 
 
-def test_rows_that_are_padded_to_the_longest_possible_are_so_wide(largest):
+def test_rows_padded_to_max_length_are_that_wide(largest):
     shape = largest([[0, 3]], "training.max_length=128", name="distilbert_lora_yelp")
 
     assert (shape.width, shape.tokens, shape.held) == (128, 40, 256)
 
 
-def test_packed_rows_are_end_to_end_and_the_longest_of_their_documents_is_named(largest):
+def test_packed_rows_are_concatenated_and_their_longest_document_is_named(largest):
     shape = largest([[0, 1]], sequences=PACKED)
 
     assert shape == BatchShape(rows=2, width=100, tokens=190, longest=100, longest_at="a.jsonl:9", flat=True)
     assert shape.held == 190 and shape.padding == 0
-    assert shape.text() == "2 rows end to end, 190 tokens; the longest is a.jsonl:9 with 100 tokens"
+    assert shape.text() == "2 rows concatenated, 190 tokens; the longest is a.jsonl:9 with 100 tokens"
 
 
-def test_nothing_is_told_where_the_rows_cannot_be(largest):
+def test_unknown_rows_have_no_largest_batch(largest):
     assert largest(None) is None and largest([]) is None

@@ -6,7 +6,7 @@ import pytest
 from eyas.errors import CheckpointError
 from eyas.run_directory import RunDirectory
 from eyas.sealing import seal
-from eyas.training.guards.disk_errors import disk_faults_in_words
+from eyas.training.guards.disk_errors import disk_errors_as_text
 
 ENOSPC = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -22,7 +22,7 @@ def run(tmp_path):
 
 
 class SafetensorError(Exception):
-    """As the library calls its own."""
+    """An error class with safetensors' name."""
 
 
 @pytest.mark.parametrize(
@@ -32,14 +32,17 @@ class SafetensorError(Exception):
         (OSError(errno.EDQUOT, "quota"), "Disk quota exceeded"),
         (SafetensorError("Error while serializing: I/O error: … (os error 28)"), "No space left on device"),
         (Exception("Read-only file system (os error 30)"), "Read-only file system"),
-        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 17024 vs 16912"), "torch says '.enf"),
+        (
+            RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 17024 vs 16912"),
+            "torch reports '.enf",
+        ),
     ],
     ids=["os", "quota", "safetensors", "tokenizers", "torch"],
 )
-def test_what_a_disk_refuses_is_told_with_the_checkpoint_that_is_left(run, error, cause):
+def test_a_disk_error_names_the_checkpoint_to_resume_from(run, error, cause):
     with (
         pytest.raises(CheckpointError, match=f"checkpoint-4 could not be written: {cause}") as raised,
-        disk_faults_in_words(run),
+        disk_errors_as_text(run),
     ):
         raise error
 
@@ -47,8 +50,8 @@ def test_what_a_disk_refuses_is_told_with_the_checkpoint_that_is_left(run, error
     assert raised.value.__cause__ is error and not run.unfinished()
 
 
-def test_an_error_that_hides_behind_another_is_found(run):
-    with pytest.raises(CheckpointError, match="No space left on device"), disk_faults_in_words(run):
+def test_a_disk_error_behind_another_error_is_recognized(run):
+    with pytest.raises(CheckpointError, match="No space left on device"), disk_errors_as_text(run):
         try:
             raise ENOSPC
         except OSError as error:
@@ -65,15 +68,15 @@ def test_an_error_that_hides_behind_another_is_found(run):
     ],
     ids=str,
 )
-def test_any_other_error_passes_as_it_is(run, error):
-    with pytest.raises(type(error)) as raised, disk_faults_in_words(run):
+def test_any_other_error_passes_unchanged(run, error):
+    with pytest.raises(type(error)) as raised, disk_errors_as_text(run):
         raise error
 
     assert raised.value is error and run.unfinished()
 
 
-def test_an_error_that_was_told_in_words_already_passes(run):
-    with pytest.raises(CheckpointError, match=r"^mended$"), disk_faults_in_words(run):
+def test_an_error_that_is_already_explained_passes(run):
+    with pytest.raises(CheckpointError, match=r"^mended$"), disk_errors_as_text(run):
         try:
             raise ENOSPC
         except OSError:

@@ -8,7 +8,8 @@ from eyas.errors import CheckpointError, PreflightError
 from eyas.run_directory import RunDirectory
 from eyas.sealing import seal
 from eyas.training.guards import disk_space
-from eyas.training.guards.disk_space import DiskBudget, disk_budget_of, refuse_saves_without_room, refuse_without_room
+from eyas.training.guards.disk_space import DiskBudget, disk_budget_of, refuse_save_without_room, refuse_without_room
+from eyas.training.library_patches import before_each_checkpoint
 
 PARAMETERS = 1_000_000
 SMALL_CHANGE = 100 * disk_space.BYTES_A_TOKEN + disk_space.BYTES_A_TENSOR + disk_space.BYTES_A_RANK
@@ -40,11 +41,11 @@ def run_summary_of(strategy="single", rows=None):
         ("adamw_torch", torch.bfloat16, "fsdp", 2 + 12),
     ],
 )
-def test_a_checkpoint_is_the_weights_and_what_the_optimizer_keeps_of_them(optim, dtype, strategy, bytes_a_parameter):
-    room = disk_budget_of(trainer_of(optim, dtype), run_summary_of(strategy), keep=2)
+def test_a_checkpoint_holds_the_weights_and_the_optimizer_s_state(optim, dtype, strategy, bytes_a_parameter):
+    budget = disk_budget_of(trainer_of(optim, dtype), run_summary_of(strategy), keep=2)
 
-    assert room.checkpoint == bytes_a_parameter * PARAMETERS + SMALL_CHANGE
-    assert room.result == dtype.itemsize * PARAMETERS + 100 * disk_space.BYTES_A_TOKEN
+    assert budget.checkpoint == bytes_a_parameter * PARAMETERS + SMALL_CHANGE
+    assert budget.result == dtype.itemsize * PARAMETERS + 100 * disk_space.BYTES_A_TOKEN
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def test_a_checkpoint_is_the_weights_and_what_the_optimizer_keeps_of_them(optim,
         ({"save_strategy": "epoch"}, 100, 3),
     ],
 )
-def test_as_many_checkpoints_stand_at_once_as_are_kept_and_one_that_is_written(arguments, rows, kept):
+def test_the_kept_checkpoints_and_one_more_are_on_disk_at_once(arguments, rows, kept):
     assert disk_budget_of(trainer_of(**arguments), run_summary_of(rows=rows), keep=2).kept == kept
 
 
@@ -75,25 +76,27 @@ def free(monkeypatch, count):
 
 
 def test_a_disk_must_hold_two_checkpoints_the_next_and_the_result(run, monkeypatch, capsys, caplog):
-    room = DiskBudget(checkpoint=100 * 2**20, kept=6, result=2**20)
+    budget = DiskBudget(checkpoint=100 * 2**20, kept=6, result=2**20)
 
-    free(monkeypatch, room.least - 1)
-    with pytest.raises(PreflightError, match=r"need 301\.0 MiB, and there are 301\.0 MiB; make room, or name a run_d"):
-        refuse_without_room(run, room)
-    free(monkeypatch, room.least)
-    refuse_without_room(run, room)
+    free(monkeypatch, budget.least - 1)
+    with pytest.raises(
+        PreflightError, match=r"need 301\.0 MiB, and 301\.0 MiB are free; free some space, or choose a run_d"
+    ):
+        refuse_without_room(run, budget)
+    free(monkeypatch, budget.least)
+    refuse_without_room(run, budget)
     assert (
-        "storage: 100.0 MiB a checkpoint, 6 at once, and 1.0 MiB at the end: 601.0 MiB at most"
+        "disk: up to 601.0 MiB needed (6 checkpoints × 100.0 MiB + 1.0 MiB for the result), 301.0 MiB free"
         in capsys.readouterr().out
     )
-    assert "not all checkpoints will have room" in caplog.text
+    assert "not all checkpoints will fit on the disk" in caplog.text
     caplog.clear()
-    free(monkeypatch, room.wanted)
-    refuse_without_room(run, room)
+    free(monkeypatch, budget.wanted)
+    refuse_without_room(run, budget)
     assert not caplog.text
 
 
-def test_the_checkpoints_of_a_run_that_goes_on_make_disk_budget_of_newer_ones(run, monkeypatch):
+def test_the_checkpoints_of_a_resumed_run_count_as_free_space(run, monkeypatch):
     written(run, step=2, size=1000)
     free(monkeypatch, 2100)
 
@@ -109,13 +112,16 @@ def written(run, step, size):
     seal(staged, run.checkpoint(step), {"step": step})
 
 
-def test_a_save_needs_as_much_as_the_newest_checkpoint_has(run, monkeypatch):
+def test_a_save_needs_as_much_space_as_the_newest_checkpoint(run, monkeypatch):
     saved = []
-    trainer = SimpleNamespace(_save_checkpoint=lambda *given: saved.append(given), state=SimpleNamespace(global_step=4))
-    refuse_saves_without_room(trainer, run, DiskBudget(checkpoint=5000, kept=3, result=0))
+    trainer = SimpleNamespace(_save_checkpoint=lambda *given: saved.append(given))
+    budget = DiskBudget(checkpoint=5000, kept=3, result=0)
+    before_each_checkpoint(trainer, lambda: refuse_save_without_room(run, budget, step=4))
 
     free(monkeypatch, 4999)
-    with pytest.raises(CheckpointError, match=r"step 4 is not saved: it needs about 4\.9 KiB.*no checkpoint before it"):
+    with pytest.raises(
+        CheckpointError, match=r"step 4 was not saved: it needs about 4\.9 KiB.*no checkpoint before it"
+    ):
         trainer._save_checkpoint("model", None)
     written(run, step=2, size=4000)
     trainer._save_checkpoint("model", None)

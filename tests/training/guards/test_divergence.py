@@ -1,4 +1,4 @@
-"""A run whose loss leaves for good is stopped; a noisy, bumpy or tiny one is not."""
+"""A diverged run is stopped; one with a noisy, bumpy or tiny loss is not."""
 
 import json
 import math
@@ -12,11 +12,11 @@ import torch
 from eyas.errors import TrainingError
 from eyas.run_directory import RunDirectory
 from eyas.training.guards.divergence import Divergence, DivergenceStop
-from eyas.training.guards.nonfinite import Finite
+from eyas.training.guards.nonfinite import NonfiniteStop
 
 
 def learning(draw, steps, low=0.3):
-    """A loss that falls, and where it comes from and goes to."""
+    """Return a falling loss with its first and last value."""
     first = draw.uniform(1.5, 3.5)
     last = first * draw.uniform(low, 0.8)
     return falling(steps, first, last, draw.uniform(30, steps / 3)), first, last
@@ -169,8 +169,8 @@ DIVERGING = [
 
 
 def stopped_at(losses, patience):
-    judge = Divergence(patience)
-    return next((step for step, loss in enumerate(map(float, losses), 1) if judge.diverged(step, loss)), None)
+    test = Divergence(patience)
+    return next((step for step, loss in enumerate(map(float, losses), 1) if test.diverged(step, loss)), None)
 
 
 def healthy_curve(number):
@@ -179,7 +179,7 @@ def healthy_curve(number):
 
 
 def diverging_curve(number, patience):
-    """A curve, and the step before which nothing is wrong."""
+    """Return a curve and the step at which it starts to diverge."""
     draw = numpy.random.default_rng(10**6 + number)
     kind, start = DIVERGING[number % len(DIVERGING)], patience + int(draw.integers(20, 200))
     losses = learning(draw, start + 400, low=0.4)[0]
@@ -193,7 +193,7 @@ def test_fifty_healthy_curves_are_not_stopped(patience):
 
 @pytest.mark.sweep
 @pytest.mark.parametrize("patience", [20, 50, 200])
-def test_of_three_thousand_healthy_curves_hardly_one_is_stopped(patience):
+def test_of_three_thousand_healthy_curves_at_most_three_are_stopped(patience):
     stopped = [number for number in range(3000) if stopped_at(healthy_curve(number), patience)]
 
     assert len(stopped) <= 3
@@ -212,7 +212,7 @@ def test_twenty_diverging_curves_are_stopped_once_they_diverge(patience):
         ((3.0, 2.9), False),  # other rows, say: less than half of the lowest
         ((2.0, 2.9), False),
         ((2.0, 3.1), True),
-        ((2.0, 0.5, 0.9), False),  # a restart of the learning rate, say: less than a third of what was learnt
+        ((2.0, 0.5, 0.9), False),  # a restart of the learning rate, say: less than a third of the decrease so far
         ((2.0, 0.5, 1.1), True),
         ((0.01, 0.1), False),  # next to nothing
         ((0.01, 0.12), True),
@@ -224,13 +224,13 @@ def test_how_far_a_quiet_loss_may_rise(levels, stops):
     assert bool(stopped_at(losses, 20)) == stops
 
 
-def test_a_jump_is_found_within_its_patience():
+def test_a_jump_is_detected_within_the_patience():
     losses = [2.0] * 100 + [5.0] * 100
 
     assert 100 + 45 <= stopped_at(losses, 50) <= 100 + 50
 
 
-def test_a_restored_judge_goes_on_to_the_last_bit():
+def test_a_restored_test_continues_to_the_last_bit():
     losses = [float(loss) for loss in diverging_curve(1, 20)[0]]
     for cut in (0, 1, 4, 5, 19, 20, 120):
         whole, before = Divergence(20), Divergence(20)
@@ -245,7 +245,7 @@ def test_a_restored_judge_goes_on_to_the_last_bit():
 
 
 def trainer_with(logged_every):
-    """The library's running sum, which it empties when it logs, after the step has ended."""
+    """Stand-in of the library's running sum, which it sets to zero when it logs."""
     trainer = SimpleNamespace(
         state=SimpleNamespace(global_step=0), _globalstep_last_logged=0, _tr_loss=numpy.float64(0)
     )
@@ -253,7 +253,7 @@ def trainer_with(logged_every):
     def take(watcher, loss):
         trainer._tr_loss += loss
         trainer.state.global_step += 1
-        found = watcher.look(trainer)
+        found = watcher.check(trainer)
         if trainer.state.global_step % logged_every == 0:
             trainer._tr_loss *= 0
             trainer._globalstep_last_logged = trainer.state.global_step
@@ -272,10 +272,10 @@ def test_the_loss_of_each_step_is_found_in_the_sum_that_is_logged(logged_every):
     for loss in losses:
         take(watcher, loss)
 
-    assert watcher.judge.losses == losses
+    assert watcher.test.losses == losses
 
 
-def test_a_restored_watcher_takes_the_next_loss_from_the_restored_sum():
+def test_a_restored_check_takes_the_next_loss_from_the_restored_sum():
     _, take = trainer_with(logged_every=10)
     watcher = DivergenceStop(20, lambda: None)
     for loss in (2.0, 3.0, 4.0):
@@ -285,7 +285,7 @@ def test_a_restored_watcher_takes_the_next_loss_from_the_restored_sum():
 
     take(again, 5.0)
 
-    assert again.judge.losses == [2.0, 3.0, 4.0, 5.0]
+    assert again.test.losses == [2.0, 3.0, 4.0, 5.0]
 
 
 SHORT = ("minilm_lora_sentiment", "training.global_batch_size=8", "training.per_device_train_batch_size=8",
@@ -303,18 +303,18 @@ def test_a_run_with_a_much_too_high_learning_rate_is_stopped(trained):
 
 
 @pytest.mark.slow
-def test_a_resumed_run_is_stopped_at_the_step_at_which_it_would_have_been(trained, tmp_path, monkeypatch):
+def test_a_resumed_run_is_stopped_at_the_same_step(trained, tmp_path, monkeypatch):
     words = (*SHORT, *TOO_HIGH, "training.save_steps=5")
     torch.manual_seed(0)  # a new head is drawn from torch's own generator
     with pytest.raises(TrainingError) as whole:
         trained(*words)
     folder = RunDirectory(tmp_path / SHORT[0])
     folder.path.rename(tmp_path / "whole")
-    plain = DivergenceStop.look
+    plain = DivergenceStop.check
     torch.manual_seed(0)
     with monkeypatch.context() as once, pytest.raises(ZeroDivisionError):
         once.setattr(
-            DivergenceStop, "look", lambda self, run: plain(self, run) or 1 / (run.state.global_step != 17) - 1
+            DivergenceStop, "check", lambda self, run: plain(self, run) or 1 / (run.state.global_step != 17) - 1
         )
         trained(*words)
     assert folder.checkpoint_steps()[-1] == 15
@@ -329,10 +329,10 @@ def test_a_resumed_run_is_stopped_at_the_step_at_which_it_would_have_been(traine
 
 
 @pytest.mark.slow
-def test_a_resumed_run_may_begin_to_judge(trained, monkeypatch):
+def test_a_resumed_run_may_start_to_check_for_divergence(trained, monkeypatch):
     words = ("minilm_lora_sentiment", "training.max_steps=30", "training.save_steps=5")
     with monkeypatch.context() as once, pytest.raises(ZeroDivisionError):
-        once.setattr(Finite, "look", lambda self, run: 0 if run.state.global_step < 7 else 1 / 0)
+        once.setattr(NonfiniteStop, "check", lambda self, run: 0 if run.state.global_step < 7 else 1 / 0)
         trained(*words)
 
     run, _ = trained(*words, "training.divergence_patience=20", resume=True, with_changes=True)
@@ -340,8 +340,8 @@ def test_a_resumed_run_may_begin_to_judge(trained, monkeypatch):
     assert run.read_manifest()["status"] == "finished"
 
 
-def test_without_the_setting_nothing_is_judged(trained, monkeypatch):
-    monkeypatch.setattr(DivergenceStop, "look", lambda *_: 1 / 0)
+def test_without_the_setting_divergence_is_not_checked(trained, monkeypatch):
+    monkeypatch.setattr(DivergenceStop, "check", lambda *_: 1 / 0)
 
     trained("minilm_lora_sentiment")
 

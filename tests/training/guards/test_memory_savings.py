@@ -1,4 +1,4 @@
-"""What needs less memory and keeps the global batch: only what is not done yet, and only what can be pasted."""
+"""Changes that save memory at the same global batch size, ready to paste."""
 
 import pytest
 from datasets import Dataset
@@ -27,7 +27,7 @@ def changes_of(recipe, batch=PADDED, strategy="single", **more):
     ]
 
 
-def test_the_cheapest_come_first(overrides_for):
+def test_the_cheapest_changes_come_first(overrides_for):
     recipe = recipe_of(
         "falcon7b_lora", overrides_for, "training.packing=false", "training.activation_checkpointing=false"
     )
@@ -39,7 +39,7 @@ def test_the_cheapest_come_first(overrides_for):
     ]
 
 
-def test_what_is_done_already_is_not_told_again(overrides_for):
+def test_changes_that_the_recipe_has_made_are_not_proposed(overrides_for):
     one = ("training.per_device_train_batch_size=1", "training.packing=false")
     done = recipe_of("falcon7b_lora", overrides_for, *one)
     flat = recipe_of("falcon7b_lora", overrides_for, *one, "training.padding_free=true")
@@ -53,7 +53,7 @@ def test_what_is_done_already_is_not_told_again(overrides_for):
     assert changes_of(quantized, strategy="zero-3") == ["training.max_length=500"]
 
 
-def test_padding_is_removed_where_there_is_some_and_where_it_can_be(overrides_for):
+def test_padding_free_is_proposed_only_where_it_helps_and_works(overrides_for):
     one = "training.per_device_train_batch_size=1"
     plain = recipe_of("falcon7b_lora", overrides_for, one, "training.packing=false")
     assert "training.padding_free=true" not in changes_of(plain, FULL)
@@ -63,20 +63,20 @@ def test_padding_is_removed_where_there_is_some_and_where_it_can_be(overrides_fo
     assert changes_of(longest)[0] == "data.pad_to_max_length=false"
 
 
-def test_how_many_rows_a_shorter_length_would_cut_is_said(overrides_for):
+def test_the_rows_that_a_shorter_length_would_cut_are_counted(overrides_for):
     recipe = recipe_of("falcon7b_qlora", overrides_for, "training.per_device_train_batch_size=1")
     batch = BatchShape(rows=1, width=100, tokens=100, longest=100, longest_at="a.jsonl:3", flat=True)
 
     changes = cheapest_changes(recipe, SPLIT, "single", batch, recomputed=True)
 
-    assert changes[0] == "training.max_length=50  (3 of 4 examples are longer, and would be cut)"
+    assert changes[0] == "training.max_length=50  (3 of 4 examples are longer and would be cut)"
 
 
-def test_rows_are_not_made_shorter_than_an_answer_that_is_to_be_generated(overrides_for):
+def test_rows_are_not_cut_below_the_length_of_a_generated_answer(overrides_for):
     words = ("training.per_device_train_batch_size=1", "training.max_length=1000")
-    for tokens, told in ((700, ["training.max_length=700"]), (1000, [])):
+    for tokens, proposed in ((700, ["training.max_length=700"]), (1000, [])):
         recipe = recipe_of("falcon7b_qlora", overrides_for, *words, f"evaluation.max_new_tokens={tokens}")
-        assert changes_of(recipe, FULL, "zero-3") == told
+        assert changes_of(recipe, FULL, "zero-3") == proposed
 
 
 @pytest.mark.parametrize(("rows", "fewer"), [(2, 1), (3, 1), (4, 2), (6, 3), (8, 4), (9, 3), (15, 5)])
@@ -87,7 +87,7 @@ def test_fewer_rows_still_fill_the_global_batch(rows, fewer, overrides_for):
     assert changes_of(recipe)[0] == f"training.per_device_train_batch_size={fewer}"
 
 
-def test_an_evaluation_that_ran_out_takes_fewer_rows_first(overrides_for):
+def test_out_of_memory_in_an_evaluation_proposes_fewer_evaluation_rows_first(overrides_for):
     recipe = recipe_of("minilm_lora_sentiment", overrides_for, "training.eval_steps=1")
 
     assert changes_of(recipe, None, evaluating=True)[:2] == [
@@ -101,8 +101,8 @@ def test_each_change_can_be_pasted_as_it_is(name, overrides_for, monkeypatch):
     monkeypatch.setattr(memory_savings, "SHOWN", 99)
     recipe = recipe_of(name, overrides_for)
 
-    told = [change for change in changes_of(recipe) if not change.startswith("--")]
+    proposed = [change for change in changes_of(recipe) if not change.startswith("--")]
 
-    changed = [recipe_of(name, overrides_for, change.strip("'")) for change in told]
+    changed = [recipe_of(name, overrides_for, change.strip("'")) for change in proposed]
     assert len(changed) >= 2 and recipe not in changed
     assert {each.training.global_batch_size for each in changed} == {recipe.training.global_batch_size}

@@ -1,4 +1,4 @@
-"""Parameters that should train and get no gradient are named after the first step, and no others."""
+"""Trainable parameters without a gradient are named after the first step."""
 
 import logging
 
@@ -9,7 +9,7 @@ from trl import SFTTrainer
 
 import stand_ins
 from eyas.errors import TrainingError
-from eyas.training.guards.nonfinite import Finite
+from eyas.training.guards.nonfinite import NonfiniteStop
 
 SMALL = {"vocab_size": 400, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "bos_token_id": 0,
          "eos_token_id": 0, "initializer_range": 0.02}  # fmt: skip
@@ -44,7 +44,7 @@ def nothing_saved(monkeypatch):
 
 @pytest.fixture
 def family(tmp_path):
-    """The overrides that train a small model of a family from its config."""
+    """Return overrides that train a small model of a family."""
 
     def made(name, *how):
         model_class, settings = FAMILIES[name]
@@ -78,7 +78,7 @@ QUICK = [("Falcon", "false"), ("Llama", "true"), ("Qwen3Moe", "true")]
 
 
 @pytest.mark.parametrize(("name", "checkpointing"), each_with_and_without_checkpointing(FAMILIES, QUICK))
-def test_no_family_gives_a_false_alarm(name, checkpointing, family, trained, caplog):
+def test_adapters_of_each_family_give_no_false_alarm(name, checkpointing, family, trained, caplog):
     words = family(name, f"training.activation_checkpointing={checkpointing}")
 
     run, _ = trained(*words, f"adapter.target_modules={TARGETS.get(name, 'all-linear')}")
@@ -87,14 +87,14 @@ def test_no_family_gives_a_false_alarm(name, checkpointing, family, trained, cap
 
 
 @pytest.mark.parametrize(("name", "checkpointing"), each_with_and_without_checkpointing(FAMILIES))
-def test_nor_does_one_where_the_whole_model_trains(name, checkpointing, family, trained):
+def test_full_training_gives_no_false_alarm(name, checkpointing, family, trained):
     run, _ = trained(*family(name, f"training.activation_checkpointing={checkpointing}"), "adapter=null")
 
     assert without_gradient(run) is None
 
 
 @pytest.mark.parametrize(("recipe", "checkpointing"), each_with_and_without_checkpointing(SHIPPED))
-def test_nor_do_the_shipped_recipes(recipe, checkpointing, trained):
+def test_shipped_recipes_give_no_false_alarm(recipe, checkpointing, trained):
     run, _ = trained(recipe, f"training.activation_checkpointing={checkpointing}", "training.max_steps=1")
 
     assert without_gradient(run) is None
@@ -111,7 +111,7 @@ def without_history(_module, _inputs, output):
 
 @pytest.fixture
 def detached(monkeypatch):
-    """Cut the gradient at the output of a module of the model that a trainer gets."""
+    """Cut the gradient at the output of a module of the trained model."""
 
     def cut(name, trainer_class=SFTTrainer):
         plain = trainer_class.create_optimizer
@@ -129,7 +129,7 @@ LAYER = "base_model.model.transformer.h.1.self_attention.query_key_value"
 
 
 @pytest.mark.parametrize("checkpointing", ["false", pytest.param("true", marks=pytest.mark.slow)])
-def test_a_part_that_is_detached_is_named_and_recorded(checkpointing, trained, detached, caplog):
+def test_a_detached_module_is_named_and_recorded(checkpointing, trained, detached, caplog):
     detached(LAYER)
 
     run, _ = trained("falcon7b_lora", *ONE_STEP, f"training.activation_checkpointing={checkpointing}")
@@ -138,11 +138,11 @@ def test_a_part_that_is_detached_is_named_and_recorded(checkpointing, trained, d
     assert without_gradient(run) == names
     warning = next(record for record in caplog.records if "no gradient" in record.message)
     assert warning.levelno == logging.WARNING
-    assert warning.message.startswith("2 of 16 parameters that should train got no gradient in the first step")
+    assert warning.message.startswith("2 of 16 trainable parameters got no gradient in the first step")
     assert all(name in warning.message for name in names) and "expert" not in warning.message
 
 
-def test_a_head_that_is_not_used_is_named(trained, monkeypatch):
+def test_an_unused_head_is_named(trained, monkeypatch):
     plain = transformers.Trainer.create_optimizer
 
     def create_optimizer(self, *more):
@@ -156,7 +156,7 @@ def test_a_head_that_is_not_used_is_named(trained, monkeypatch):
     assert without_gradient(run) == ["spare_head.weight", "spare_head.bias"]
 
 
-def test_of_many_the_first_ten_are_named(trained, detached, caplog):
+def test_the_first_ten_of_many_parameters_are_named(trained, detached, caplog):
     detached("base_model.model.transformer.h.0")
     detached("base_model.model.transformer.h.1.self_attention")
     # What the second layer's attention gives is cut, and what goes around it comes from the first, which is cut too.
@@ -168,7 +168,7 @@ def test_of_many_the_first_ten_are_named(trained, detached, caplog):
     assert "  and 2 more" in caplog.text
 
 
-def test_what_another_rank_reached_is_no_fault(trained, detached, monkeypatch):
+def test_a_parameter_that_another_rank_reached_is_not_reported(trained, detached, monkeypatch):
     detached(LAYER)
     other = {f"{LAYER}.{half}.default.weight" for half in ("lora_A", "lora_B")}
     monkeypatch.setattr("eyas.training.guards.missing_gradients.gather_objects", lambda reached: [reached, other])
@@ -178,16 +178,16 @@ def test_what_another_rank_reached_is_no_fault(trained, detached, monkeypatch):
     assert without_gradient(run) is None
 
 
-def test_a_loss_that_hangs_on_no_parameter_ends_the_run(trained, detached):
+def test_a_loss_that_depends_on_no_parameter_ends_the_run(trained, detached):
     detached("base_model.model.transformer")
 
-    with pytest.raises(TrainingError, match="none of 16 parameters that should train got a gradient") as stopped:
+    with pytest.raises(TrainingError, match="none of 16 trainable parameters got a gradient") as stopped:
         trained("falcon7b_lora", *ONE_STEP)
     assert "  and 6 more" in str(stopped.value)
 
 
-def test_gradients_that_reach_nothing_that_trains_end_the_run(trained, monkeypatch):
-    """As when the wrong part of a model was frozen: there is a gradient, for nothing that should train."""
+def test_gradients_that_reach_no_trainable_parameter_end_the_run(trained, monkeypatch):
+    """The wrong part of the model is frozen: no trainable parameter has a gradient."""
     plain = transformers.Trainer.create_optimizer
 
     def create_optimizer(self, *more):
@@ -202,7 +202,7 @@ def test_gradients_that_reach_nothing_that_trains_end_the_run(trained, monkeypat
 
     monkeypatch.setattr(transformers.Trainer, "create_optimizer", create_optimizer)
 
-    with pytest.raises(TrainingError, match="none of 2 parameters that should train got a gradient"):
+    with pytest.raises(TrainingError, match="none of 2 trainable parameters got a gradient"):
         trained("distilbert_full_yelp", "training.max_steps=1")
 
 
@@ -211,17 +211,17 @@ def test_an_expert_without_tokens_is_explained(family, trained, detached, caplog
 
     trained(*family("Qwen3Moe"), "adapter.target_modules=[q_proj]", "adapter.target_parameters=[mlp.experts.down_proj]")
 
-    assert "An expert that no token of this step was sent to gets none either" in caplog.text
+    assert "MoE experts that received no token in this step have no gradient either; that is normal" in caplog.text
 
 
 def test_the_hooks_are_gone_after_the_first_step(trained, monkeypatch):
     hooked = []
 
-    def look(self, trainer):
+    def check(self, trainer):
         hooked.append(sum(bool(p._backward_hooks) for p in trainer.model.parameters()))
         return 0
 
-    monkeypatch.setattr(Finite, "look", look)
+    monkeypatch.setattr(NonfiniteStop, "check", check)
     trained("minilm_lora_sentiment", "training.max_steps=3")
 
     assert hooked[0] > 0 and hooked[1:] == [0, 0]

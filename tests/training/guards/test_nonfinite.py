@@ -1,4 +1,4 @@
-"""A loss or gradient that is no number ends the run at its step, with the rows, and leaves no checkpoint of it."""
+"""A NaN or Inf ends the run at its step, names the rows and saves no checkpoint."""
 
 import random
 import re
@@ -11,19 +11,19 @@ import transformers
 import stand_ins
 from eyas.errors import TrainingError
 from eyas.run_directory import RunDirectory
-from eyas.training.guards.nonfinite import GRADIENT, LOSS, MOST_SKIPPED, Finite, not_finite
+from eyas.training.guards.nonfinite import GRADIENT, LOSS, MOST_SKIPPED, NonfiniteStop, not_finite
 
 NAN, INF = float("nan"), float("inf")
 
 
 @pytest.mark.parametrize("loss", [0.0, 3e38, -1.0])
 @pytest.mark.parametrize("norm", [torch.tensor(0.0), torch.tensor(3e38), 0.5, 0, None])
-def test_numbers_are_finite(loss, norm):
+def test_finite_numbers_are_accepted(loss, norm):
     assert not_finite(torch.tensor(loss), norm) == 0
 
 
 @pytest.mark.parametrize("bad", [NAN, INF, -INF])
-def test_what_is_not_finite_is_told_apart(bad):
+def test_loss_and_gradient_are_distinguished(bad):
     good, wrong = torch.tensor(1.0), torch.tensor(bad)
 
     assert not_finite(wrong, good) == not_finite(wrong, None) == LOSS
@@ -31,7 +31,7 @@ def test_what_is_not_finite_is_told_apart(bad):
     assert not_finite(wrong, wrong) == not_finite(wrong, bad) == LOSS + GRADIENT
 
 
-def test_a_negative_norm_is_how_deepspeed_may_say_nan():
+def test_a_negative_norm_of_deepspeed_counts_as_nan():
     assert not_finite(torch.tensor(1.0), -1.0) == GRADIENT
 
 
@@ -42,16 +42,16 @@ def scaled_trainer(fp16=True):
         args=SimpleNamespace(fp16=fp16), accelerator=accelerator, _tr_loss=torch.tensor(2.0), norm=norm,
         _get_grad_norm=lambda model, grad_norm=None: norm.now,
     )  # fmt: skip
-    return trainer, Finite(trainer, None, lambda: None)
+    return trainer, NonfiniteStop(trainer, None, lambda: None)
 
 
 def look_after(trainer, finite, norm, skipped):
     trainer.norm.now, trainer.accelerator.optimizer_step_was_skipped = torch.tensor(norm), skipped
     trainer._get_grad_norm(None)
-    return finite.look(trainer)
+    return finite.check(trainer)
 
 
-def test_a_step_that_the_scaler_of_fp16_skipped_is_no_fault_until_too_many_were():
+def test_steps_skipped_by_the_fp16_scaler_are_accepted_up_to_a_limit():
     trainer, finite = scaled_trainer()
 
     for _ in range(2):
@@ -60,12 +60,12 @@ def test_a_step_that_the_scaler_of_fp16_skipped_is_no_fault_until_too_many_were(
     assert [look_after(trainer, finite, NAN, True) for _ in range(MOST_SKIPPED)][-2:] == [0, GRADIENT]
 
 
-def test_a_gradient_that_no_scaler_skipped_is_a_fault_with_and_without_fp16():
+def test_a_nonfinite_gradient_without_a_skip_is_a_fault_with_and_without_fp16():
     assert look_after(*scaled_trainer(), INF, False) == GRADIENT
     assert look_after(*scaled_trainer(fp16=False), INF, True) == GRADIENT  # DeepSpeed skips steps in bf16 too
 
 
-def test_a_loss_is_a_fault_even_where_the_step_was_skipped():
+def test_a_nonfinite_loss_is_a_fault_even_in_a_skipped_step():
     trainer, finite = scaled_trainer()
     trainer._tr_loss = torch.tensor(NAN)
 
@@ -84,7 +84,7 @@ SAVED_EACH_STEP = ("training.save_steps=1", "training.max_steps=6")
 
 
 def injections(count, seed):
-    """Random steps, kinds, values and micro-batches, the same each time."""
+    """Yield random steps, kinds, values and micro-batches, the same each time."""
     draw = random.Random(seed)
     for number in range(count):
         name = list(RUNS)[number % len(RUNS)]
@@ -94,7 +94,7 @@ def injections(count, seed):
 
 @pytest.fixture
 def break_in(monkeypatch):
-    """Make one micro-batch of one step return a broken loss or gradient; what it returns are the rows of that step."""
+    """Break the loss or gradient of one micro-batch; return the rows of its step."""
 
     def at(step, kind, value, micro_batch):
         seen, taken = [], []
@@ -125,11 +125,11 @@ def check_that_it_stops(trained, break_in, tmp_path, name, kind, value, step, mi
         trained(*RUNS[name], *SAVED_EACH_STEP)
 
     message = str(stopped.value)
-    assert message.startswith(f"step {step}: the {kind} is not finite. Nothing of it was saved.")
+    assert message.startswith(f"step {step}: the {kind} is NaN or Inf. This step was not saved.")
     assert sorted(map(int, re.findall(r"train\.jsonl:(\d+)$", message, re.M))) == sorted(seen) and seen
     run = RunDirectory(tmp_path / RUNS[name][0])
     assert run.checkpoint_steps() == list(range(1, step))[-2:]
-    newest = f"from before: {run.checkpoint(step - 1)}" if step > 1 else "There is no checkpoint yet."
+    newest = f"from before is {run.checkpoint(step - 1)}." if step > 1 else "There is no checkpoint yet."
     assert newest in message
     assert all(line["step"] < step for line in run.metric_lines())
 
@@ -144,11 +144,11 @@ def test_the_run_stops_at_the_step_and_names_its_rows(
 
 @pytest.mark.sweep
 @pytest.mark.parametrize(("name", "kind", "value", "step", "micro_batch"), list(injections(30, seed=2)))
-def test_and_so_it_does_wherever_it_breaks(trained, break_in, tmp_path, name, kind, value, step, micro_batch):
+def test_the_run_stops_wherever_the_number_breaks(trained, break_in, tmp_path, name, kind, value, step, micro_batch):
     check_that_it_stops(trained, break_in, tmp_path, name, kind, value, step, micro_batch)
 
 
-def test_of_many_rows_the_first_twenty_are_named(trained, break_in):
+def test_the_first_twenty_of_many_rows_are_named(trained, break_in):
     break_in(1, "loss", NAN, 0)
 
     with pytest.raises(TrainingError, match=r"train.jsonl:\d+\n  and 4 more\n"):
@@ -156,7 +156,7 @@ def test_of_many_rows_the_first_twenty_are_named(trained, break_in):
                 "training.per_device_train_batch_size=24")  # fmt: skip
 
 
-def test_weights_that_are_destroyed_are_found_by_their_loss(trained, monkeypatch):
+def test_destroyed_weights_are_detected_by_their_loss(trained, monkeypatch):
     plain = transformers.Trainer.training_step
 
     def training_step(self, model, inputs, *more):
@@ -167,5 +167,5 @@ def test_weights_that_are_destroyed_are_found_by_their_loss(trained, monkeypatch
 
     monkeypatch.setattr(transformers.Trainer, "training_step", training_step)
 
-    with pytest.raises(TrainingError, match="step 3: the loss is not finite"):
+    with pytest.raises(TrainingError, match="step 3: the loss is NaN or Inf"):
         trained("minilm_lora_sentiment", *SAVED_EACH_STEP, "training.per_device_train_batch_size=4")

@@ -1,4 +1,4 @@
-"""What must be the same for a run to be the same run."""
+"""Changes since a run's start are refused or recorded on resume."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ WORDS = ["training.max_steps=4", "training.save_steps=2", "training.per_device_t
 
 @pytest.fixture
 def stopped(trained):
-    """A run that ended after its second step, and the words that started it."""
+    """A run that stopped after its second step, and its recipe."""
     run, recipe = trained(NAME, *WORDS)
     shutil.rmtree(run.adapter)
     shutil.rmtree(run.checkpoint(4))
@@ -88,7 +88,7 @@ def test_other_ranks_are_refused_and_sharded_state_whatever_is_allowed(stopped, 
         trained(NAME, *WORDS, resume=True, with_changes=True)
 
 
-def test_a_change_that_is_allowed_is_made_and_kept_in_the_record(stopped, trained):
+def test_an_allowed_change_is_applied_and_recorded(stopped, trained):
     run, _ = stopped
 
     trained(NAME, *WORDS, "training.learning_rate=1e-3", resume=True, with_changes=True)
@@ -100,7 +100,7 @@ def test_a_change_that_is_allowed_is_made_and_kept_in_the_record(stopped, traine
     assert [line["learning_rate"] <= 1e-3 for line in run.metric_lines() if "learning_rate" in line][2:] == [True] * 2
 
 
-def test_a_run_that_was_moved_and_may_hang_for_longer_is_the_same_run(stopped, trained, tmp_path):
+def test_a_moved_run_with_longer_watchdog_limits_is_the_same_run(stopped, trained, tmp_path):
     run, _ = stopped
     moved = tmp_path / "elsewhere"
     run.path.rename(moved)
@@ -111,7 +111,7 @@ def test_a_run_that_was_moved_and_may_hang_for_longer_is_the_same_run(stopped, t
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
-def test_another_number_of_ranks_goes_on_at_the_next_unseen_row(before, after, fork_server, overrides_for, tmp_path):
+def test_another_number_of_ranks_continues_at_the_next_unseen_row(before, after, fork_server, overrides_for, tmp_path):
     def words(run):
         return [SFT, *overrides_for(SFT), "quantization=null", f"run_directory={run}", "training.max_steps=6",
                 "training.save_steps=2", "training.global_batch_size=4", "training.per_device_train_batch_size=2",
@@ -139,11 +139,11 @@ def test_another_number_of_ranks_goes_on_at_the_next_unseen_row(before, after, f
 
 
 @pytest.mark.parametrize(("status", "raised"), [("preempted", Preempted), ("failed", TrainingError)])
-def test_a_launcher_does_not_start_again_what_left_on_its_own(status, raised, stopped):
+def test_a_launcher_does_not_restart_a_preempted_or_failed_run(status, raised, stopped):
     run, _ = stopped
     assert resumes_after_restart(run)
 
     run.record(status=status, reason="SIGTERM")
 
-    with pytest.raises(raised, match="not started again: SIGTERM"):
+    with pytest.raises(raised, match="not restarted: SIGTERM"):
         resumes_after_restart(run)

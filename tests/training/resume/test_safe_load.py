@@ -11,7 +11,7 @@ class Payload:
         return (open, ("executed", "w"))
 
 
-def test_a_payload_is_not_executed_though_its_reader_asks_for_whole_pickles(tmp_path, monkeypatch):
+def test_a_payload_is_not_executed_even_where_the_reader_allows_pickles(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"weights": torch.zeros(2), "more": Payload()}, "state.pt")
 
@@ -23,7 +23,7 @@ def test_a_payload_is_not_executed_though_its_reader_asks_for_whole_pickles(tmp_
     assert (tmp_path / "executed").exists()  # so the payload is one
 
 
-def test_what_deepspeed_keeps_beside_its_tensors_is_read(tmp_path):
+def test_deepspeed_s_plain_classes_are_loaded(tmp_path):
     from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler
 
     kept = {"scaler": DynamicLossScaler(16.0, 2.0, 1000, 1.0, 1, False), "step": 3}

@@ -1,1 +1,1 @@
-"""Checks that stop a run, or explain why it stopped, before the result is worthless."""
+"""Checks that stop a run in time, or explain why it stopped."""

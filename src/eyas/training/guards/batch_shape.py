@@ -1,24 +1,27 @@
-"""What one forward pass has to hold."""
+"""Shape of a micro-batch: the tokens in one forward pass."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from eyas.data.rows import counted
 from eyas.data.splits import Split
 from eyas.recipe import Recipe
 from eyas.training.guards.step_rows import Step, documents, micro_batches
 
+if TYPE_CHECKING:
+    from transformers import Trainer
+
 
 @dataclass(frozen=True)
 class BatchShape:
-    """Rows beside each other, each as wide as the longest; or end to end in one, which `flat` says."""
+    """Shape of one micro-batch: padded rows, or (`flat`) rows concatenated in one."""
 
     rows: int
     width: int
-    """Tokens of the longest row, or of the one that all are put into when none is longer."""
+    """Tokens of the longest row, or `max_length` where every row is padded to it."""
     tokens: int
-    """Of all rows, without padding."""
+    """Tokens of all rows, without padding."""
     longest: int
     """Tokens of the longest document."""
     longest_at: str
@@ -27,26 +30,26 @@ class BatchShape:
 
     @property
     def padding(self) -> float:
-        """Share of what is held that is padding."""
+        """Share of the held tokens that is padding."""
         return 0.0 if self.flat else 1 - self.tokens / (self.rows * self.width)
 
     @property
     def held(self) -> int:
-        """Tokens with padding, which the memory of a pass grows with."""
+        """Tokens including padding; the memory of a pass grows with them."""
         return self.tokens if self.flat else self.rows * self.width
 
     def text(self) -> str:
-        """Return it in words."""
+        """Return the shape and the place of the longest row, as text."""
         shape = (
-            f"{counted(self.rows, 'row')} end to end, {self.tokens:,} tokens"
+            f"{counted(self.rows, 'row')} concatenated, {self.tokens:,} tokens"
             if self.flat
             else f"{counted(self.rows, 'row')} × {self.width:,} tokens, {self.padding:.0%} of them padding"
         )
         return f"{shape}; the longest is {self.longest_at} with {self.longest:,} tokens"
 
 
-def largest_batch(recipe: Recipe, split: Split, trainer: Any, step: Step) -> BatchShape | None:
-    """Return the largest of this rank's micro-batches of a step; None where its rows cannot be told."""
+def largest_batch(recipe: Recipe, split: Split, trainer: "Trainer", step: Step) -> BatchShape | None:
+    """Return this rank's largest micro-batch of a step; None without known rows."""
     batches = micro_batches(trainer, step) if split.stream is None else None
     shapes = [_shape(recipe, split, indices) for indices in batches or ()]
     return max(shapes, key=lambda shape: shape.held, default=None)

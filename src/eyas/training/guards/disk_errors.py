@@ -1,4 +1,4 @@
-"""What a disk has refused, told in words with what is left to go on from."""
+"""Turn disk write errors into a CheckpointError that names the last valid checkpoint."""
 
 import errno
 import os
@@ -21,10 +21,10 @@ TORCH_CANNOT_WRITE = re.compile(r"PytorchStreamWriter failed|inline_container|io
 
 
 @contextmanager
-def disk_faults_in_words(run: RunDirectory) -> Iterator[None]:
-    """Turn what a disk refused into a CheckpointError, with what is left to go on from; remove what was half written.
+def disk_errors_as_text(run: RunDirectory) -> Iterator[None]:
+    """Raise CheckpointError, with the checkpoint to resume from, for a disk write error.
 
-    Any other error passes as it is.
+    Unfinished files are removed. Any other error passes unchanged.
     """
     try:
         yield
@@ -32,32 +32,32 @@ def disk_faults_in_words(run: RunDirectory) -> Iterator[None]:
         cause = _disk_fault(error, run.path)
         if cause is None:
             raise
-        unfinished = ", ".join(sorted(path.name for path in run.unfinished())) or "what was to be written"
+        unfinished = ", ".join(sorted(path.name for path in run.unfinished())) or "a file"
         free = in_units(free_bytes(run.path))
         shutil.rmtree(run.staging, ignore_errors=True)
         raise CheckpointError(
-            f"{run.path}: {unfinished} could not be written: {cause} ({free} free). {way_on(newest_whole(run))}"
+            f"{run.path}: {unfinished} could not be written: {cause} ({free} free). {how_to_recover(newest_whole(run))}"
         ) from error
 
 
-def way_on(newest: Path | None) -> str:
-    """Return what to do once a save has failed."""
+def how_to_recover(newest: Path | None) -> str:
+    """Return how to continue after a failed save."""
     if newest is None:
-        return "There is no checkpoint before it; once the disk takes files again, begin again with --resume"
-    return f"The newest whole checkpoint is {newest}; once the disk takes files again, go on from it with --resume"
+        return "There is no checkpoint before it; once the disk is writable again, start again with --resume"
+    return f"The newest whole checkpoint is {newest}; once the disk is writable again, continue from it with --resume"
 
 
 def free_bytes(folder: Path) -> int:
-    """Return the bytes free on the file system that a folder is on, or would be."""
+    """Return the free bytes of a folder's file system; the folder need not exist."""
     there = next(path for path in (folder, *folder.resolve().parents) if path.is_dir())
     return int(shutil.disk_usage(there).free)
 
 
 def _disk_fault(error: BaseException | None, folder: Path) -> str | None:
-    """Return in words what a disk refused, if that is what an error comes from.
+    """Return the system's text for a disk write error; None for other errors.
 
-    Libraries that write files themselves raise errors of their own: safetensors 0.8 and tokenizers 0.23 name the number
-    in the text, torch 2.13 ("unexpected pos 17024 vs 16912") nothing that helps, so that the disk is asked again.
+    Libraries that write files raise errors of their own. safetensors 0.8 and tokenizers 0.23 have the error number in
+    their text. torch 2.13 ("unexpected pos 17024 vs 16912") has nothing useful, so a test file is written.
     """
     while error is not None:
         if isinstance(error, OSError) and error.errno in DISK and _is_within(error.filename, folder):
@@ -66,13 +66,13 @@ def _disk_fault(error: BaseException | None, folder: Path) -> str | None:
         if number is not None and int(number[1]) in DISK:
             return os.strerror(int(number[1]))
         if type(error) is RuntimeError and TORCH_CANNOT_WRITE.search(str(error)):
-            return _refusal_of_a_probe(folder) or f"torch says '{str(error).splitlines()[0]}'"
+            return _error_of_a_test_file(folder) or f"torch reports '{str(error).splitlines()[0]}'"
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return None
 
 
-def _refusal_of_a_probe(folder: Path) -> str | None:
-    """Return why the disk takes no file now; what was half written still fills it. None where it takes one."""
+def _error_of_a_test_file(folder: Path) -> str | None:
+    """Return why the disk takes no file now, or None where it does."""
     try:
         with TemporaryFile(dir=folder) as probe:
             probe.write(bytes(PROBE_BYTES))
@@ -84,5 +84,5 @@ def _refusal_of_a_probe(folder: Path) -> str | None:
 
 
 def _is_within(file: Any, folder: Path) -> bool:
-    """Return whether an error is about the run's own files; one that names no file is taken to be."""
+    """Return whether an error concerns the run's own files, or names no file."""
     return file is None or Path(os.fsdecode(file)).resolve().is_relative_to(folder.resolve())

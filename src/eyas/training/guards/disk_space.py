@@ -1,9 +1,9 @@
-"""Disk space for what a run writes, checked before the run and before each save."""
+"""Disk space for a run, checked at the start and before each save."""
 
 import logging
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from eyas.distributed.console import say
 from eyas.distributed.gather import gather_objects
@@ -13,37 +13,41 @@ from eyas.files import in_units
 from eyas.recipe.steps import optimizer_steps
 from eyas.run_directory import RunDirectory
 from eyas.sealing import looks_whole, sealed_bytes
-from eyas.training.guards.disk_errors import free_bytes, way_on
+from eyas.training.guards.disk_errors import free_bytes, how_to_recover
 from eyas.training.resume.checkpoints import newest_whole
 from eyas.training.run_summary import RunSummary
+
+if TYPE_CHECKING:
+    from torch.nn import Parameter
+    from transformers import Trainer
 
 logger = logging.getLogger(__name__)
 
 MOMENTS = {"adafactor": 0, "sgd": 0, "lion": 1, "rmsprop": 1, "adagrad": 1}
-"""Values that an optimizer keeps for each trainable parameter; any other is taken for an Adam, which keeps two."""
+"""Values that an optimizer keeps per trainable parameter. Any other counts as Adam, with two."""
 BYTES_A_TOKEN = 140
-"""Of a tokenizer.json for each of its tokens, at most: Llama 3 and Gemma have 134, SmolLM2 71, Falcon 42."""
+"""Most bytes of a tokenizer.json per token. Llama 3 and Gemma have 134, SmolLM2 71, Falcon 42."""
 BYTES_A_TENSOR = 1500
-"""Names and padding of one trained tensor, in the file of the weights and thrice in the optimizer's."""
+"""Names and padding of one trained tensor. The optimizer's file has them three times."""
 BYTES_A_RANK = 64 * 2**10
 """Random states, running sums, the trainer's own state."""
 AT_LEAST = 3
-"""Checkpoints that must have room at once: two whole ones, for one may be damaged, and the next while it is written."""
+"""Checkpoints that must fit at once. Two are whole, as one may be corrupt; the third is being written."""
 
 
 @dataclass(frozen=True)
 class DiskBudget:
-    """Bytes that a run will write at most, as far as its trainer tells."""
+    """Most bytes that a run will write, estimated from its trainer."""
 
     checkpoint: int
     kept: int
-    """Checkpoints that stand at once, the one that is being written among them."""
+    """Checkpoints on disk at once, including the one being written."""
     result: int
-    """The adapter or the model at the end."""
+    """Bytes of the adapter or the model at the end."""
 
     @property
     def wanted(self) -> int:
-        """Bytes for all that is to be kept."""
+        """Bytes for everything that is kept."""
         return self.checkpoint * self.kept + self.result
 
     @property
@@ -52,12 +56,12 @@ class DiskBudget:
         return self.checkpoint * min(self.kept, AT_LEAST) + self.result
 
 
-def disk_budget_of(trainer: Any, summary: RunSummary, keep: int) -> DiskBudget:
-    """Return what checkpoints and result of a built trainer will take.
+def disk_budget_of(trainer: "Trainer", summary: RunSummary, keep: int) -> DiskBudget:
+    """Return the disk space for a trainer's checkpoints and result.
 
-    A checkpoint holds the weights that are saved, the optimizer's moments in the trained parameters' own dtype (in
-    float32, with float32 masters, where a strategy shards them), the tokenizer, and small change. DeepSpeed's ZeRO-1
-    and -2 keep the weights twice. An 8-bit optimizer keeps a byte a moment.
+    A checkpoint holds the saved weights, the optimizer's moments in the trained parameters' dtype (in float32, with
+    float32 masters, where a strategy shards them), the tokenizer, and small files. DeepSpeed's ZeRO-1 and -2 keep the
+    weights twice. An 8-bit optimizer keeps one byte per moment.
     """
     trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
     sharded = summary.topology.strategy not in ("single", "ddp")
@@ -82,56 +86,55 @@ def disk_budget_of(trainer: Any, summary: RunSummary, keep: int) -> DiskBudget:
 
 
 def refuse_without_room(run: RunDirectory, budget: DiskBudget) -> None:
-    """Say what will be written, and refuse on every rank a file system that cannot hold two checkpoints and the next.
+    """Print the disk budget, and refuse a disk that is too small.
 
-    What checkpoints of this run take already is counted as free: they make room for newer ones. Raises PreflightError.
+    It must hold two checkpoints and the next one. Existing checkpoints of this run count as free space, as newer ones
+    replace them. Raises PreflightError on every rank.
     """
     free = _free_on_all_ranks(run)
     whole = [run.checkpoint(step) for step in run.checkpoint_steps() if looks_whole(run.checkpoint(step))]
     free += sum(sealed_bytes(folder) for folder in whole)
     say(
-        f"storage: {in_units(budget.checkpoint)} a checkpoint, {budget.kept} at once, and {in_units(budget.result)} at "
-        f"the end: {in_units(budget.wanted)} at most, of {in_units(free)}"
+        f"disk: up to {in_units(budget.wanted)} needed ({budget.kept} checkpoints × {in_units(budget.checkpoint)} + "
+        f"{in_units(budget.result)} for the result), {in_units(free)} free"
     )
     if free < budget.least:
         raise PreflightError(
             f"{run.path}: two checkpoints, the next one while it is written and the result need "
-            f"{in_units(budget.least)}, and there are {in_units(free)}; make room, or name a run_directory=… elsewhere"
+            f"{in_units(budget.least)}, and {in_units(free)} are free; free some space, or choose a run_directory=… "
+            "elsewhere"
         )
     if free < budget.wanted and rank() == 0:
-        logger.warning("not all checkpoints will have room; make some, or lower training.save_total_limit")
+        logger.warning("not all checkpoints will fit on the disk; free space, or lower training.save_total_limit")
 
 
-def refuse_saves_without_room(trainer: Any, run: RunDirectory, budget: DiskBudget) -> None:
-    """Let the trainer look for room before each save, so that one which cannot succeed writes nothing."""
-    save = trainer._save_checkpoint
+def refuse_save_without_room(run: RunDirectory, budget: DiskBudget, step: int) -> None:
+    """Raise CheckpointError on every rank where a step's checkpoint would not fit.
 
-    def save_if_there_is_room(model: Any, trial: Any) -> None:
-        free, newest = _free_on_all_ranks(run), newest_whole(run)
-        needed = budget.checkpoint if newest is None else sealed_bytes(newest)
-        if free < needed:
-            raise CheckpointError(
-                f"{run.path}: step {trainer.state.global_step} is not saved: it needs about {in_units(needed)}, and "
-                f"{in_units(free)} are free. {way_on(newest)}"
-            )
-        save(model, trial)
-
-    trainer._save_checkpoint = save_if_there_is_room
+    The newest checkpoint's size is the estimate; for the first one, the budget's.
+    """
+    free, newest = _free_on_all_ranks(run), newest_whole(run)
+    needed = budget.checkpoint if newest is None else sealed_bytes(newest)
+    if free < needed:
+        raise CheckpointError(
+            f"{run.path}: step {step} was not saved: it needs about {in_units(needed)}, and {in_units(free)} are free. "
+            f"{how_to_recover(newest)}"
+        )
 
 
-def _saves(trainer: Any, summary: RunSummary, most: int) -> int:
-    """Return how many checkpoints the run will write, the last step's among them, up to `most`."""
+def _saves(trainer: "Trainer", summary: RunSummary, most: int) -> int:
+    """Return the number of checkpoints that the run will write, up to `most`."""
     arguments = trainer.args
     steps = optimizer_steps(arguments, summary.rows, summary.global_batch)
     by_steps = getattr(arguments.save_strategy, "value", arguments.save_strategy) == "steps"
     return min(most, math.ceil(steps / arguments.save_steps)) if steps and by_steps else most
 
 
-def _count(parameter: Any) -> int:
-    """Return how many values a parameter has, wherever ZeRO-3 holds them."""
+def _count(parameter: "Parameter") -> int:
+    """Return the number of values of a parameter, sharded or not."""
     return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
 def _free_on_all_ranks(run: RunDirectory) -> int:
-    """Return the bytes free where a run is written; the fewest, where ranks write to disks of their own."""
+    """Return the free bytes for a run: the fewest of all ranks' disks."""
     return int(min(gather_objects(free_bytes(run.path))))

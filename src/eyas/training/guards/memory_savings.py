@@ -1,4 +1,4 @@
-"""Changes of a recipe that need less memory and keep its global batch."""
+"""Recipe changes that save memory at the same global batch size."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -11,7 +11,7 @@ from eyas.training.guards.batch_shape import BatchShape
 
 SHOWN = 3
 WORTH_REMOVING = 0.2
-"""Share of padding in a batch from which on its removal is worth a change."""
+"""Smallest share of padding in a batch that is worth a change."""
 
 
 def cheapest_changes(
@@ -22,10 +22,10 @@ def cheapest_changes(
     recomputed: bool,
     evaluating: bool = False,
 ) -> list[str]:
-    """Return three changes that the recipe has not made yet, or what is left of them, the cheapest first.
+    """Return up to three changes to the recipe, the cheapest first.
 
-    Each is an override to add to the command, and what it costs. `batch` is the one that was too large; `recomputed`
-    says whether activations were, for the recipe may have left that open.
+    Each is an override to append to the command, with its cost. `batch` is the one that was too large; `recomputed` is
+    whether activation checkpointing was on, which a recipe may leave open.
     """
     first = _for_evaluation(recipe) if evaluating else iter(())
     return list(islice((*first, *_changes(recipe, split, strategy, batch, recomputed)), SHOWN))
@@ -41,11 +41,11 @@ def _changes(recipe: Recipe, split: Split, strategy: str, batch: BatchShape | No
     flat = bool(library.get("packing") or library.get("padding_free"))
     if training.per_device_train_batch_size > 1:
         fewer = _half(training.per_device_train_batch_size)
-        yield f"training.per_device_train_batch_size={fewer}  (more passes a step, of which the sum is the same)"
+        yield f"training.per_device_train_batch_size={fewer}  (more accumulation steps, same global batch)"
     if recipe.data.pad_to_max_length:
         yield "data.pad_to_max_length=false  (padded to the longest row of each batch)"
     if not recomputed:
-        yield "training.activation_checkpointing=true  (computed twice instead of kept: slower)"
+        yield "training.activation_checkpointing=true  (recomputed instead of stored: slower)"
     removable = "padding_free" in TASK_TRAITS[recipe.task].arguments.arguments()
     if removable and not flat and batch is not None and batch.padding >= WORTH_REMOVING:
         yield f"training.padding_free=true  ({batch.padding:.0%} of this batch is padding)"
@@ -54,21 +54,19 @@ def _changes(recipe: Recipe, split: Split, strategy: str, batch: BatchShape | No
     if recipe.quantization is None and recipe.adapter is not None:
         yield "'quantization={load_in_4bit: true, bnb_4bit_quant_type: nf4}'  (frozen weights in a quarter of 16 bits)"
     if strategy in ("single", "ddp"):
-        yield "--config_file accelerate_configs/zero3.yaml  (weights shared out; with more ranks, less on each)"
+        yield "--config_file accelerate_configs/zero3.yaml  (weights sharded; more ranks, less memory each)"
 
 
 def _shorter(recipe: Recipe, batch: BatchShape) -> int:
-    """Return half of the longest row, but no less than an answer that is to be generated."""
+    """Return half of the longest row, at least a generated answer's length."""
     return max(batch.longest // 2, recipe.evaluation.max_new_tokens if TASK_TRAITS[recipe.task].generates else 1)
 
 
 def _shorter_rows(length: int, split: Split) -> str:
     longer = sum(count > length for count in token_counts(split.examples))
-    return (
-        f"training.max_length={length}  ({longer:,} of {len(split.examples):,} examples are longer, and would be cut)"
-    )
+    return f"training.max_length={length}  ({longer:,} of {len(split.examples):,} examples are longer and would be cut)"
 
 
 def _half(rows: int) -> int:
-    """Return the largest divisor up to half, with which the passes of a step still add up to the global batch."""
+    """Return the largest divisor up to half. Accumulation then still adds up to the global batch."""
     return next(fewer for fewer in range(rows // 2, 0, -1) if rows % fewer == 0)

@@ -1,81 +1,80 @@
-"""Parameters that should train and get no gradient: named after the first step, for nothing else shows them."""
+"""Warn after the first step about trainable parameters without a gradient."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 from eyas.distributed.gather import gather_objects
 from eyas.errors import TrainingError
 
+if TYPE_CHECKING:
+    import torch
+    from torch.utils.hooks import RemovableHandle
+    from transformers import Trainer
+
 logger = logging.getLogger(__name__)
 
 SHOWN = 10
-NOTHING_TO_GO_BACK_TO = "does not require grad and does not have a grad_fn"
-"""What torch says of a loss that no trainable parameter had a part in."""
+NO_GRADIENT_AT_ALL = "does not require grad and does not have a grad_fn"
+"""torch's words for a loss that depends on no trainable parameter."""
 
 
-def look_at_first_gradients(trainer: Any, record: Callable[[list[str]], None]) -> AbstractContextManager[None]:
-    """Name the parameters that get no gradient in the first step, on any engine, and hand the names to `record`.
+class MissingGradients:
+    """Guard that finds the parameters without a gradient in the first step.
 
-    A hook is the one sign that all engines leave: ZeRO and FSDP take the gradients away before the step ends. It is
-    asked on the gradient's way in, for torch also visits a parameter to which it brings none.
-    Returns the context to train in. There TrainingError is raised on all ranks when no parameter gets a gradient.
+    Their names go to `record`. Hooks work with every engine: ZeRO and FSDP remove the gradients before the step ends. A
+    hook looks at the gradient itself, because torch also visits a parameter to which it brings none.
     """
-    from transformers import TrainerCallback
 
-    class FirstStep(TrainerCallback):  # type: ignore[misc]
-        """Puts the hooks on once the engine has made the parameters its own, and takes them off after a step."""
+    def __init__(self, record: Callable[[list[str]], None]) -> None:
+        self._record = record
+        self._hooks: dict[str, RemovableHandle] = {}
+        self._reached: set[str] = set()
 
-        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            for name, parameter in trainer.model.named_parameters():
-                if parameter.requires_grad:
-                    hooks[name] = parameter.register_hook(partial(_reached, reached, name))
+    def on_train_begin(self, trainer: "Trainer") -> None:
+        """Add the hooks, after the engine has replaced the parameters."""
+        for name, parameter in trainer.model.named_parameters():
+            if parameter.requires_grad:
+                self._hooks[name] = parameter.register_hook(partial(self._note, name))
 
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if hooks:
-                record(_judge(list(hooks), set().union(*gather_objects(reached))))
-                _take_off(hooks)
+    def on_step_end(self, _trainer: "Trainer") -> None:
+        """Report after the first step, over all ranks. Raises TrainingError when no parameter got a gradient."""
+        if self._hooks:
+            self._record(_report(list(self._hooks), set().union(*gather_objects(self._reached))))
+            self._remove_hooks()
 
-    hooks: dict[str, Any] = {}
-    reached: set[str] = set()
-    trainer.add_callback(FirstStep())
-    return _nothing_trains_in_words(hooks)
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Raise TrainingError where no parameter has a gradient, and torch computes none."""
+        try:
+            yield
+        except RuntimeError as error:
+            if NO_GRADIENT_AT_ALL not in str(error):
+                raise
+            raise TrainingError(_nothing_trains(list(self._hooks))) from error
+        finally:
+            self._remove_hooks()
 
+    def _note(self, name: str, gradient: "torch.Tensor | None") -> None:
+        if gradient is not None:
+            self._reached.add(name)
 
-@contextmanager
-def _nothing_trains_in_words(hooks: dict[str, Any]) -> Iterator[None]:
-    """Where nothing at all has a gradient, torch already refuses to compute one."""
-    try:
-        yield
-    except RuntimeError as error:
-        if NOTHING_TO_GO_BACK_TO not in str(error):
-            raise
-        raise TrainingError(_nothing_trains(list(hooks))) from error
-    finally:
-        _take_off(hooks)
-
-
-def _reached(reached: set[str], name: str, gradient: Any) -> None:
-    if gradient is not None:
-        reached.add(name)
-
-
-def _take_off(hooks: dict[str, Any]) -> None:
-    for hook in hooks.values():
-        hook.remove()
-    hooks.clear()
+    def _remove_hooks(self) -> None:
+        for hook in self._hooks.values():
+            hook.remove()
+        self._hooks.clear()
 
 
-def _judge(trained: Sequence[str], reached: set[str]) -> list[str]:
-    """Return which of the trained parameters were not reached, and say so; raise TrainingError when none was."""
+def _report(trained: Sequence[str], reached: set[str]) -> list[str]:
+    """Return the unreached parameters, with a warning; raise TrainingError when none was reached."""
     without = [name for name in trained if name not in reached]
     if without and not reached:
         raise TrainingError(_nothing_trains(without))
     if without:
         logger.warning(
-            "%d of %d parameters that should train got no gradient in the first step, and stay as they are:\n%s%s",
+            "%d of %d trainable parameters got no gradient in the first step, so they do not change:\n%s%s",
             len(without), len(trained), _first(without), _about_experts(without),
         )  # fmt: skip
     return without
@@ -83,8 +82,8 @@ def _judge(trained: Sequence[str], reached: set[str]) -> list[str]:
 
 def _nothing_trains(names: Sequence[str]) -> str:
     return (
-        f"the first step: none of {len(names)} parameters that should train got a gradient, so nothing would be "
-        f"learnt. The loss does not hang on them, or something between detaches it:\n{_first(names)}"
+        f"the first step: none of {len(names)} trainable parameters got a gradient, so nothing would train. The loss "
+        f"does not depend on them, or the graph is detached in between:\n{_first(names)}"
     )
 
 
@@ -96,4 +95,4 @@ def _first(names: Sequence[str]) -> str:
 def _about_experts(names: Sequence[str]) -> str:
     if not any("expert" in name for name in names):
         return ""
-    return "\nAn expert that no token of this step was sent to gets none either, and may get one in the next."
+    return "\nMoE experts that received no token in this step have no gradient either; that is normal."

@@ -1,10 +1,9 @@
-"""Memory that ran out: on which rows, and what to change first."""
+"""Out of memory: report the batch and the cheapest changes."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 from textwrap import shorten
-from typing import Any
+from typing import TYPE_CHECKING
 
 from eyas.data.rows import counted
 from eyas.data.splits import Split
@@ -17,62 +16,52 @@ from eyas.training.guards.batch_shape import largest_batch
 from eyas.training.guards.memory_savings import cheapest_changes
 from eyas.training.guards.step_rows import next_step, places
 
+if TYPE_CHECKING:
+    from transformers import Trainer
+
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""CUDA's and its libraries' words, and those of torch's allocator for the CPU."""
+"""Words of CUDA, its libraries and torch's CPU allocator."""
 LONGEST_REASON = 160
 
 
-@dataclass
-class _StepAtHand:
-    """Whether one is: before, between and after steps the trainer sets up, evaluates and saves."""
+class OutOfMemory:
+    """Guard that explains an out-of-memory error."""
 
-    begun: bool = False
+    def __init__(self, recipe: Recipe, split: Split) -> None:
+        self._recipe, self._split = recipe, split
+        self._in_a_step = False
+        """False while the trainer sets up, evaluates or saves."""
 
+    def on_step_begin(self, _trainer: "Trainer") -> None:
+        """Note that a step begins."""
+        self._in_a_step = True
 
-def memory_explained(recipe: Recipe, split: Split, trainer: Any) -> AbstractContextManager[None]:
-    """Return the context to train in, where memory that runs out is told with the rows and the cheapest changes.
+    def on_step_end(self, _trainer: "Trainer") -> None:
+        """Note that the step has ended."""
+        self._in_a_step = False
 
-    Raises TrainingError on the rank that ran out. The others wait for it in a collective, so nothing can be gathered;
-    they leave when it has left.
-    """
-    step = _StepAtHand()
-    _follow(trainer, step)
-    return _explained(recipe, split, trainer, step)
+    @contextmanager
+    def explained(self, trainer: "Trainer") -> Iterator[None]:
+        """Raise TrainingError in place of this rank's out-of-memory error.
 
-
-@contextmanager
-def _explained(recipe: Recipe, split: Split, trainer: Any, step: _StepAtHand) -> Iterator[None]:
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not ran_out(error):
-            raise
-        raise TrainingError(_explanation(recipe, split, trainer, step.begun, error)) from error
+        The other ranks wait for this one in a collective, so nothing can be gathered; they exit once it has exited.
+        """
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
+            raise TrainingError(_message(self._recipe, self._split, trainer, self._in_a_step, error)) from error
 
 
 def ran_out(error: BaseException) -> bool:
-    """Return whether an error says that there was no memory left, on a GPU or in the machine."""
+    """Return whether an error means that memory ran out."""
     return isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
 
 
-def _follow(trainer: Any, step: _StepAtHand) -> None:
-    from transformers import TrainerCallback
-
-    class Follow(TrainerCallback):  # type: ignore[misc]
-        """Notes where a step begins and ends."""
-
-        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            step.begun = True
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            step.begun = False
-
-    trainer.add_callback(Follow())
-
-
-def _explanation(recipe: Recipe, split: Split, trainer: Any, in_a_step: bool, error: BaseException) -> str:
+def _message(recipe: Recipe, split: Split, trainer: "Trainer", in_a_step: bool, error: BaseException) -> str:
     done = trainer.state.global_step
-    outside = f"with {counted(done, 'step')} done, while setting up, evaluating or saving"
+    outside = f"after {counted(done, 'step')}, during set-up, evaluation or a save"
     step = next_step(trainer) if in_a_step else None
     batch = largest_batch(recipe, split, trainer, step) if step else None
     rows = batch.text() if batch else ", ".join(places(trainer, split, step)) if step else None
@@ -86,8 +75,8 @@ def _explanation(recipe: Recipe, split: Split, trainer: Any, in_a_step: bool, er
             f"{f'step {done + 1}' if in_a_step else outside}: out of memory: {reason}",
             *([f"The batch: {rows}."] if rows else []),
             f"Peak so far: {in_units(peak_bytes())} of {in_units(memory.device_bytes or memory.memory_bytes)}.",
-            f"What costs least and keeps the global batch of {recipe.training.global_batch_size}, to be added to the "
-            "command (with --resume-with-changes to go on from a checkpoint):",
+            f"Cheapest ways to save memory at global_batch_size {recipe.training.global_batch_size}; append to the "
+            "command (and pass --resume-with-changes to continue from a checkpoint):",
             *(f"  {change}" for change in changes),
         ]
     )

@@ -1,44 +1,47 @@
-"""Which rows a step is made of, worked out again from the run's own loader when somebody asks: no step pays for it."""
+"""Rows of a step, recomputed from the run's data loader on demand."""
 
 from dataclasses import dataclass
 from itertools import islice
 from math import ceil
-from typing import Any
+from typing import TYPE_CHECKING
 
 from eyas.data.sampler import innermost_sampler
 from eyas.data.splits import Split
 
+if TYPE_CHECKING:
+    from transformers import Trainer
+
 
 @dataclass(frozen=True)
 class Step:
-    """The micro-batches of one optimizer step: from `first` to before `end` of a pass over the rows."""
+    """Micro-batches of one optimizer step: from `first` to before `end` of an epoch."""
 
     epoch: int
     first: int
     end: int
 
 
-def last_step(trainer: Any) -> Step:
-    """Return the step that was taken last, once the trainer has counted it."""
+def last_step(trainer: "Trainer") -> Step:
+    """Return the last step that the trainer has counted."""
     passed: float = trainer.state.epoch
     epoch = ceil(passed) - 1
-    end = round((passed - epoch) * _batches_a_pass(trainer))
+    end = round((passed - epoch) * _batches_per_epoch(trainer))
     accumulated = trainer.args.gradient_accumulation_steps
     return Step(epoch, (end - 1) // accumulated * accumulated, end)
 
 
-def next_step(trainer: Any) -> Step:
-    """Return the step after that one, which is the one at hand while the trainer has not counted it."""
+def next_step(trainer: "Trainer") -> Step:
+    """Return the step after the last one."""
     passed: float = trainer.state.epoch or 0.0
-    batches = _batches_a_pass(trainer)
+    batches = _batches_per_epoch(trainer)
     first = round((passed - int(passed)) * batches)
     return Step(int(passed), first, min(first + trainer.args.gradient_accumulation_steps, batches))
 
 
-def micro_batches(trainer: Any, step: Step) -> list[list[int]] | None:
-    """Return the indices into the trainer's rows of each of this rank's micro-batches.
+def micro_batches(trainer: "Trainer", step: Step) -> list[list[int]] | None:
+    """Return the row indices of each of this rank's micro-batches.
 
-    None where they cannot be told: rows that rank 0 hands out are in no order of this rank's.
+    None where rank 0 dispatches the rows: then no sampler of this rank knows their order.
     """
     from accelerate.data_loader import DataLoaderDispatcher
 
@@ -46,43 +49,45 @@ def micro_batches(trainer: Any, step: Step) -> list[list[int]] | None:
     if isinstance(loader, DataLoaderDispatcher):
         return None
     order = innermost_sampler(loader)
-    if hasattr(order, "set_epoch"):  # all but the order of the file
+    if hasattr(order, "set_epoch"):  # a sequential sampler has none
         order.set_epoch(step.epoch)
     return [list(indices) for indices in islice(loader.batch_sampler, step.first, step.end)]
 
 
 def documents(split: Split, index: int) -> list[tuple[int, int]]:
-    """Return the row and the tokens of each document in one of the trainer's rows: one, or several packed ones."""
+    """Return the row number and tokens of each document in a training row."""
     if split.sequences is None:
         example = split.examples[index]
         return [(example["row"], len(example["input_ids"]))]
     sequence = split.sequences[index]
-    rows = split.examples[sequence["rows"]]["row"]  # what a packed sequence calls its rows are examples
+    rows = split.examples[sequence["rows"]]["row"]  # the "rows" of a packed sequence are indices of examples
     return list(zip(rows, sequence["seq_lengths"], strict=True))
 
 
-def places(trainer: Any, split: Split, step: Step) -> list[str]:
-    """Return where the rows stand that this rank trained on in a step, as `file:line`; of a stream, their numbers."""
+def places(trainer: "Trainer", split: Split, step: Step) -> list[str]:
+    """Return the places, `file:line`, of this rank's rows in a step.
+
+    Rows of a stream have numbers instead."""
     if split.stream is not None:
         return [_in_stream(trainer, number, step.epoch) for number in range(step.first, step.end)]
     batches = micro_batches(trainer, step)
     if batches is None:
-        return ["rows that rank 0 handed out (training.accelerator_config: dispatch_batches)"]
+        return ["rows that rank 0 dispatched (training.accelerator_config: dispatch_batches)"]
     indices = (index for batch in batches for index in batch)
     rows = dict.fromkeys(row for index in indices for row, _ in documents(split, index))
     return [str(split.place(row)) for row in rows]
 
 
-def _in_stream(trainer: Any, micro_batch: int, epoch: int) -> str:
-    """Return the numbers, from 1, of a micro-batch's examples: each rank in turn takes one of the stream's."""
+def _in_stream(trainer: "Trainer", micro_batch: int, epoch: int) -> str:
+    """Return the numbers, from 1, of a micro-batch's examples in the stream."""
     rows, ranks = trainer.args.per_device_train_batch_size, trainer.accelerator.num_processes
     before = (micro_batch * ranks + trainer.accelerator.process_index) * rows
-    again = f", read for the {epoch + 1}. time" if epoch else ""
+    again = f", read {epoch + 1} times" if epoch else ""
     return f"examples {before + 1:,} to {before + rows:,} of the stream{again}"
 
 
-def _batches_a_pass(trainer: Any) -> int:
-    """Return this rank's micro-batches in one pass, as the library counts them: it takes a stream for one pass."""
+def _batches_per_epoch(trainer: "Trainer") -> int:
+    """Return this rank's micro-batches per epoch. The library counts a whole stream as one epoch."""
     loader = trainer.callback_handler.train_dataloader
     try:
         return len(loader)

@@ -1,1 +1,1 @@
-"""Checkpoints, and everything that a resumed run needs to continue as if it had never stopped."""
+"""Checkpoints and resume: a resumed run equals one that never stopped."""

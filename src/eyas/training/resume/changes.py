@@ -1,4 +1,4 @@
-"""Whether a resumed run is the same run, and what it came through when it is not."""
+"""Changes since a run's start, which a resume refuses or records."""
 
 import difflib
 import re
@@ -15,65 +15,64 @@ from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 
 MAY_CHANGE = ("run_directory:", "watchdog:")
-"""What of a resolved recipe is nothing to the numbers of a run."""
+"""Keys of a recipe without effect on a run's numbers."""
 
 MOVABLE = {"single", "ddp"}
-"""Strategies whose checkpoints hold the whole state, so that any number of ranks can read them."""
+"""Strategies whose checkpoints any number of ranks can read: they hold the whole state."""
 
 
 def resumes_after_restart(run: RunDirectory) -> bool:
-    """Return whether a job that its launcher starts again has a run to go on with; before its first step it has none.
+    """Return whether a restarted job has a run to resume.
 
-    A run that left on its own is not to be continued by the launcher: raises Preempted where it was told to leave, and
-    TrainingError where going on would come to the same end.
+    Before its first step it has none. Raises Preempted for a run that stopped on a signal, and TrainingError for one
+    that would fail in the same way: the launcher must not restart these.
     """
     began = run.read_manifest()
     if began.get("status") == "preempted":
-        raise Preempted(f"not started again: {began['reason']}")
+        raise Preempted(f"not restarted: {began['reason']}")
     if began.get("status") == "failed":
-        raise TrainingError(f"not started again: {began['reason']}")
+        raise TrainingError(f"not restarted: {began['reason']}")
     return bool(began)
 
 
 def changed_settings(run: RunDirectory, recipe: Recipe, allowed: bool) -> list[str]:
-    """Return which settings, versions and ranks differ from those of the run's start. Quick: no row is read.
+    """Return the settings, versions and ranks that changed since the run's start. Fast: it reads no rows.
 
-    Raises CheckpointError for any of them unless they are `allowed`, and always for ranks that cannot read the state.
+    Raises CheckpointError for any change unless it is `allowed`, and always for ranks that cannot read the state.
     """
     topology = started_topology()
     began = run.read_manifest()
-    found = _changed_lines(run.read_recipe(), recipe.to_yaml())
+    changes = _changed_lines(run.read_recipe(), recipe.to_yaml())
     versions = {"eyas": __version__, **installed_versions()}
-    found += _changed_values("version of ", {"eyas": began["eyas"], **began["versions"]}, versions)
+    changes += _changed_values("version of ", {"eyas": began["eyas"], **began["versions"]}, versions)
     before = Topology(**began["runs"]["topology"])
     if before != topology:
-        found.append(f"ranks: {before.processes} × {before.strategy}, now {topology.processes} × {topology.strategy}")
-        _refuse_a_state_that_cannot_move(run, before, topology)
-    return _refused_unless(allowed, run, found)
+        changes.append(f"ranks: {before.processes} × {before.strategy}, now {topology.processes} × {topology.strategy}")
+        _refuse_unmovable_state(run, before, topology)
+    return _refused_unless(allowed, run, changes)
 
 
 def changed_bytes(run: RunDirectory, splits: Splits, base: BaseIdentity, allowed: bool) -> list[str]:
-    """Return which data files, tokens and weights differ from those of the run's start.
+    """Return the data files, tokens and weights that changed since the start.
 
-    Raises CheckpointError for any of them unless they are `allowed`.
+    Raises CheckpointError for any change unless it is `allowed`.
     """
     began = run.read_manifest()["digests"]
-    found = [f"rows: {what}" for what in splits.changes_since(began)] + base.differences(began)
-    return _refused_unless(allowed, run, found)
+    changes = [f"rows: {change}" for change in splits.changes_since(began)] + base.differences(began)
+    return _refused_unless(allowed, run, changes)
 
 
-def _refused_unless(allowed: bool, run: RunDirectory, found: list[str]) -> list[str]:
-    if found and not allowed:
+def _refused_unless(allowed: bool, run: RunDirectory, changes: list[str]) -> list[str]:
+    if changes and not allowed:
         raise CheckpointError(
-            f"{run.path}: what is to go on is not what began. Bring back what was, name another run_directory=…, or "
-            "go on all the same with --resume-with-changes, which keeps a record. What differs:\n  "
-            + "\n  ".join(found)
+            f"{run.path}: cannot resume: settings or data changed since the run started. Restore them, choose another "
+            "run_directory=…, or pass --resume-with-changes, which records the changes:\n  " + "\n  ".join(changes)
         )
-    return found
+    return changes
 
 
-def _refuse_a_state_that_cannot_move(run: RunDirectory, before: Topology, topology: Topology) -> None:
-    """Refuse another spread of a state that was saved in shards, whatever else may change. Raises CheckpointError."""
+def _refuse_unmovable_state(run: RunDirectory, before: Topology, topology: Topology) -> None:
+    """Refuse another topology for a sharded state, whatever else may change. Raises CheckpointError."""
     if not {before.strategy, topology.strategy} <= MOVABLE:
         raise CheckpointError(
             f"{run.path}: its checkpoints are for {before.processes} × {before.strategy} and cannot be read by "
@@ -82,21 +81,21 @@ def _refuse_a_state_that_cannot_move(run: RunDirectory, before: Topology, topolo
 
 
 def _changed_lines(before: str, after: str) -> list[str]:
-    """Return the lines of two resolved recipes that differ, the old ones with a minus and the new with a plus."""
-    old, new = (_what_counts(text) for text in (before, after))
+    """Return the changed lines of two recipes, old with a minus, new with a plus."""
+    old, new = (_lines_that_count(text) for text in (before, after))
     lines = list(difflib.unified_diff(old, new, lineterm="", n=0))
     return [f"recipe: {line}" for line in lines[2:] if not line.startswith("@@")]  # the first two name the files
 
 
-def _what_counts(recipe: str) -> list[str]:
-    """Return the lines of a resolved recipe that make a run what it is: not where it lies, nor how long it may hang."""
+def _lines_that_count(recipe: str) -> list[str]:
+    """Return the lines of a resolved recipe without the sections in MAY_CHANGE."""
     sections = [line for line in re.split(r"^(?=\S)", recipe, flags=re.MULTILINE) if not line.startswith(MAY_CHANGE)]
     return "".join(sections).splitlines()
 
 
-def _changed_values(what: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+def _changed_values(prefix: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     return [
-        f"{what}{name}: {_short(before.get(name))}, now {_short(after.get(name))}"
+        f"{prefix}{name}: {_short(before.get(name))}, now {_short(after.get(name))}"
         for name in {**before, **after}
         if before.get(name) != after.get(name)
     ]

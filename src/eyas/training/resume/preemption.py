@@ -1,133 +1,130 @@
-"""Leaving when told to: one sealed checkpoint, exit code 75, and nothing that looks like a result."""
+"""Preemption: on a signal, one sealed checkpoint, exit code 75, and nothing that looks like a result."""
 
 import random
 import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 from eyas.distributed.agreement import Agreement
 from eyas.errors import EyasError, Preempted
 from eyas.run_directory import RunDirectory
+from eyas.training.library_patches import evaluate_now, evaluate_within, save_checkpoint_now
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-"""What clusters send before they take a machine away: SLURM either, Kubernetes and torchrun SIGTERM."""
+"""Signals of clusters before they take a machine away: SLURM sends either, Kubernetes and torchrun SIGTERM."""
 
 
 class StopRequest:
-    """A signal to leave that this process got. A Watcher: one rank's signal makes all ranks leave."""
+    """Stop signal that this process received. As a StepCheck, one rank's signal stops all ranks."""
 
     def __init__(self) -> None:
         self.signal = 0
         self.training = False
-        """Whether there are steps to finish and to seal; before and after, the process can leave at once."""
+        """True while there are steps to finish and seal; before and after them, the process can exit at once."""
         self.agreed = False
         self.evaluation_due = False
-        """Whether the last step was to be evaluated and the signal came first."""
+        """True if the signal came before an evaluation that the last step required."""
 
     def state(self) -> dict[str, Any]:
         """Return what a resumed run has to make up for."""
         return {"evaluation_due": self.evaluation_due}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what the run before had to leave."""
+        """Take over what the stopped run did not finish."""
         self.evaluation_due = state["evaluation_due"]
 
-    def receive(self, number: int, _frame: Any) -> None:
-        """Take a signal. Python calls it between two operations of the main thread."""
+    def receive(self, number: int, _frame: FrameType | None) -> None:
+        """Handle a signal. Python calls this between two operations of the main thread."""
         self.signal = self.signal or number
         if not self.training:
-            raise Preempted(f"{signal.Signals(number).name}: leaving before the first step or after the last")
+            raise Preempted(f"{signal.Signals(number).name}: stopped before the first step or after the last")
 
-    def look(self, _trainer: Any) -> int:
-        """Return the signal that this rank got, or 0."""
+    def check(self, _trainer: "Trainer") -> int:
+        """Return the signal that this rank received, or 0."""
         return self.signal
 
-    def act(self, trainer: Any, found: int) -> None:
-        """Have this step saved, and no evaluation before it: that may take longer than there is time."""
-        self.signal, self.agreed = found, True
+    def act(self, trainer: "Trainer", finding: int) -> None:
+        """Request a save of this step, without the evaluation before it: that may take longer than there is time."""
+        self.signal, self.agreed = finding, True
         self.evaluation_due = trainer.control.should_evaluate
         trainer.control.should_evaluate = False
         trainer.control.should_save = True
 
-    def leave(self, run: RunDirectory, step: int) -> None:
-        """Leave, once the step is sealed. Raises Preempted."""
-        name = signal.Signals(self.signal).name
-        raise Preempted(f"{name}: sealed {run.checkpoint(step)}; go on from it with --resume")
-
 
 @contextmanager
-def told_to_leave(launched: bool) -> Iterator[StopRequest]:
-    """Receive the signals as a StopRequest; of a process that was `launched`, its launcher's death is one too.
+def stop_request(launched: bool) -> Iterator[StopRequest]:
+    """Receive stop signals as a StopRequest; in a `launched` process, the launcher's death is one too.
 
-    An error that follows one is not the run's: the other ranks have gone. Raises Preempted in its place.
+    An error that follows a signal is not the run's own: the other ranks have exited. Raises Preempted in its place.
     """
     request = StopRequest()
     before = {number: signal.signal(number, request.receive) for number in SIGNALS}
     if launched:
-        _hear_of_the_launchers_death()
+        _signal_when_the_launcher_dies()
     try:
         yield request
     except EyasError:
         raise
     except Exception as error:
         if request.signal:
-            raise Preempted(f"{signal.Signals(request.signal).name}: leaving; the other ranks are gone") from error
+            raise Preempted(f"{signal.Signals(request.signal).name}: stopped; the other ranks are gone") from error
         raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def leave_when_told(trainer: Any, run: RunDirectory, request: StopRequest) -> None:
-    """Leave after the save of the step that the ranks agreed on, or in the midst of an evaluation.
+class Preemption:
+    """Guard that ends a run after the save on which the ranks agreed, or in the middle of an evaluation.
 
-    Call it after `seal_each_save`: callbacks act in their order.
+    It follows `Checkpoints` in the list of guards, so that a step is sealed before the run ends.
     """
-    from transformers import TrainerCallback
 
-    class Leave(TrainerCallback):  # type: ignore[misc]
-        """Begins and ends the time in which a signal has to wait for a step."""
+    def __init__(self, trainer: "Trainer", run: RunDirectory, request: StopRequest) -> None:
+        self._trainer, self._run, self._request = trainer, run, request
+        self._agreement = Agreement()
+        evaluate_within(trainer, self._evaluation)
 
-        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            request.training = True
-            if request.evaluation_due:
-                request.evaluation_due = False
-                trainer._determine_best_metric(metrics=trainer._evaluate(None, None), trial=None)
+    def on_train_begin(self, trainer: "Trainer") -> None:
+        """Let signals wait for a step from now on, and run the evaluation that the stopped run still owes."""
+        self._request.training = True
+        if self._request.evaluation_due:
+            self._request.evaluation_due = False
+            evaluate_now(trainer)
 
-        def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            request.signal = agreement.highest([request.signal])[0]
-            if request.signal:
-                raise _Interrupted
+    def on_prediction_step(self, _trainer: "Trainer") -> None:
+        """Interrupt an evaluation on all ranks once one of them has received a signal."""
+        self._request.signal = self._agreement.highest([self._request.signal])[0]
+        if self._request.signal:
+            raise _Interrupted
 
-        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if request.agreed:
-                request.leave(run, state.global_step)
+    def on_save(self, trainer: "Trainer") -> None:
+        """Raise Preempted once the agreed step is sealed."""
+        if self._request.agreed:
+            name = signal.Signals(self._request.signal).name
+            sealed = self._run.checkpoint(trainer.state.global_step)
+            raise Preempted(f"{name}: sealed {sealed}; continue from it with --resume")
 
-        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            request.training = False
+    def on_train_end(self, _trainer: "Trainer") -> None:
+        """Let a signal end the process at once from now on."""
+        self._request.training = False
 
-    agreement = Agreement()
-    trainer.add_callback(Leave())
-    _evaluate_apart(trainer, request)
-
-
-def _evaluate_apart(trainer: Any, request: StopRequest) -> None:
-    """Let an evaluation draw no random number from training, so that one put off by a signal changes nothing."""
-    evaluate = trainer.evaluate
-
-    def apart(*args: Any, **kwargs: Any) -> Any:
+    @contextmanager
+    def _evaluation(self) -> Iterator[None]:
+        """Evaluate without drawing from training's random numbers, so that a postponed evaluation changes nothing."""
         try:
             with _same_random_numbers():
-                return evaluate(*args, **kwargs)
+                yield
         except _Interrupted:
-            request.agreed = request.evaluation_due = True
-            trainer._save_checkpoint(trainer.model, None)
-            trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
+            self._request.agreed = self._request.evaluation_due = True
+            save_checkpoint_now(self._trainer)
             raise
-
-    trainer.evaluate = apart
 
 
 class _Interrupted(Exception):
@@ -148,8 +145,8 @@ def _same_random_numbers() -> Iterator[None]:
             numpy.random.set_state(arrays)
 
 
-def _hear_of_the_launchers_death() -> None:
-    """Have Linux send SIGTERM when the launcher dies: `accelerate launch` of one process passes none on (1.15)."""
+def _signal_when_the_launcher_dies() -> None:
+    """Have Linux send SIGTERM when the launcher dies: `accelerate launch` 1.15 of one process forwards no signal."""
     import ctypes
 
     if sys.platform == "linux":

@@ -1,4 +1,4 @@
-"""A resumed run opens no pickle that could run code."""
+"""Loading of checkpoints without running code: torch.load opens tensors and plain values only."""
 
 import os
 from collections.abc import Iterator
@@ -9,10 +9,9 @@ FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 @contextmanager
 def tensors_only(deepspeed: bool) -> Iterator[None]:
-    """Let torch.load, whoever calls it, open tensors and plain values alone; anything else in a file is refused.
+    """Restrict every torch.load, ours or a library's, to tensors and plain values; it refuses anything else.
 
-    DeepSpeed 0.19.8 asks for whole pickles when it reads its own checkpoints; the plain classes that it keeps in them
-    are allowed by name.
+    DeepSpeed 0.19.8 loads its own checkpoints as whole pickles; the plain classes in them are allowed by name.
     """
     import torch
 

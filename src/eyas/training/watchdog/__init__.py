@@ -1,6 +1,5 @@
-"""The ranks of a job watch each other: one that is killed, stopped or hung ends it, with a report of where all stood.
+"""Watchdog: a rank that is killed, stopped or hung ends the job.
 
-`watch` is the way in. `heartbeat` is what a rank tells of itself, `peers` how it reaches the others, `lookout` one look
-a second at all of them, `sightings` what follows from it; `roll_call`, `stacks` and `hang_report` are for a hang, and
-`leaving` ends the process.
+`watch` is the entry point. `heartbeat` is what a rank publishes, `peers` the ranks as processes, `lookout` the check
+once a second, `ranks` the conclusions from it; `report` is for a hang, and `exit` ends the process.
 """

@@ -1,6 +1,6 @@
-"""How a rank leaves a job that cannot go on, and what it says: with a report of all ranks when one of them hangs.
+"""Exit of a rank from a job that cannot continue.
 
-It leaves by os._exit: the main thread may be blocked in a collective of NCCL, where no exception and no signal handler
+The exit is os._exit: the main thread may be blocked in a collective of NCCL, where no exception and no signal handler
 of Python reaches it. A launcher then has no rank left to wait for.
 """
 
@@ -14,58 +14,56 @@ from eyas.files import write_text
 from eyas.run_directory import RunDirectory
 from eyas.training.resume.checkpoints import newest_whole
 from eyas.training.watchdog.lookout import Lookout
-from eyas.training.watchdog.peers import RankInfo
+from eyas.training.watchdog.peers import RankInfo, exit_within
 from eyas.training.watchdog.ranks import RankView
-from eyas.training.watchdog.report import merged, report, verdict
-from eyas.training.watchdog.roll_call import RollCall
-from eyas.training.watchdog.stacks import leave_within
+from eyas.training.watchdog.report import RollCall, merged, report, summary
 
 ANSWER_SECONDS = 3.5
-"""For which the ranks wait for each other's stacks, once a hang is found."""
+"""Time for which the ranks wait for each other's stacks."""
 LATE_SECONDS = 1.5
-"""For which those may write theirs that were stopped, or have to be asked by a signal."""
+"""Time for the stacks of ranks that were stopped or need a signal."""
 REPORT_SECONDS = 2.0
-"""For which the others wait for the report."""
+"""Time for which the other ranks wait for the report."""
 LAST_SECONDS = 9.0
-"""After which a rank that has to leave is gone, whatever still holds it."""
+"""Time after which an exiting rank is gone, whatever still holds it."""
 
 
-def what_is_lost(who: RankInfo, seen: RankView, run: RunDirectory) -> str:
-    """Return a sentence on a rank that ended before its work did, and how to go on."""
-    how = f"left with {seen.left}" if seen.left else "is gone: something killed it, or it crashed"
-    return f"rank {who.rank} (pid {who.pid} on {who.host}), at step {seen.step}, {how}; {how_to_go_on(run)}"
+def lost_rank(who: RankInfo, seen: RankView, run: RunDirectory) -> str:
+    """Return why a rank is lost, and how to continue, as text."""
+    how = f"exited with {seen.left}" if seen.left else "is gone: something killed it, or it crashed"
+    return f"rank {who.rank} (pid {who.pid} on {who.host}), at step {seen.step}, {how}; {how_to_resume(run)}"
 
 
-def how_to_go_on(run: RunDirectory) -> str:
-    """Return which checkpoint there is to go on from."""
+def how_to_resume(run: RunDirectory) -> str:
+    """Return the checkpoint to continue from, as text."""
     newest = newest_whole(run)
-    return f"go on from {newest} with --resume" if newest else "there is no checkpoint yet; --resume begins again"
+    return f"continue from {newest} with --resume" if newest else "there is no checkpoint yet; --resume starts again"
 
 
-def leave_a_hang(run: RunDirectory, lookout: Lookout, roll_call: RollCall, reason: str) -> NoReturn:
-    """Let every rank tell where it is, have the lowest write that down, and leave."""
-    leave_within(LAST_SECONDS)
+def exit_hung_job(run: RunDirectory, lookout: Lookout, roll_call: RollCall, reason: str) -> NoReturn:
+    """Collect the stacks of all ranks, write the report, and exit."""
+    exit_within(LAST_SECONDS)
     try:
-        told = _hold(run, lookout, roll_call, reason)
+        message = _hold(run, lookout, roll_call, reason)
     except OSError as error:
         faulthandler.dump_traceback(file=2)
-        told = f"{reason}; no report could be written: {error}"
-    leave_at_once(run, told)
+        message = f"{reason}; no report could be written: {error}"
+    exit_now(run, message)
 
 
-def leave_at_once(run: RunDirectory, told: str) -> NoReturn:
-    """Say why, and end this process with exit code 1."""
-    leave_within(LAST_SECONDS)
+def exit_now(run: RunDirectory, message: str) -> NoReturn:
+    """Print and record a message, and exit with code 1."""
+    exit_within(LAST_SECONDS)
     if rank() == 0:
         with suppress(OSError):
-            run.record(status="lost", reason=told)
+            run.record(status="lost", reason=message)
     # Not through sys.stderr: the main thread may hang in it and hold its lock.
-    os.write(2, f"[rank {rank()}] RankError: {told}\n".encode())
+    os.write(2, f"[rank {rank()}] RankError: {message}\n".encode())
     os._exit(1)
 
 
 def _hold(run: RunDirectory, lookout: Lookout, roll_call: RollCall, reason: str) -> str:
-    """Hold the roll call, and return what this rank has to say in the end."""
+    """Hold the roll call, and return this rank's last message."""
     roll_call.call(reason)
     view = lookout.view()
     roll_call.answer(rank(), view)
@@ -73,18 +71,18 @@ def _hold(run: RunDirectory, lookout: Lookout, roll_call: RollCall, reason: str)
     stopped = {each.rank for each in view if each.state == "stopped"}
     roll_call.await_answers(expected - stopped, ANSWER_SECONDS)
     for index in stopped:
-        lookout.processes.wake(index)  # only now, for all go on when it does; so that it can tell where it was
+        lookout.processes.wake(index)  # only now, as all ranks continue when it does; it can then write its stacks
     for index in expected - stopped - roll_call.answers(expected).keys():
-        lookout.processes.ask_for_stacks(index)
+        lookout.processes.request_stacks(index)
     roll_call.await_answers(expected, LATE_SECONDS)
     views = roll_call.answers(expected)
-    told = f"the job hangs: {reason}"
+    message = f"the job hangs: {reason}"
     if rank() == min(views) or not roll_call.await_report(REPORT_SECONDS):
         standings = merged(views, rank())
         stacks = [roll_call.stacks(each.rank) for each in standings]
         write_text(run.hang_report, report(reason, standings, stacks))
         roll_call.mark_reported()
-        told = f"{verdict(standings)}. {reason}. Stacks of all ranks: {run.hang_report}; {how_to_go_on(run)}"
+        message = f"{summary(standings)}. {reason}. Stacks of all ranks: {run.hang_report}; {how_to_resume(run)}"
     for index in expected - views.keys():
         lookout.processes.kill(index)  # a launcher would wait half a minute for it
-    return told
+    return message

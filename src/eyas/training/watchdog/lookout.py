@@ -1,4 +1,4 @@
-"""One look a second: tell the other ranks of this one, and see how they are."""
+"""Lookout: publish this rank's beat and read those of the others."""
 
 import os
 import time
@@ -7,43 +7,42 @@ from pathlib import Path
 
 from eyas.recipe.watchdog import Watchdog
 from eyas.training.watchdog.heartbeat import Beat, Pulse, read_beat, write_beat
-from eyas.training.watchdog.peers import Processes, RankInfo
+from eyas.training.watchdog.peers import Processes, RankInfo, main_thread_line
 from eyas.training.watchdog.ranks import RankView, WatchClock, forgiven, granted
 from eyas.training.watchdog.report import Standing, View
-from eyas.training.watchdog.stacks import main_thread_is_at
 
 
 class Lookout:
-    """What this rank knows of all ranks."""
+    """This rank's knowledge of all ranks."""
 
     def __init__(self, me: int, ranks: Sequence[RankInfo], folder: Path, limits: Watchdog, pulse: Pulse) -> None:
         self._me, self._ranks, self._folder, self._limits, self._pulse = me, ranks, folder, limits, pulse
         self._clock = WatchClock(time.monotonic())
         self._looks = 0
         self.processes = Processes(me, ranks)
-        self.sightings = [RankView(each.rank) for each in ranks]
+        self.views = [RankView(each.rank) for each in ranks]
 
     @property
     def now(self) -> float:
         """Return the time of the last look."""
         return self._clock.now
 
-    def look(self, whom: Iterable[int]) -> list[RankView]:
-        """Write this rank's beat, read those of others, and return what is known of all."""
+    def look(self, ranks: Iterable[int]) -> list[RankView]:
+        """Write this rank's beat, read other ranks', return all views."""
         now = self._clock.look(time.monotonic())
         mine = self._beat()
-        beats = {rank: mine if rank == self._me else read_beat(self._folder, rank) for rank in whom}
-        seen = [each.seen(beats.get(each.rank), self.processes.state(each.rank), now) for each in self.sightings]
+        beats = {rank: mine if rank == self._me else read_beat(self._folder, rank) for rank in ranks}
+        seen = [each.seen(beats.get(each.rank), self.processes.state(each.rank), now) for each in self.views]
         try:
             write_beat(self._folder, mine)
         except OSError:
             seen = forgiven(seen, now)
-        self.sightings = granted(seen, self._limits, now)
-        return self.sightings
+        self.views = granted(seen, self._limits, now)
+        return self.views
 
     def view(self) -> View:
-        """Return where each rank stands, as this one sees it; of itself it knows the line too."""
-        return [self._standing(each, known) for each, known in zip(self._ranks, self.sightings, strict=True)]
+        """Return each rank's standing as this rank sees it."""
+        return [self._standing(each, known) for each, known in zip(self._ranks, self.views, strict=True)]
 
     def _beat(self) -> Beat:
         self._looks += 1
@@ -53,5 +52,5 @@ class Lookout:
     def _standing(self, who: RankInfo, known: RankView) -> Standing:
         return Standing(
             who.rank, who.host, who.pid, known.phase, known.step, known.progress, self.now - known.moved_at,
-            known.state, main_thread_is_at() if who.rank == self._me else "", known.left,
+            known.state, main_thread_line() if who.rank == self._me else "", known.left,
         )  # fmt: skip

@@ -1,6 +1,6 @@
-"""What one rank sees of all ranks, and what follows from it: somebody is gone, somebody hangs, or all is well.
+"""Views of all ranks: a rank is lost, hangs, or all is well.
 
-Nothing here waits or reads a clock, so that every judgement can be tried without a process.
+Nothing here waits or reads a clock, so that tests need no process.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,54 +11,54 @@ from eyas.recipe.watchdog import Watchdog
 from eyas.training.watchdog.heartbeat import Beat
 
 State = Literal["running", "stopped", "gone", "unknown"]
-"""Of a process; `unknown` on another machine."""
+"""State of a process; `unknown` on another machine."""
 
 ELSEWHERE_SECONDS = 30
-"""What a file may take from one machine to another: network file systems keep what they have read for a while."""
+"""Delay of a file between machines. Network file systems cache reads."""
 
-TOLD_OF_OTHERS = ("gloo", "nccl", "c10d", "closed by peer", "reset by peer", " is gone: ")
-"""Words of the collectives' libraries, and of a rank that leaves for another's sake."""
+OF_ANOTHER_RANK = ("gloo", "nccl", "c10d", "closed by peer", "reset by peer", " is gone: ")
+"""Words of collectives' errors after another rank's exit."""
 
 
 @dataclass(frozen=True)
 class RankView:
-    """The last that was seen of a rank, in seconds of the watch's own clock."""
+    """Last known state of a rank. Times are seconds of the watch's own clock."""
 
     rank: int
     state: State = "running"
     beat: Beat | None = None
     beaten_at: float = 0.0
-    """When its beat was last seen to be another one."""
+    """Time of its last new beat."""
     moved_at: float = 0.0
-    """When its main thread was last seen to have moved, or was granted to wait."""
+    """Time of its last event, or of its last permission to wait."""
 
     @property
     def phase(self) -> str:
-        """Return the phase it said it is in; a rank that has not spoken yet sets up."""
+        """Return its phase; a rank without a beat yet is in set-up."""
         return self.beat.phase if self.beat is not None else "set-up"
 
     @property
     def step(self) -> int:
-        """Return how many steps it has made."""
+        """Return its number of finished steps."""
         return self.beat.step if self.beat is not None else 0
 
     @property
     def progress(self) -> int:
-        """Return how many events of its main thread it has counted."""
+        """Return the count of its main thread's events."""
         return self.beat.progress if self.beat is not None else 0
 
     @property
     def left(self) -> str:
-        """Return how it said that it left: nothing while it trains."""
+        """Return DONE or the error of its exit; empty while it trains."""
         return self.beat.left if self.beat is not None else ""
 
     @property
     def done(self) -> bool:
-        """Whether it left in good order."""
+        """Return whether it exited in good order."""
         return self.beat is not None and self.beat.done
 
     def seen(self, beat: Beat | None, state: State, now: float) -> "RankView":
-        """Return what is known after another look; a beat that cannot be read leaves the one before."""
+        """Return the view after another look. An unreadable beat leaves the one before."""
         if beat is None:
             return replace(self, state=state)
         new = self.beat is None or beat.count != self.beat.count
@@ -70,64 +70,64 @@ class RankView:
 
 
 class WatchClock:
-    """Seconds for which this process was awake: while it is stopped or starved it sees nobody, and accuses nobody."""
+    """Clock that stops with this process, so that it then accuses no rank."""
 
     LONGEST_LOOK = 2.0
-    """Between two looks; what was longer was a pause of our own."""
+    """Longest time between two looks. More was a pause of this process."""
 
     def __init__(self, monotonic: float) -> None:
         self.now = 0.0
         self._last = monotonic
 
     def look(self, monotonic: float) -> float:
-        """Return the time of a look that is taken now."""
+        """Return the time of a look, given `time.monotonic()`."""
         self.now += min(monotonic - self._last, self.LONGEST_LOOK)
         self._last = monotonic
         return self.now
 
 
-def granted(sightings: Sequence[RankView], limits: Watchdog, now: float) -> list[RankView]:
-    """Let each rank wait, its time beginning anew, while another is in a phase that may take longer.
+def granted(views: Sequence[RankView], limits: Watchdog, now: float) -> list[RankView]:
+    """Restart each rank's time limit while another is in a longer phase.
 
     The ranks that do not write a checkpoint wait in the next step for the one that does.
     """
-    longest = max((limits.seconds_in(each.phase) for each in sightings if not each.left), default=0)
-    return [replace(each, moved_at=now) if limits.seconds_in(each.phase) < longest else each for each in sightings]
+    longest = max((limits.seconds_in(each.phase) for each in views if not each.left), default=0)
+    return [replace(each, moved_at=now) if limits.seconds_in(each.phase) < longest else each for each in views]
 
 
-def forgiven(sightings: Iterable[RankView], now: float) -> list[RankView]:
-    """Count nobody's silence: who cannot write beats, on a full disk perhaps, cannot expect those of others."""
-    return [replace(each, beaten_at=now) for each in sightings]
+def forgiven(views: Iterable[RankView], now: float) -> list[RankView]:
+    """Ignore every rank's silence. A rank that cannot write beats, on a full disk say, cannot expect others' beats."""
+    return [replace(each, beaten_at=now) for each in views]
 
 
-def lost(me: int, sightings: Iterable[RankView]) -> list[RankView]:
-    """Return the other ranks that ended before their work did, the killed ones before those that failed.
+def lost(me: int, views: Iterable[RankView]) -> list[RankView]:
+    """Return the other ranks that ended too early, the killed ones first.
 
-    One that failed for another's sake comes last: it was not the first to go.
+    A rank that failed because of another one comes last.
     """
-    ended = [each for each in sightings if each.rank != me and not each.done and (each.left or each.state == "gone")]
-    return sorted(ended, key=lambda each: (bool(each.left), tells_of_others(each.left), each.rank))
+    ended = [each for each in views if each.rank != me and not each.done and (each.left or each.state == "gone")]
+    return sorted(ended, key=lambda each: (bool(each.left), is_of_another_rank(each.left), each.rank))
 
 
-def tells_of_others(error: str) -> bool:
-    """Return whether an error is what a collective says when another rank has gone."""
-    return any(word in error.lower() for word in TOLD_OF_OTHERS)
+def is_of_another_rank(error: str) -> bool:
+    """Return whether an error comes from another rank's exit."""
+    return any(word in error.lower() for word in OF_ANOTHER_RANK)
 
 
-def hang(me: int, sightings: Iterable[RankView], limits: Watchdog, now: float) -> str | None:
-    """Return why somebody hangs, or None: this rank does not move, or another one is silent."""
-    for each in sightings:
+def hang(me: int, views: Iterable[RankView], limits: Watchdog, now: float) -> str | None:
+    """Return why the job hangs, or None."""
+    for each in views:
         limit = limits.seconds_in(each.phase)
-        said = f"in phase {each.phase} (watchdog.{each.phase.replace('-', '_')}_seconds: {limit})"
+        during = f"in phase {each.phase} (watchdog.{each.phase.replace('-', '_')}_seconds: {limit})"
         if each.rank == me and now - each.moved_at > limit:
-            return f"rank {me} has not moved for {now - each.moved_at:.0f} s {said}"
+            return f"rank {me} has not moved for {now - each.moved_at:.0f} s {during}"
         if each.rank != me and _is_watched(each) and now - each.beaten_at > _patience(each, limit):
-            return f"rank {each.rank} has been silent for {now - each.beaten_at:.0f} s {said}"
+            return f"rank {each.rank} has been silent for {now - each.beaten_at:.0f} s {during}"
     return None
 
 
 def _is_watched(other: RankView) -> bool:
-    """Not one that has left, nor one whose machine writes into a folder that is not shared with this one."""
+    """Return False for a rank that has exited or that shares no folder."""
     return not other.left and not (other.state == "unknown" and other.beat is None)
 
 

@@ -1,4 +1,4 @@
-"""A thread on every rank that ends the whole job when one rank is killed, stopped or hung."""
+"""Watchdog thread of every rank, which ends a job that lost a rank."""
 
 import logging
 import shutil
@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 from eyas.distributed.gather import from_rank_zero, gather_objects
@@ -15,56 +14,55 @@ from eyas.distributed.topology import rank
 from eyas.errors import EyasError, RankError
 from eyas.recipe.watchdog import Watchdog
 from eyas.run_directory import RunDirectory
-from eyas.training.watchdog.exit import LAST_SECONDS, leave_a_hang, leave_at_once, what_is_lost
-from eyas.training.watchdog.heartbeat import DONE, Pulse, take_pulse
+from eyas.training.watchdog.exit import LAST_SECONDS, exit_hung_job, exit_now, lost_rank
+from eyas.training.watchdog.heartbeat import DONE, Pulse
 from eyas.training.watchdog.lookout import Lookout
-from eyas.training.watchdog.peers import RankInfo, introduction, watched_by
-from eyas.training.watchdog.ranks import RankView, hang, lost, tells_of_others
-from eyas.training.watchdog.roll_call import RollCall, wait_for
-from eyas.training.watchdog.stacks import leave_within, stacks_when_asked
+from eyas.training.watchdog.peers import RankInfo, exit_within, rank_info, stacks_on_signal, watched_by
+from eyas.training.watchdog.ranks import RankView, hang, is_of_another_rank, lost
+from eyas.training.watchdog.report import RollCall, wait_for
 
 logger = logging.getLogger(__name__)
 
 BEAT_SECONDS = 1.0
-GRACE_SECONDS = {"gone": 3.0, "leaving": 8.0}
-"""For which a main thread may raise its own error when another rank is gone, or is leaving with an error."""
+GRACE_SECONDS = {"gone": 3.0, "failed": 8.0}
+"""Time for the main thread's own error after another rank's end."""
 BLAME_SECONDS = 2.0
-"""For which a rank that fails looks whether another one is the cause."""
+"""Time for which a failing rank looks for another one as the cause."""
 FAREWELL_SECONDS = 5.0
-"""For which rank 0 waits for the others at the end; they have little to do after it."""
+"""Time for which rank 0 waits for the others at the end."""
 
 
 @contextmanager
-def watch_ranks(run: RunDirectory, limits: Watchdog, trainer: Any) -> Iterator[None]:
-    """Watch over all ranks while this one trains and saves. Every rank must enter it, after all other callbacks.
+def watch_ranks(run: RunDirectory, limits: Watchdog, pulse: Pulse) -> Iterator[None]:
+    """Watch all ranks while this one trains and saves.
 
-    Raises RankError, naming the rank that is gone, in place of an error that only says that one is.
+    `pulse` counts this rank's events. Every rank must enter it.
+
+    Raises RankError, naming the rank that is gone, in place of a collective's error that does not name it.
     """
-    pulse = Pulse()
-    take_pulse(trainer, pulse)
     folder = from_rank_zero(lambda: _fresh_folder(run))
-    watch = RankWatch(run, folder, gather_objects(introduction(folder)), limits, pulse)
+    watch = RankWatch(run, folder, gather_objects(rank_info(folder)), limits, pulse)
     watch.start()
     try:
         yield
     except Exception as error:
-        watch.leave(f"{type(error).__name__}: {error}".partition("\n")[0])
-        loss = None if isinstance(error, EyasError) else watch.loss_behind(error)
-        if loss is None:
+        watch.end(f"{type(error).__name__}: {error}".partition("\n")[0])
+        cause = None if isinstance(error, EyasError) else watch.lost_rank_behind(error)
+        if cause is None:
             raise
-        leave_within(LAST_SECONDS)
-        raise RankError(loss) from error
-    except BaseException:  # told to leave; by the launcher perhaps, because another rank is gone
-        watch.leave(DONE)
-        watch.say_who_is_gone()
+        exit_within(LAST_SECONDS)
+        raise RankError(cause) from error
+    except BaseException:  # a stop signal; perhaps from the launcher, because another rank is gone
+        watch.end(DONE)
+        watch.print_lost_ranks()
         raise
-    watch.leave(DONE)
-    if rank() == 0 and watch.others_leave():
+    watch.end(DONE)
+    if rank() == 0 and watch.others_end():
         shutil.rmtree(run.heartbeats, ignore_errors=True)
 
 
 def _fresh_folder(run: RunDirectory) -> Path:
-    """Return a new folder for the heartbeats of this start; those of earlier ones, which ended badly, go."""
+    """Return a new folder for heartbeats, and delete those of earlier starts."""
     shutil.rmtree(run.heartbeats, ignore_errors=True)
     folder = run.heartbeats / uuid4().hex[:8]
     folder.mkdir(parents=True)
@@ -72,7 +70,7 @@ def _fresh_folder(run: RunDirectory) -> Path:
 
 
 class RankWatch(threading.Thread):
-    """The watch of one rank over itself and others."""
+    """Watch of one rank over itself and others."""
 
     def __init__(
         self, run: RunDirectory, folder: Path, ranks: Sequence[RankInfo], limits: Watchdog, pulse: Pulse
@@ -87,64 +85,64 @@ class RankWatch(threading.Thread):
         self._lookout.look(self._watched)
         blind = sorted({each.host for each in ranks if not each.sees_heartbeats})
         if blind:
-            logger.warning("%s is not there on %s; its ranks are not watched", folder, ", ".join(blind))
+            logger.warning("%s does not exist on %s; its ranks are not watched", folder, ", ".join(blind))
 
     def run(self) -> None:
-        """Look once a second, until the main thread leaves or the whole job has to."""
-        asked = stacks_when_asked(self._roll_call.asked_stacks(rank())) if self._folder.is_dir() else nullcontext()
-        with asked:
+        """Look once a second, until the main thread or the job ends."""
+        stacks = self._roll_call.requested_stacks(rank())
+        with stacks_on_signal(stacks) if self._folder.is_dir() else nullcontext():
             while not self._over.wait(BEAT_SECONDS):
                 known = self._lookout.look(self._watched)
                 reason = self._roll_call.reason or hang(rank(), known, self._limits, self._lookout.now)
                 if reason is not None:
-                    leave_a_hang(self._run, self._lookout, self._roll_call, reason)
-                self._leave_if_lost(lost(rank(), known))
+                    exit_hung_job(self._run, self._lookout, self._roll_call, reason)
+                self._exit_if_lost(lost(rank(), known))
 
-    def leave(self, how: str) -> None:
-        """End the watch, and tell the other ranks how this one leaves."""
+    def end(self, how: str) -> None:
+        """End the watch, and publish DONE or this rank's error."""
         self._over.set()
         self.join(LAST_SECONDS)
         self._pulse.left = how
         self._lookout.look(self._watched)
 
-    def others_leave(self) -> bool:
-        """Return whether all other ranks leave too."""
+    def others_end(self) -> bool:
+        """Return whether all other ranks have ended too."""
 
         def left() -> bool:
             return all(each.left or each.state == "gone" for each in self._lookout.look(range(len(self._ranks))))
 
         return wait_for(left, FAREWELL_SECONDS)
 
-    def loss_behind(self, error: Exception) -> str | None:
-        """Return which rank's end an error comes from, or None where it is this rank's own."""
-        of_others = tells_of_others(str(error))
+    def lost_rank_behind(self, error: Exception) -> str | None:
+        """Return the lost rank behind an error, as text; None for an own error."""
+        of_others = is_of_another_rank(str(error))
 
         def culprits() -> list[RankView]:
-            found = lost(rank(), self._lookout.look(self._watched))
-            return [each for each in found if not each.left or (of_others and not tells_of_others(each.left))]
+            ended = lost(rank(), self._lookout.look(self._watched))
+            return [each for each in ended if not each.left or (of_others and not is_of_another_rank(each.left))]
 
         if len(self._ranks) > 1:
             wait_for(lambda: bool(culprits()), BLAME_SECONDS)
-        return next((self._told(each) for each in culprits()), None)
+        return next((self._text(each) for each in culprits()), None)
 
-    def say_who_is_gone(self) -> None:
-        """Print which ranks ended without a word."""
+    def print_lost_ranks(self) -> None:
+        """Print the ranks that ended without an error of their own."""
         for each in lost(rank(), self._lookout.look(self._watched)):
             if not each.left:
-                print(f"[rank {rank()}] {self._told(each)}", file=sys.stderr, flush=True)
+                print(f"[rank {rank()}] {self._text(each)}", file=sys.stderr, flush=True)
 
-    def _leave_if_lost(self, found: list[RankView]) -> None:
-        """Leave when another rank has, unless the main thread does so by an error of its own."""
-        if not found:
+    def _exit_if_lost(self, ended: list[RankView]) -> None:
+        """Exit after a lost rank, unless the main thread does so first."""
+        if not ended:
             self._lost_since = None
             return
         if self._lost_since is None:
             self._lost_since = self._lookout.now
-        if self._lookout.now - self._lost_since > GRACE_SECONDS["gone" if found[0].state == "gone" else "leaving"]:
-            told = self._told(found[0])
-            self._pulse.left = f"RankError: {told}"
+        if self._lookout.now - self._lost_since > GRACE_SECONDS["gone" if ended[0].state == "gone" else "failed"]:
+            message = self._text(ended[0])
+            self._pulse.left = f"RankError: {message}"
             self._lookout.look([])
-            leave_at_once(self._run, told)
+            exit_now(self._run, message)
 
-    def _told(self, other: RankView) -> str:
-        return what_is_lost(self._ranks[other.rank], other, self._run)
+    def _text(self, other: RankView) -> str:
+        return lost_rank(self._ranks[other.rank], other, self._run)
