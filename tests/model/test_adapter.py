@@ -94,6 +94,20 @@ def test_every_method_of_a_recipe_has_a_row_and_a_config_of_peft():
     assert all(issubclass(getattr(peft, method.config), peft.PeftConfig) for method in METHODS.values())
 
 
+def test_section_answers_for_methods_with_and_without_the_fields_of_lora():
+    lora = Lora(method="lora", r=8, lora_dropout=0.1, target_modules=["k_lin"], modules_to_save=["classifier"])
+    other = AdapterSection(method="prompt_tuning")
+
+    assert (lora.label, lora.targets, lora.trained_in_full, lora.dropout) == (
+        "lora r=8",
+        ["k_lin"],
+        ["classifier"],
+        0.1,
+    )
+    assert (other.label, other.targets, other.trained_in_full, other.dropout) == ("prompt_tuning", None, [], 0.0)
+    assert not (other.begins_in_the_base or other.changes_the_base)
+
+
 def test_adapter_without_target_layers_is_counted_and_has_no_patterns(monkeypatch):
     class Prompt(AdapterSection):
         method: Literal["prompt_tuning"]
