@@ -38,7 +38,8 @@ def merge(
         from eyas.export.proof import MergeRefused
 
         rows = held_out(opened.recipe, opened.splits)[: opened.recipe.export.probe_rows]
-        probes = [tensors(example) for _, example in rows]
+        sequences = opened.splits.spec.sequences
+        probes = [tensors(sequence) for _, example in rows for sequence in sequences(example)]
         try:
             merge_run(
                 opened.directory, opened.recipe, opened.task.auto_model, opened.labels, opened.tokenizer, probes,

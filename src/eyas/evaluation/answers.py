@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from eyas.evaluation.losses import in_batches, read
-from eyas.inference.generate import generate, go_on
+from eyas.inference.generate import continue_texts, generate
 
 
 def losses_and_answers(
@@ -26,7 +26,7 @@ def losses_and_answers(
         last = torch.tensor([[prompt[-1]] for prompt in asked])  # read once more, for its scores
         lengths = torch.tensor([[len(prompt) - 1] for prompt in asked])
         mask = torch.cat([torch.arange(ids.shape[1])[None] < lengths, torch.ones_like(lengths).bool()], dim=1).long()
-        answers = go_on(model, tokenizer, torch.cat([ids, last], dim=1), mask, cache, max_new_tokens)
+        answers = continue_texts(model, tokenizer, torch.cat([ids, last], dim=1), mask, cache, max_new_tokens)
         return list(zip(losses, answers, strict=True))
 
     return in_batches(encoded, tokenizer.pad_token_id, of_batch, more=max_new_tokens)

@@ -31,8 +31,8 @@ def held_out(recipe: Recipe, splits: Splits) -> list[tuple[Row, dict[str, Any]]]
 def evaluate(model: Any, tokenizer: Any, recipe: Recipe, splits: Splits) -> list[Record]:
     """Return the records of a model, in the order of the rows."""
     rows = held_out(recipe, splits)
-    encoded = [tensors(example) for _, example in rows]
-    if splits.labels is not None:
+    encoded = [tensors(sequence) for _, example in rows for sequence in splits.spec.sequences(example)]
+    if splits.spec.classes == "text" and splits.labels is not None:
         chosen = class_losses(model, encoded, tokenizer.pad_token_id)
         return _classified([row for row, _ in rows], splits.labels, chosen)
     if any("text" in row for row, _ in rows):  # plain text asks nothing
@@ -56,7 +56,7 @@ def _share_right(name: str) -> Statistic:
 def majority(recipe: Recipe, splits: Splits) -> dict[str, Record]:
     """Return, for each measure of a choice, the commonest training answer and what giving it always would score."""
     scored = [row for row, _ in held_out(recipe, splits)]
-    if splits.labels is not None:
+    if splits.spec.classes == "text":
         names = [[str(row["label"]) for row in rows] for rows in (splits.train.trained_rows(), scored)]
         return {"accuracy": _always_the_commonest(*names)}
     if not recipe.evaluation.json_fields:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from eyas.data.batches import by_length, padded
-from eyas.inference.shared_prefix import plain_cache, read_beginning
+from eyas.inference.shared_prefix import plain_cache, read_prefix
 
 Found = TypeVar("Found")
 
@@ -52,7 +52,7 @@ def read(model: Any, batch: dict[str, Any]) -> tuple[list[float], Any]:
     asked = (labels != -100).to(model.device)
     targets = labels.to(model.device)[asked]
     batch = _moved(batch, model)
-    shared, cache = read_beginning(model, batch["input_ids"].tolist(), int(asked.any(0).int().argmax()))
+    shared, cache = read_prefix(model, batch["input_ids"].tolist(), int(asked.any(0).int().argmax()))
     if shared:
         batch |= {"input_ids": batch["input_ids"][:, shared:], "past_key_values": cache}
         asked = asked[:, shared:]

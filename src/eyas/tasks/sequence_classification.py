@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any
 
-from eyas.data.examples import LABELLED
+from eyas.data.examples import LABELED
 from eyas.data.sampler import group_by_length
 from eyas.data.splits import Splits
 from eyas.metrics import accuracy, macro_f1
@@ -48,7 +48,7 @@ def build_trainer(recipe: Recipe, arguments: Any, model: Any, tokenizer: Any, sp
     )
     if recipe.adapter:
         in_float32(trainer)
-    group_by_length(trainer)
+    group_by_length(trainer, splits.train)
     return trainer
 
 
@@ -72,7 +72,7 @@ def _scores(prediction: Any) -> dict[str, float]:
 TASK = Task(
     auto_model="AutoModelForSequenceClassification",
     peft_task_type="SEQ_CLS",
-    rows=LABELLED,
+    rows=LABELED,
     arguments_for=arguments_for,
     build_trainer=build_trainer,
     compaction="encoder",

@@ -45,7 +45,7 @@ def build_trainer(recipe: Recipe, arguments: Any, model: Any, tokenizer: Any, sp
     if recipe.adapter:
         give_bias_to_wrapped_head(trainer.model)
         in_float32(trainer)
-    group_by_length(trainer)
+    group_by_length(trainer, splits.train)
     return trainer
 
 

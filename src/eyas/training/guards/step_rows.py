@@ -55,7 +55,7 @@ def documents(split: Split, index: int) -> list[tuple[int, int]]:
     """Return the row and the tokens of each document in one of the trainer's rows: one, or several packed ones."""
     if split.sequences is None:
         example = split.examples[index]
-        return [(example["row"], len(example["input_ids"]))]
+        return [(example["row"], length) for length in example["lengths"]]
     sequence = split.sequences[index]
     rows = split.examples[sequence["rows"]]["row"]  # what a packed sequence calls its rows are examples
     return list(zip(rows, sequence["seq_lengths"], strict=True))
