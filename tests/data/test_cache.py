@@ -1,4 +1,4 @@
-"""Prepared rows are reused, unless a part of the key has changed; the miss names it."""
+"""Prepared rows are reused, unless a part of the key has changed. The miss names it."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ LIMITS = ModelLimits(512, 400)
 
 
 class Preparation:
-    """Preparation of a recipe's rows; a test changes one thing at a time and calls it again."""
+    """Preparation of a recipe's rows. A test changes one thing at a time and calls it again."""
 
     def __init__(self, models: dict[str, Path], folder: Path) -> None:
         self.folder = folder

@@ -41,7 +41,7 @@ class Writer:
         return " ".join(edited)
 
     def plant(self, change, train, evaluation, rows):
-        """Put a changed training row into each of these held-out rows; return the pairs."""
+        """Put a changed training row into each of these held-out rows. Return the pairs."""
         pairs = list(zip(self.random.sample(range(len(train)), len(rows)), rows, strict=True))
         for source, row in pairs:
             evaluation[row] = change(train[source])

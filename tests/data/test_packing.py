@@ -53,7 +53,7 @@ def test_same_lengths_give_the_same_bins():
 
 
 def test_bins_are_as_full_as_those_of_trl():
-    """TRL's packing is the same method in other code; which of two equally full bins takes an example may differ."""
+    """TRL's packing is the same method in other code. Which of two equally full bins takes an example may differ."""
     lengths = lengths_of_text(900)
     theirs = pack_dataset(Dataset.from_dict({"input_ids": [[0] * length for length in lengths]}), 512)
 

@@ -26,7 +26,7 @@ NUMBERS = pyarrow.list_(pyarrow.int32())
 
 
 def tag_tokens(rows, encoding):
-    """Label the first token of each word with the word's tag; other tokens are not trained."""
+    """Label the first token of each word with the word's tag. Other tokens are not trained."""
     index_of = {name: index for index, name in enumerate(encoding.labels)}
     examples = []
     for row in rows:

@@ -1,4 +1,4 @@
-"""Cache of prepared rows: a second start with the same key reads the entry of the first."""
+"""Cache of prepared rows, shared by starts with the same key."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from eyas.sealing import SEAL, faults, seal
 logger = logging.getLogger(__name__)
 
 Key = Mapping[str, Any]
-"""Everything that decides prepared rows, by name; a miss names the changed ones."""
+"""Everything that decides prepared rows, by name. A miss names the changed ones."""
 
 MOST_CHANGES = 5
 """Two keys with more changes than this belong to different jobs, and a miss does not list them."""

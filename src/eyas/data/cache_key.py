@@ -1,4 +1,4 @@
-"""Cache key of the prepared rows; each part has a name, so that a miss can be explained."""
+"""Cache key of the prepared rows. Each part has a name, so that a miss can be explained."""
 
 import hashlib
 from importlib.metadata import version
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("transformers", "tokenizers", "jinja2")
 WITHOUT_EFFECT = {"train", "evaluation", "cache_directory", "pad_to_max_length"}
-"""Fields of `data` that change no prepared row; sources are keyed by their bytes and their own fields."""
+"""Fields of `data` that change no prepared row. Sources are keyed by their bytes and their own fields."""
 
 
 def key_of(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase", limits: ModelLimits) -> Key:

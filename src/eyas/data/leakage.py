@@ -37,7 +37,7 @@ class Overlap:
 
 
 def overlap(train: Iterable[str], evaluation: Iterable[str], near_threshold: float | None = None) -> Overlap:
-    """Return the held-out rows that match a training row; blank rows never match.
+    """Return the held-out rows that match a training row. Blank rows never match.
 
     Each side is read once. Memory grows with the held-out rows alone: two digests of 16 bytes for each, and a sketch
     of about a kilobyte with `near_threshold`. Rows are near when their estimated Jaccard similarity is at least

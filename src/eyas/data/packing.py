@@ -1,4 +1,4 @@
-"""Packing: several examples in one sequence, so that a step computes text instead of padding."""
+"""Packing: several examples in one sequence instead of padding."""
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Return bins of at most `capacity` tokens, each a list of indices into `lengths`; each index is in one bin.
+    """Return bins of at most `capacity` tokens, each a list of indices into `lengths`. Each index is in one bin.
 
     Best-fit decreasing: the longest example first, each into the fullest bin that has space for it. The same lengths
     give the same bins. TRL 1.16 packs in the same way, but does not return which examples a bin holds.

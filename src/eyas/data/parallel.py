@@ -1,4 +1,4 @@
-"""Parallel encoding of rows: one process per core, with results in the order of the rows."""
+"""Parallel encoding of rows, with results in their order."""
 
 import multiprocessing
 import sys
@@ -54,7 +54,7 @@ def _next(waiting: deque[tuple[Sequence[int], Future[Any]]]) -> tuple[Sequence[i
 
 
 _remembered: list[Encode] = []
-"""Encode function of a forked process; a function that holds a tokenizer cannot be sent to it."""
+"""Encode function of a forked process. A function that holds a tokenizer cannot be sent to it."""
 
 
 def _remember(encode: Encode) -> None:

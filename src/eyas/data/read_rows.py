@@ -1,4 +1,4 @@
-"""All rows of a recipe in one table, converted to their canonical format, with bad ones collected."""
+"""Table of all rows of a recipe, converted to their canonical format."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ FIRST_OF_A_STREAM = 1000
 
 @dataclass(frozen=True)
 class ConvertedSource:
-    """A source with its format, and its rows in the canonical columns of that format."""
+    """A source with its format and its converted rows."""
 
     match: FormatMatch
     rows: Iterator[tuple[Place, Row]]
@@ -32,7 +32,7 @@ class ConvertedSource:
 
 
 def open_converted(source: Source, data: Data, spec: RowSpec, bad: BadRows, streaming: bool = False) -> ConvertedSource:
-    """Return the rows of a source, each converted when it is read; those that do not fit go to `bad`."""
+    """Return the rows of a source, each converted when it is read. Those that do not fit go to `bad`."""
     opened = open_source(source, bad, streaming)
     first = list(islice(opened.rows, ROWS_TO_RECOGNIZE))
     columns = data.columns_of(source)

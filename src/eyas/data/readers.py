@@ -13,7 +13,7 @@ UTF8_MARK = b"\xef\xbb\xbf"
 
 
 def json_lines(file: Path, bad: BadRows) -> PlacedRows:
-    """Yield one object per line; other lines go to `bad` with their number. Empty lines may only end the file."""
+    """Yield one object per line. Other lines go to `bad` with their number. Empty lines may only end the file."""
     empty: list[Place] = []
     with file.open("rb") as stream:
         for number, line in enumerate(stream, start=1):

@@ -64,7 +64,7 @@ class SplitReport:
     """Rows in the sources, bad ones too."""
     bad_rows: int
     rows: int
-    """Good rows that this split may train on; fewer than were read where a subset is drawn."""
+    """Good rows that this split may train on. Fewer than were read where a subset is drawn."""
     examples: int
     tokens: int
     supervised_tokens: int
@@ -116,7 +116,7 @@ class OverlapReport:
     normalized: Annotated[Defect, Field(validation_alias=AliasChoices("normalized", "normalised"))]
     """Equal except for case, punctuation and spaces."""
     near: Defect | None
-    """Similar rows, without those of the other two; None when they were not searched for."""
+    """Similar rows, without those of the other two. None when they were not searched for."""
 
     @property
     def trained_on(self) -> int:

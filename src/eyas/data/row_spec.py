@@ -1,4 +1,4 @@
-"""Row specifications: how a task's rows become examples, and where the tokens are in an example."""
+"""Row specifications: how a task's rows become examples and token sequences."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,7 +38,7 @@ class Example:
     end_tokens: int = 0
     """Trained end tokens, after the cut."""
     joined: bool = False
-    """Whether one token spans the end of the prompt and the start of the answer."""
+    """True if one token spans the end of the prompt and the start of the answer."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class RowSpec:
     checks: tuple[str, ...]
     """Defects that are looked for: names in `split_stats.CHECKS`."""
     classes: Literal["none", "text", "token"] = "none"
-    """Whether a text or each of its tokens has a class; a classifier's head is sized by the number of classes."""
+    """`text` if a text has a class, `token` if each of its tokens has one. Their number sizes the head."""
     class_column: str = "label"
     """Column of the canonical row with its class, or with a list of classes."""
     of_batch: Callable[[Columns], TokenSequence] | None = None

@@ -28,7 +28,7 @@ class Place(NamedTuple):
 
 
 class RowError(ValueError):
-    """One row cannot be trained on; the message gives the reason, not the place."""
+    """One row cannot be trained on. The message gives the reason, not the place."""
 
 
 @dataclass(frozen=True)

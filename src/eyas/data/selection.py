@@ -18,7 +18,7 @@ class SelectedRows:
     part: Part
     rows: Sequence[int]
     wanted: int | None = None
-    """Number of rows that are kept, if `rows` may hold more; None keeps all."""
+    """Number of rows that are kept, if `rows` may hold more. None keeps all."""
 
 
 def select(recipe: Recipe, reading: Reading) -> dict[str, list[SelectedRows]]:
@@ -46,7 +46,7 @@ def select(recipe: Recipe, reading: Reading) -> dict[str, list[SelectedRows]]:
 
 
 def _drawn(recipe: Recipe, reading: Reading, part: Part) -> SelectedRows:
-    """Return the source's rows, or those drawn for its subset; all in drawn order where long rows are filtered."""
+    """Return the source's rows, or those drawn for its subset. All in drawn order where long rows are filtered."""
     wanted, rows = part.source.rows, part.rows
     if wanted is None:
         return SelectedRows(part, rows)

@@ -30,7 +30,7 @@ class Opened:
 
 
 def open_source(source: Source, bad: BadRows, streaming: bool = False) -> Opened:
-    """Return the rows of a source, read lazily; lines that hold no row go to `bad`."""
+    """Return the rows of a source, read lazily. Lines that hold no row go to `bad`."""
     if source.is_local:
         return Opened(chain.from_iterable(READERS[file.suffix](file, bad) for file in files_of(source)), {})
     table = _streamed(source) if streaming else _hub_table(source)

@@ -57,7 +57,7 @@ CHECKS: Mapping[str, Check] = {
     "unsupervised": _is_unsupervised,
     "without_end": _is_without_end,
 }
-"""Check of each defect of an example; a RowSpec names those that make sense for it."""
+"""Check of each defect of an example. A RowSpec names those that make sense for it."""
 
 
 def defects_of(spec: RowSpec, example: Example, limits: TokenLimits) -> list[str]:
@@ -127,7 +127,7 @@ class Tally:
 
 
 def lengths_of(lengths: Sequence[int]) -> Lengths:
-    """Return the quantiles and the histogram of these lengths; all are 0 when there are none."""
+    """Return the quantiles and the histogram of these lengths. All are 0 when there are none."""
     import numpy
 
     if not lengths:

@@ -27,7 +27,7 @@ class Split:
     sequences: "Dataset | None" = None
     """Packed examples: the columns of the spec, `seq_lengths`, `lengths` and `rows` (indices of examples)."""
     stream: "IterableDataset | None" = None
-    """All examples of a split that is read while training; `examples` are then the first ones."""
+    """All examples of a split that is read while training. `examples` are then the first ones."""
 
     @property
     def for_trainer(self) -> "Dataset | IterableDataset":
@@ -56,7 +56,7 @@ class Split:
         return list(last.items())
 
     def first(self, count: int | None) -> Iterator[tuple[Row, dict[str, Any]]]:
-        """Yield the first rows, each with its example; all rows if `count` is None."""
+        """Yield the first rows, each with its example. All rows if `count` is None."""
         for row, example in islice(self.evaluated, count):
             yield self.rows[row], self.examples[example]
 
@@ -76,7 +76,7 @@ class Splits:
     train: Split
     evaluation: Split | None
     labels: list[str] | None
-    """Class names, in the order of their indices; None where nothing is classified."""
+    """Class names, in the order of their indices. None where nothing is classified."""
     report: DataReport
     sources: dict[str, str]
     """The digest of each local source, and the commit of each hub dataset, by name."""
@@ -107,12 +107,12 @@ class Splits:
 
 
 def _is_of_files(digest: str) -> bool:
-    """Return whether a source's digest is of local files; a hub dataset's digest starts with a kind and a colon."""
+    """Return whether a source's digest is of local files. A hub dataset's digest starts with a kind and a colon."""
     return ":" not in digest
 
 
 def tensors(sequence: TokenSequence) -> dict[str, Any]:
-    """Return model inputs: `input_ids` and `attention_mask` [1, length]; `labels` [1, length], or [1] for a class."""
+    """Return model inputs: `input_ids` and `attention_mask` [1, length]. `labels` [1, length], or [1] for a class."""
     import torch
 
     input_ids = torch.tensor([sequence.ids])

@@ -1,4 +1,4 @@
-"""Training rows that are read while training: bounded memory, and the same order in every pass."""
+"""Training rows that are read while training, in bounded memory."""
 
 import json
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Rows and examples as Arrow files, written in one pass and read without being loaded into memory."""
+"""Rows and examples as Arrow files, which are read without loading them."""
 
 import hashlib
 import json
@@ -50,7 +50,7 @@ def batches(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
 
 
 def write_table(file: Path, columns: Mapping[str, Any], records: Iterable[Mapping[str, Any]]) -> None:
-    """Write records to an Arrow file, a batch at a time; `columns` gives each column's Arrow type."""
+    """Write records to an Arrow file, a batch at a time. `columns` gives each column's Arrow type."""
     import pyarrow
 
     schema = pyarrow.schema(list(columns.items()))

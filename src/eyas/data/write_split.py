@@ -55,7 +55,7 @@ class SplitPlan:
 def write_split(
     name: str, selected: Sequence[SelectedRows], plan: SplitPlan, reading: Reading, folder: Path
 ) -> SplitReport:
-    """Write a split's examples to its table and return its report; training examples are also mixed and packed."""
+    """Write a split's examples to its table and return its report. Training examples are also mixed and packed."""
     tally = Tally(plan.spec, plan.token_limits)
     bad, unreadable = reading.bad[name], len(reading.bad[name].rows)
     file = folder / f"{name}.arrow"

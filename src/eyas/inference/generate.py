@@ -8,7 +8,7 @@ from eyas.inference.shared_prefix import read_prefix
 
 
 def generate(model: Any, tokenizer: Any, prompts: Sequence[list[int]], max_new_tokens: int) -> list[str]:
-    """Return one answer per prompt, in the order of the prompts, decoded without special tokens.
+    """Return one answer per prompt, decoded without special tokens.
 
     Prompts are token ids, batched by length. The prefix that all prompts of a batch share is read once, which changes
     no answer. Padding is inserted after that prefix.

@@ -1,4 +1,4 @@
-"""Loading of a run's models: the bare base, the tuned model, or the merged one."""
+"""Loading of a run's base, tuned or merged model."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,7 +15,7 @@ Which = Literal["base", "tuned", "merged"]
 
 
 def load(run: RunDirectory, recipe: Recipe, auto_model: str, labels: Sequence[str] | None, which: Which) -> Any:
-    """Return one model of a run, on this machine's device; it computes in float32 on a CPU."""
+    """Return one model of a run, on this machine's device. It computes in float32 on a CPU."""
     import torch
 
     dtype = torch_dtype(recipe.model.dtype) if has_gpu() else torch.float32
@@ -31,7 +31,7 @@ def load(run: RunDirectory, recipe: Recipe, auto_model: str, labels: Sequence[st
 
 
 def without_adapter(model: Any) -> AbstractContextManager[None]:
-    """Return a context in which a model with an adapter computes as its bare base."""
+    """Return a context in which a model's adapter is off."""
     return model.disable_adapter() if hasattr(model, "peft_config") else nullcontext()
 
 

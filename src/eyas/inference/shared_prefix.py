@@ -1,4 +1,4 @@
-"""Shared prefix of a batch's rows, often an instruction, computed once for all of them."""
+"""Shared prefix of a batch's rows, computed once for all of them."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -38,7 +38,7 @@ def split_of(spec, examples):
 
 @pytest.fixture
 def split():
-    """Examples of rows 2, 0, 1 and 3; row 1 was cut, and 3 is equal to 2."""
+    """Examples of rows 2, 0, 1 and 3. Row 1 was cut, and 3 is equal to 2."""
     same = {"input_ids": [1, 2, 3, 4], "labels": [-100, -100, 3, 4]}
     return split_of(
         LANGUAGE,
@@ -71,7 +71,7 @@ def padded(split, shown):
 
 @pytest.fixture
 def flat(split, shown):
-    """Two documents end to end, padded to eight; the first token of each is not trained."""
+    """Two documents end to end, padded to eight. The first token of each is not trained."""
     return shown(
         split,
         input_ids=[[7, 8, 9, 5, 6, 0, 0, 0]],

@@ -1,4 +1,4 @@
-"""Formats of rows: recognized by their columns, and converted to the few that tasks train on."""
+"""Formats of rows: recognition by columns, and conversion."""
 
 from eyas.data.formats.table import FORMATS, FormatMatch, canonical, convert, recognize_format
 

@@ -1,4 +1,4 @@
-"""Chats of several layouts, read as the messages that chat templates of `transformers` expect."""
+"""Chats of several layouts, read as messages for chat templates."""
 
 from collections.abc import Collection
 from typing import Any

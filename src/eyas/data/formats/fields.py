@@ -11,7 +11,7 @@ Item = dict[str, Any]
 """A JSON object in a cell: a message, a call, a tool."""
 
 MISSING = object()
-"""Value of a column that a row does not have; null is a different value."""
+"""Value of a column that a row does not have. Null is a different value."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Cells:
 
 
 def cell(row: Row, column: str) -> Any:
-    """Return the value of a column, or MISSING; `translation.en` is the `en` inside `translation`."""
+    """Return the value of a column, or MISSING. `translation.en` is the `en` inside `translation`."""
     if column in row:
         return row[column]
     outer, dot, inner = column.partition(".")
@@ -140,7 +140,7 @@ def others(item: Item, read: tuple[str, ...]) -> Item:
 
 
 def parsed(value: Any, name: str) -> Any:
-    """Return the parsed value of JSON text; a value that is not text is returned as it is."""
+    """Return the parsed value of JSON text. A value that is not text is returned as it is."""
     if not isinstance(value, str):
         return value
     try:

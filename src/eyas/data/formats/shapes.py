@@ -67,7 +67,7 @@ class Shape:
         return listed(needs, "and")
 
     def fits(self, row: Row, columns: Mapping[str, str]) -> bool:
-        """Return whether the row has the required columns with values of their types; values are not validated."""
+        """Return whether the row has the required columns with values of their types. Values are not validated."""
         names = self.cells(row, columns).names
         return all(kind.fits(cell(row, names.get(name, name))) for name, kind in self.needs.items())
 

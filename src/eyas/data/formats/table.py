@@ -67,7 +67,7 @@ def canonical(format: Format) -> Format:
 
 
 def convert(row: Row, format: Format, columns: Mapping[str, str] = {}) -> dict[str, Any]:
-    """Return the row in its canonical format, under TRL's names if TRL has the format; other columns are dropped.
+    """Return the row in its canonical format, under TRL's names if TRL has the format. Other columns are dropped.
 
     `columns` gives the file's name of each column that it names differently. Raises RowError with the reason.
     """
@@ -86,7 +86,7 @@ class FormatMatch:
 def recognize_format(
     rows: Sequence[Row], columns: Mapping[str, str] = {}, among: Sequence[Format] | None = None
 ) -> FormatMatch:
-    """Return the format that most of the rows have, of those that a task trains on (`among`; all if None).
+    """Return the format that most of the rows have, of those that a task trains on (`among`. All if None).
 
     A format may extend another one, as a labeled text is a text with a label. It is chosen if it fits half of the
     rows that the other fits: a row without its label is then a bad row, and not a row of text.

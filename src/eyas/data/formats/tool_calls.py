@@ -1,4 +1,4 @@
-"""Tools and tool calls of a chat, in OpenAI's layout except for arguments, which are objects."""
+"""Tools and tool calls of a chat. Arguments are objects, else the layout is OpenAI's."""
 
 from eyas.data.formats.fields import (
     Cells,
@@ -14,7 +14,7 @@ from eyas.data.formats.fields import (
 
 
 def tools_column(chat: str | list[Item], cells: Cells) -> dict[str, list[Item]]:
-    """Return the column of tools that a chat may call, from a list or its JSON text; no column if there are none.
+    """Return the column of tools that a chat may call, from a list or its JSON text. No column if there are none.
 
     Plain text uses no chat template, so it cannot have tools.
     """
@@ -37,7 +37,7 @@ def read_call(call: Item) -> Item:
 
 
 def read_tool(item: Item) -> Item:
-    """Return a tool or a call under the key `function`, as OpenAI has it; ShareGPT files omit that level."""
+    """Return a tool or a call under the key `function`, as OpenAI has it. ShareGPT files omit that level."""
     if item.get("function") is None:
         outside = ("id", "type", "function")
         inside = {key: value for key, value in item.items() if key not in outside}

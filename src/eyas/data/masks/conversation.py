@@ -1,4 +1,4 @@
-"""Conversations that a chat template renders in part, their texts, and the tokenizer's special tokens."""
+"""Conversations that a chat template renders in part, and special tokens."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ class Chat(NamedTuple):
     messages: Sequence[Message]
     tools: Sequence[Mapping[str, Any]] | None = None
     first: int = 0
-    """Index of the first message whose answer is trained; earlier answers are given."""
+    """Index of the first message whose answer is trained. Earlier answers are given."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class SpecialTokens:
         return cls(ids, tokenizer.eos_token, longest_first, pattern)
 
     def closing(self, text: str, start: int) -> list[tuple[int, str]]:
-        """Return the special tokens at the end of the text, whitespace aside, each with its end; the last first."""
+        """Return the special tokens at the end of the text, whitespace aside, each with its end. The last first."""
         closing = []
         end = start + len(text[start:].rstrip())
         while text.endswith(self.longest_first, start, end):

@@ -1,4 +1,4 @@
-"""Search for the answers of a conversation in the text that its template renders."""
+"""Search for the answers of a conversation in its rendered text."""
 
 from eyas.data.common_prefix import common_prefix_length
 from eyas.data.masks.conversation import Conversation, SpecialTokens

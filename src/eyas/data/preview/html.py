@@ -1,4 +1,4 @@
-"""Batches as one self-contained HTML page, without scripts, in the reader's light or dark mode."""
+"""Batches as one self-contained HTML page without scripts."""
 
 from collections.abc import Iterator, Sequence
 from html import escape

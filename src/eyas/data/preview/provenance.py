@@ -1,4 +1,4 @@
-"""Search for the example that a document of a batch was made of."""
+"""Search for the example of a document in a batch."""
 
 from collections import defaultdict
 
@@ -23,7 +23,7 @@ class Origins:
                 self._by_fingerprint[fingerprint].append((example, position))
 
     def of(self, sequence: TokenSequence) -> list[Origin]:
-        """Return every sequence of an example with these tokens and labels; several rows may be equal.
+        """Return every sequence of an example with these tokens and labels. Several rows may be equal.
 
         The first label may be ignored in the batch: a flat batch trains no document's first token.
         """

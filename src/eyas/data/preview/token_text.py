@@ -13,7 +13,7 @@ JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"
 
 
 def token_texts(ids: Sequence[int], tokenizer: "PreTrainedTokenizerBase") -> list[str]:
-    """Return the text that each token adds; together they are the decoded text.
+    """Return the text that each token adds. Together they are the decoded text.
 
     A character of several tokens is given to the last of them, and the others are empty. The last token also gets what
     is left of an unfinished character. A tokenizer without a backend of `tokenizers` decodes each token by itself.
