@@ -50,7 +50,7 @@ def with_system(system: str, messages: list[Message]) -> list[Message]:
     if not system or (first["role"], first["content"]) == ("system", system):
         return messages
     if first["role"] in ("system", "developer"):
-        raise RowError(f"`system` differs from the {first['role']} message that the chat begins with; keep one of them")
+        raise RowError(f"`system` differs from the {first['role']} message at the start of the chat; keep one of them")
     return [{"role": "system", "content": system}, *messages]
 
 

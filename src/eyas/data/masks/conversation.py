@@ -69,16 +69,16 @@ class Writer:
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None, first: int
     ) -> "Conversation":
         """Return a conversation that can be rendered. Raises DataError if the tokenizer has no template for it."""
-        offered = list(tools) if tools else None
+        callable_tools = list(tools) if tools else None
         try:
-            template = self.tokenizer.get_chat_template(None, offered)
+            template = self.tokenizer.get_chat_template(None, callable_tools)
         except ValueError as error:
             raise DataError(
                 f"this tokenizer has no chat template; name a .jinja file in model.chat_template: {error}"
             ) from error
         # As in apply_chat_template: templates test whether a key exists, and would print a None.
         given: list[Message] = [{key: value for key, value in m.items() if value is not None} for m in messages]
-        return Conversation(template, given, offered, first, self.variables, self.special_tokens)
+        return Conversation(template, given, callable_tools, first, self.variables, self.special_tokens)
 
 
 @dataclass(frozen=True)

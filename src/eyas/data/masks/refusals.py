@@ -22,11 +22,11 @@ def refuse_special_tokens(
 ) -> None:
     """Raise RowError if a prompt or a tool contains text that the tokenizer reads as a special token."""
     for number, message in enumerate(messages, start=1):
-        if message["role"] != "assistant" and (found := special_tokens.pattern.search(all_text(message))):
+        if message["role"] != "assistant" and (match := special_tokens.pattern.search(all_text(message))):
             where = f"message {number} ({message['role']})"
-            raise RowError(_INJECTED.format(where=where, token=found.group()))
-    if tools and (found := special_tokens.pattern.search(all_text(tools))):
-        raise RowError(_INJECTED.format(where="tools", token=found.group()))
+            raise RowError(_INJECTED.format(where=where, token=match.group()))
+    if tools and (match := special_tokens.pattern.search(all_text(tools))):
+        raise RowError(_INJECTED.format(where="tools", token=match.group()))
 
 
 def refuse_turn_tokens_in_answers(
@@ -39,12 +39,12 @@ def refuse_turn_tokens_in_answers(
     for number, message in enumerate(messages, start=1):
         if message["role"] != "assistant":
             continue
-        found = set(special_tokens.pattern.findall(all_text(message)))
-        if not found:
+        present = set(special_tokens.pattern.findall(all_text(message)))
+        if not present:
             continue
         ends = [span.end_token or "" for draft in drafts for span in draft.spans]
         reserved = "\n".join([drafts[0].question, *ends, special_tokens.end or ""])
-        for token in sorted(found):
+        for token in sorted(present):
             if token in reserved:
                 raise RowError(_INJECTED.format(where=f"message {number} (assistant)", token=token))
 

@@ -80,9 +80,9 @@ def marked(conversation: Conversation) -> list[Draft]:
     if not spans[-1].ends_turn:
         raise RowError(f"the chat template's {MARKS} leave out a part of the last answer; {MOVE_THEM}")
     refuse_marks_around_others(conversation, text, spans)
-    given = len(conversation.render(conversation.first)) if conversation.first else 0
+    start = len(conversation.render(conversation.first)) if conversation.first else 0
     whole = conversation.render(len(conversation.messages))
-    trained = [span for span in spans if span.start >= given]
+    trained = [span for span in spans if span.start >= start]
     return [Draft(whole if whole.startswith(text[:end]) else text, trained)]
 
 

@@ -58,7 +58,7 @@ def _not_padding(columns: Columns, ids: Sequence[int], pad_token_id: int) -> lis
 
 
 def _later_starts(columns: Columns, kept: Sequence[bool]) -> list[int]:
-    """Return where documents begin, except for the first."""
+    """Return the start of each document except the first."""
     positions = columns.get("position_ids", ())
     return [index for index, position in enumerate(positions) if index and position == 0 and kept[index]]
 
