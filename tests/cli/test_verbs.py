@@ -82,7 +82,7 @@ def test_a_system_message_that_has_no_place_is_refused_rather_than_dropped(train
 
     found = eyas("generate", run.path, "--prompt", "the hill", "--system", "be brief")
 
-    assert found.exit_code == 1 and "no place for a system message" in found.output
+    assert found.exit_code == 1 and "it takes no system message" in found.output
 
 
 def test_an_unknown_model_is_refused_with_the_choices(finished):

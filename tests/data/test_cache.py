@@ -1,4 +1,4 @@
-"""A second start reads what the first one wrote, unless something that decides it has changed; then it says what."""
+"""Prepared rows are reused, unless a part of the key has changed. The miss names it."""
 
 import json
 import logging
@@ -16,11 +16,11 @@ from eyas.data.examples import LANGUAGE, ModelLimits
 from eyas.data.prepare import prepare
 from eyas.recipe import Recipe
 
-REACH = ModelLimits(512, 400)
+LIMITS = ModelLimits(512, 400)
 
 
-class Start:
-    """One start of a run, of which a test changes one thing at a time."""
+class Preparation:
+    """Preparation of a recipe's rows. A test changes one thing at a time and calls it again."""
 
     def __init__(self, models: dict[str, Path], folder: Path) -> None:
         self.folder = folder
@@ -28,11 +28,11 @@ class Start:
         self.settings: dict[str, Any] = {"training": {"max_length": 64}}
         self.data: dict[str, Any] = {}
         self.tokenizer = AutoTokenizer.from_pretrained(models["smollm2"])
-        self.reach = REACH
+        self.limits = LIMITS
 
     def __call__(self) -> None:
         for name, rows in (("train", self.rows), ("test", self.rows[:3])):
-            chats = [{"messages": [{"role": role, "content": said} for role, said in row]} for row in rows]
+            chats = [{"messages": [{"role": role, "content": content} for role, content in row]} for row in rows]
             lines = "".join(json.dumps(chat) + "\n" for chat in chats)
             (self.folder / f"{name}.jsonl").write_text(lines)
         data = {
@@ -42,74 +42,74 @@ class Start:
             "cache_directory": str(self.folder / "prepared"),
         }
         recipe = {"task": "sft", "model": {"name": "m"}, "data": data | self.data, **self.settings}
-        prepare(Recipe.model_validate(recipe), self.tokenizer, LANGUAGE, self.reach)
+        prepare(Recipe.model_validate(recipe), self.tokenizer, LANGUAGE, self.limits)
 
 
 @pytest.fixture
-def start(models, tmp_path, caplog):
+def job(models, tmp_path, caplog):
     caplog.set_level(logging.INFO, logger="eyas")
-    return Start(models, tmp_path)
+    return Preparation(models, tmp_path)
 
 
-def said(caplog: pytest.LogCaptureFixture) -> str:
+def last_message(caplog: pytest.LogCaptureFixture) -> str:
     lines = [record.getMessage() for record in caplog.records if record.name == "eyas.data.cache"]
     return lines[-1]
 
 
-def change_a_row(start: Start) -> None:
-    start.rows[7][1] = ("assistant", "mise")
+def change_a_row(job: Preparation) -> None:
+    job.rows[7][1] = ("assistant", "mise")
 
 
-def add_a_row(start: Start) -> None:
-    start.rows.append(start.rows[0])
+def add_a_row(job: Preparation) -> None:
+    job.rows.append(job.rows[0])
 
 
-def swap_two_rows(start: Start) -> None:
-    start.rows[10], start.rows[11] = start.rows[11], start.rows[10]
+def swap_two_rows(job: Preparation) -> None:
+    job.rows[10], job.rows[11] = job.rows[11], job.rows[10]
 
 
-def change_a_held_out_row(start: Start) -> None:
-    start.rows[0] = [("user", "another"), ("assistant", "mice")]
+def change_a_held_out_row(job: Preparation) -> None:
+    job.rows[0] = [("user", "another"), ("assistant", "mice")]
 
 
-def change_the_template(start: Start) -> None:
-    start.tokenizer.chat_template = start.tokenizer.chat_template.replace("'\n'", "'\n\n'", 1)
+def change_the_template(job: Preparation) -> None:
+    job.tokenizer.chat_template = job.tokenizer.chat_template.replace("'\n'", "'\n\n'", 1)
 
 
-def add_a_token(start: Start) -> None:
-    start.tokenizer.add_tokens(["falconry"])
+def add_a_token(job: Preparation) -> None:
+    job.tokenizer.add_tokens(["falconry"])
 
 
-def change_the_end_token(start: Start) -> None:
-    start.tokenizer.eos_token = "<|endoftext|>"
+def change_the_end_token(job: Preparation) -> None:
+    job.tokenizer.eos_token = "<|endoftext|>"
 
 
-def change_the_length(start: Start) -> None:
-    start.settings["training"]["max_length"] = 48
+def change_the_length(job: Preparation) -> None:
+    job.settings["training"]["max_length"] = 48
 
 
-def pack(start: Start) -> None:
-    start.settings["training"]["packing"] = True
+def pack(job: Preparation) -> None:
+    job.settings["training"]["packing"] = True
 
 
-def change_the_seed(start: Start) -> None:
-    start.settings["training"]["seed"] = 7
+def change_the_seed(job: Preparation) -> None:
+    job.settings["training"]["seed"] = 7
 
 
-def learn_the_prompts_too(start: Start) -> None:
-    start.data["answers_only"] = False
+def learn_the_prompts_too(job: Preparation) -> None:
+    job.data["answers_only"] = False
 
 
-def rename_a_variable_of_the_template(start: Start) -> None:
-    start.data["chat_template_kwargs"] = {"enable_thinking": False}
+def rename_a_variable_of_the_template(job: Preparation) -> None:
+    job.data["chat_template_kwargs"] = {"enable_thinking": False}
 
 
-def draw_a_subset(start: Start) -> None:
-    start.data["train"] = {"path": str(start.folder / "train.jsonl"), "rows": 10}
+def draw_a_subset(job: Preparation) -> None:
+    job.data["train"] = {"path": str(job.folder / "train.jsonl"), "rows": 10}
 
 
-def shorten_the_model(start: Start) -> None:
-    start.reach = ModelLimits(256, 400)
+def shorten_the_model(job: Preparation) -> None:
+    job.limits = ModelLimits(256, 400)
 
 
 CHANGES = {
@@ -123,28 +123,28 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
-def test_each_kind_of_change_misses_and_is_named_as_the_cause(change, start, caplog):
-    start()
-    assert said(caplog) == "preparing rows: none like these are kept yet"
+def test_each_kind_of_change_misses_and_is_named(change, job, caplog):
+    job()
+    assert last_message(caplog) == "preparing rows: no cache entry"
 
-    change(start)
-    start()
+    change(job)
+    job()
 
-    assert said(caplog) == f"preparing rows: changed since the last time: {CHANGES[change]}"
+    assert last_message(caplog) == f"preparing rows: changed since the last start: {CHANGES[change]}"
 
 
-def test_another_job_is_no_change(start, caplog):
-    start()
+def test_different_job_lists_no_changes(job, caplog):
+    job()
     for change in (pack, change_the_length, change_the_seed, learn_the_prompts_too, draw_a_subset, add_a_token):
-        change(start)
-    start()
+        change(job)
+    job()
 
-    assert said(caplog) == "preparing rows: none like these are kept yet"
+    assert last_message(caplog) == "preparing rows: no cache entry"
 
 
 @pytest.mark.parametrize("what", ["eyas", "transformers"])
-def test_another_version_of_the_code_misses_and_is_named(what, start, caplog, monkeypatch):
-    start()
+def test_other_version_of_the_code_misses_and_is_named(what, job, caplog, monkeypatch):
+    job()
     if what == "eyas":
         names = {
             file.relative_to(Path(cache_key.__file__).parent).as_posix()
@@ -157,45 +157,45 @@ def test_another_version_of_the_code_misses_and_is_named(what, start, caplog, mo
     else:
         monkeypatch.setattr(cache_key, "version", lambda name: "9.9" if name == what else "1")
         monkeypatch.setattr(cache_key, "LIBRARIES", (what,))
-    start()
+    job()
 
-    assert f"changed since the last time: {what}" in said(caplog)
-
-
-def test_an_unchanged_start_reads_what_was_written_and_an_older_one_is_kept_too(start, caplog):
-    start()
-    start()
-    assert said(caplog).startswith("prepared rows: read again from")
-
-    change_the_length(start)
-    start()
-    start.settings["training"]["max_length"] = 64
-    start()
-
-    assert said(caplog).startswith("prepared rows: read again from")
+    assert f"changed since the last start: {what}" in last_message(caplog)
 
 
-def test_an_entry_of_which_a_byte_has_flipped_is_made_again(start, caplog):
-    start()
-    (file,) = (start.folder / "prepared").glob("*/train.arrow")
+def test_unchanged_preparation_is_reused_and_older_entries_stay(job, caplog):
+    job()
+    job()
+    assert last_message(caplog).startswith("prepared rows: reusing")
+
+    change_the_length(job)
+    job()
+    job.settings["training"]["max_length"] = 64
+    job()
+
+    assert last_message(caplog).startswith("prepared rows: reusing")
+
+
+def test_entry_with_a_flipped_byte_is_prepared_again(job, caplog):
+    job()
+    (file,) = (job.folder / "prepared").glob("*/train.arrow")
     flipped = bytearray(file.read_bytes())
     flipped[len(flipped) // 2] ^= 1
     file.write_bytes(bytes(flipped))
-    start()
+    job()
 
     messages = [record.getMessage() for record in caplog.records if record.name == "eyas.data.cache"]
-    assert "is not what was written; preparing again" in messages[-2]
+    assert "is corrupt; preparing them again" in messages[-2]
     assert bytes(flipped) != file.read_bytes()
 
 
-def test_a_start_that_was_killed_leaves_nothing_that_is_taken_for_an_entry(start, monkeypatch):
+def test_killed_preparation_leaves_no_entry(job, monkeypatch):
     monkeypatch.setattr("eyas.data.prepare.write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        start()
+        job()
     monkeypatch.undo()
 
-    assert [entry for entry in (start.folder / "prepared").iterdir() if entry.is_dir() and entry.name[0] != "."] == []
-    start()
+    assert [entry for entry in (job.folder / "prepared").iterdir() if entry.is_dir() and entry.name[0] != "."] == []
+    job()
 
 
 PROGRAM = """
@@ -216,7 +216,7 @@ print(splits.digests["train"], time.perf_counter() - began)
 
 @pytest.mark.slow
 @pytest.mark.alone
-def test_two_processes_at_once_prepare_once_and_a_second_start_of_fifty_thousand_rows_takes_seconds(models, tmp_path):
+def test_two_processes_prepare_fifty_thousand_rows_once_and_reuse_takes_seconds(models, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     rows = ({"text": f"{row}: the falcon flew over a green hill " * 4} for row in range(50_000))
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

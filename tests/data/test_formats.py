@@ -1,10 +1,10 @@
-"""Which format rows have, and what a row of each becomes."""
+"""Recognition of formats, and conversion of their rows."""
 
 import json
 
 import pytest
 
-from eyas.data.formats import FORMATS, canonical, convert, recognise
+from eyas.data.formats import FORMATS, canonical, convert, recognize_format
 from eyas.data.rows import RowError
 from eyas.errors import DataError
 
@@ -155,8 +155,8 @@ BAD_ROWS = [
     ("messages", {"messages": ["hi"]}, "message 1 of `messages`: is text, expected an object"),
     ("messages", {"messages": [{"content": "hi"}]}, "message 1 of `messages`: no `role`; it has: content"),
     ("messages", {"messages": [ASKED, {"role": "assistant"}]}, "message 2 of `messages`: no `content`; it has: role"),
-    ("messages", {"messages": [{"role": "bot", "content": "x"}]}, "`role` is 'bot', which is none of system, dev"),
-    ("messages", {"messages": [{"role": "function", "content": "x"}]}, "`role` is 'function', which is none of"),
+    ("messages", {"messages": [{"role": "bot", "content": "x"}]}, "`role` is 'bot', expected one of system, dev"),
+    ("messages", {"messages": [{"role": "function", "content": "x"}]}, "`role` is 'function', expected one of"),
     ("messages", {"messages": [{"role": 1, "content": "x"}]}, "`role` is a number (1), expected text"),
     ("messages", {"messages": [ASKED]}, "`messages` has no assistant message"),
     ("messages", {"messages": [ASKED, ANSWERED | {"content": " "}]}, "`messages` has only empty assistant messages"),
@@ -181,7 +181,7 @@ BAD_ROWS = [
     (
         "sharegpt",
         turns(("human", "hi"), ("narrator", "x")),
-        "message 2 of `conversations`: `from` is 'narrator', which",
+        "message 2 of `conversations`: `from` is 'narrator', expected",
     ),
     ("sharegpt", turns(("human", "hi")), "`conversations` has no assistant message"),
     ("sharegpt", turns(("human", None), ("gpt", "x")), "message 1 of `conversations`: `value` is null"),
@@ -213,19 +213,19 @@ BAD_ROWS = [
     (
         "preference",
         {"prompt": "a", "chosen": CHAT, "rejected": [ASKED, WRONG]},
-        "`prompt` is text, and no user message",
+        "`prompt` is text, and is not among the user messages",
     ),
     (
         "preference",
         {"prompt": [ASKED], "chosen": "4", "rejected": "5"},
         "`prompt` is a list of messages and `chosen` is",
     ),
-    ("preference", {"chosen": "4", "rejected": "5"}, "no `prompt`, and `chosen` and `rejected` do not begin alike"),
-    ("preference", {"chosen": CHAT, "rejected": [*CHAT, WRONG]}, "`chosen` ends where the two answers part"),
+    ("preference", {"chosen": "4", "rejected": "5"}, "no `prompt`, and `chosen` and `rejected` have no common prefix"),
+    ("preference", {"chosen": CHAT, "rejected": [*CHAT, WRONG]}, "`chosen` is a prefix of the other answer"),
     (
         "preference",
         {"chosen": [ANSWERED, *CHAT], "rejected": [ANSWERED, ASKED | {"content": "3?"}, WRONG]},
-        "part at a user",
+        "differ first in a user message",
     ),
     ("token_labels", {"tokens": ["a"], "labels": [0, 1]}, "1 tokens, but 2 tags"),
     ("token_labels", {"tokens": [], "tags": []}, "`tokens` is empty"),
@@ -243,24 +243,24 @@ BAD_ROWS = [
     ),
     ("token_labels", {"tokens": ["a"], "tags": ["I-LOC"]}, "tag 1 is I-LOC after the start"),
     ("token_labels", {"tokens": ["a", "b"], "tags": ["B-PER", "I-LOC"]}, "tag 2 is I-LOC after B-PER"),
-    ("token_labels", {"tokens": ["a"], "tags": ["NN"]}, "tag 1 is 'NN', which is neither O nor B-… nor I-…"),
+    ("token_labels", {"tokens": ["a"], "tags": ["NN"]}, "tag 1 is 'NN', expected O, B-… or I-…"),
     ("seq2seq", {"source": "a", "target": ""}, "`target` is empty"),
     ("seq2seq", {"document": "a"}, "no `source`; it has: document"),
 ]
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_the_example_of_a_format_is_recognised_and_converted_again_stays_as_it_is(format):
+def test_example_of_a_format_is_recognized_and_its_conversion_is_stable(format):
     assert EXAMPLES.keys() == FORMATS.keys()
     row = convert(EXAMPLES[format], format)
 
-    assert recognise([EXAMPLES[format]]).format == format
-    assert recognise([row]).format == canonical(format)
+    assert recognize_format([EXAMPLES[format]]).format == format
+    assert recognize_format([row]).format == canonical(format)
     assert convert(row, canonical(format)) == row
 
 
 @pytest.mark.parametrize(("format", "row", "expected"), BECOMES)
-def test_a_row_becomes_its_canonical_row_whose_conversion_changes_nothing(format, row, expected):
+def test_row_becomes_its_canonical_row_and_conversion_is_stable(format, row, expected):
     before = json.dumps(row)
 
     assert convert(row, format) == expected
@@ -269,20 +269,20 @@ def test_a_row_becomes_its_canonical_row_whose_conversion_changes_nothing(format
 
 
 @pytest.mark.parametrize(("format", "row", "reason"), BAD_ROWS)
-def test_a_bad_row_is_refused_with_its_reason(format, row, reason):
+def test_bad_row_is_refused_with_its_reason(format, row, reason):
     with pytest.raises(RowError) as refusal:
         convert(row, format)
 
     assert reason in str(refusal.value)
 
 
-def test_the_table_of_bad_rows_leaves_no_format_out():
+def test_table_of_bad_rows_covers_every_format():
     assert {format for format, _, _ in BAD_ROWS} == FORMATS.keys() and len(BAD_ROWS) >= 40
 
 
 @pytest.mark.parametrize("spelt", [lambda arguments: arguments, json.dumps], ids=["object", "JSON text"])
 @pytest.mark.parametrize("wrapped", [True, False], ids=["under function", "flat"])
-def test_arguments_of_a_call_survive_whatever_they_hold(spelt, wrapped):
+def test_arguments_of_a_call_are_kept(spelt, wrapped):
     function = CALL["function"] | {"arguments": spelt(CALL["function"]["arguments"])}
     call = {"id": "c1", "type": "function", "function": function} if wrapped else {"id": "c1", **function}
 
@@ -291,13 +291,13 @@ def test_arguments_of_a_call_survive_whatever_they_hold(spelt, wrapped):
     assert read == CALL | {"id": "c1"}
 
 
-def test_other_keys_of_a_turn_are_kept_but_cannot_change_who_speaks():
+def test_other_keys_of_a_turn_are_kept_but_cannot_change_the_role():
     spoken = {"from": "gpt", "value": "4", "role": "user", "weight": 0, "loss": None}
 
     assert convert({"conversations": [spoken]}, "sharegpt") == {"messages": [ANSWERED | {"weight": 0}]}
 
 
-def test_an_implicit_prompt_is_the_one_that_trl_extracts():
+def test_implicit_prompt_is_the_one_that_trl_extracts():
     from trl.data_utils import extract_prompt
 
     rows = [row for format, row, _ in BECOMES if format == "preference" and "prompt" not in row]
@@ -307,70 +307,75 @@ def test_an_implicit_prompt_is_the_one_that_trl_extracts():
         assert convert(row, "preference") == extract_prompt(row)
 
 
-def test_a_bad_first_row_does_not_hide_the_format():
+def test_bad_first_row_does_not_hide_the_format():
     rows = [{"instruction": None}, {}, {"instruction": 5, "output": "x"}, *[EXAMPLES["alpaca"]] * 97]
-    found = recognise(rows)
+    found = recognize_format(rows)
 
     assert found.format == "alpaca"
     assert found.why == "97 of 100 rows have `instruction` (text) and `output` (text)"
 
 
-def test_the_evidence_of_a_clean_file_says_every_row():
-    assert recognise([EXAMPLES["messages"]] * 100).why == (
+def test_evidence_of_a_clean_file_counts_every_row():
+    assert recognize_format([EXAMPLES["messages"]] * 100).why == (
         "every one of 100 rows has `messages` (a list of {role, content})"
     )
 
 
-def test_rows_with_a_label_are_labelled_text_though_some_labels_are_missing():
+def test_rows_with_some_missing_labels_are_labeled_text():
     rows = [EXAMPLES["labelled_text"]] * 90 + [{"text": "x", "label": None}] * 10
 
-    assert recognise(rows).format == "labelled_text"
-    assert recognise(rows[:10] + rows[-10:] * 9).format == "text"
+    assert recognize_format(rows).format == "labelled_text"
+    assert recognize_format(rows[:10] + rows[-10:] * 9).format == "text"
 
 
-def test_kto_is_told_from_prompt_and_completion_by_its_verdict():
-    assert recognise([{**PAIR, "label": False}]).format == "unpaired_preference"
-    assert recognise([{**PAIR, "label": "good"}]).format == "prompt_completion"
+def test_kto_differs_from_prompt_and_completion_by_its_boolean_label():
+    assert recognize_format([{**PAIR, "label": False}]).format == "unpaired_preference"
+    assert recognize_format([{**PAIR, "label": "good"}]).format == "prompt_completion"
 
 
 @pytest.mark.parametrize("column", ["messages", "conversation", "conversations"])
-def test_a_chat_is_told_by_what_its_messages_hold_not_by_its_column(column):
-    assert recognise([{column: CHAT}]).format == "messages"
-    assert recognise([{column: EXAMPLES["sharegpt"]["conversations"]}]).format == "sharegpt"
+def test_chat_is_recognized_by_its_messages_not_by_its_column(column):
+    assert recognize_format([{column: CHAT}]).format == "messages"
+    assert recognize_format([{column: EXAMPLES["sharegpt"]["conversations"]}]).format == "sharegpt"
     assert convert({column: EXAMPLES["sharegpt"]["conversations"]}, "sharegpt") == {"messages": CHAT}
 
 
-def test_where_columns_of_two_formats_are_there_the_first_is_chosen_and_the_other_named():
+def test_of_two_fitting_formats_the_first_is_chosen_and_the_other_named():
     rows = [EXAMPLES["alpaca"] | {"text": "Add. 2 and 2. 4"}] * 3
 
-    assert recognise(rows).format == "alpaca"
-    assert "; they also fit text, which data.format can name" in recognise(rows).why
-    assert "; 1 fit seq2seq" in recognise([*rows, EXAMPLES["seq2seq"]]).why
+    assert recognize_format(rows).format == "alpaca"
+    assert "; they also fit text, which data.format can name" in recognize_format(rows).why
+    assert "; 1 fit seq2seq" in recognize_format([*rows, EXAMPLES["seq2seq"]]).why
 
 
-def test_a_task_of_plain_text_takes_the_text_of_labelled_rows_and_says_so():
-    found = recognise([EXAMPLES["labelled_text"]] * 3, among=["messages", "text"])
+def test_task_of_plain_text_takes_the_text_of_labeled_rows_and_reports_it():
+    found = recognize_format([EXAMPLES["labelled_text"]] * 3, among=["messages", "text"])
 
     assert found.format == "text"
-    assert found.why == "every one of 3 rows has `text` (text); they also fit labelled_text, not learnt from here"
+    assert (
+        found.why
+        == "every one of 3 rows has `text` (text); they also fit labelled_text, which this task does not train on"
+    )
 
 
-def test_a_task_of_messages_takes_what_becomes_messages():
-    assert recognise([EXAMPLES["sharegpt"]], among=["messages"]).format == "sharegpt"
+def test_task_of_messages_takes_formats_that_become_messages():
+    assert recognize_format([EXAMPLES["sharegpt"]], among=["messages"]).format == "sharegpt"
 
 
 def test_rows_of_a_format_outside_the_task_are_refused_with_both():
     with pytest.raises(DataError) as refusal:
-        recognise([EXAMPLES["preference"]] * 9 + [EXAMPLES["text"]], among=["messages", "prompt_completion", "text"])
+        recognize_format(
+            [EXAMPLES["preference"]] * 9 + [EXAMPLES["text"]], among=["messages", "prompt_completion", "text"]
+        )
 
     text = str(refusal.value)
     assert text.startswith("rows are preference (9 of 10 rows have `chosen` (text or a list of {role, content}) and")
-    assert "and this task learns from messages, prompt_completion or text:\n" in text
+    assert "and this task trains on messages, prompt_completion or text:\n" in text
 
 
-def test_what_keeps_rows_out_of_a_format_is_said():
+def test_refusal_gives_the_invalid_value_of_each_format():
     with pytest.raises(DataError) as refusal:
-        recognise([{"text": "x", "label": 0.5}], among=["labelled_text"])
+        recognize_format([{"text": "x", "label": 0.5}], among=["labelled_text"])
 
     assert "rows are text (the only row has `text` (text))" in str(refusal.value)
     assert "here `label` is a number (0.5), expected a class" in str(refusal.value)
@@ -378,7 +383,7 @@ def test_what_keeps_rows_out_of_a_format_is_said():
 
 def test_rows_that_fit_nothing_are_refused_with_their_columns_and_every_format():
     with pytest.raises(DataError) as refusal:
-        recognise([{"question": "a", "answer": "b"}, {"question": "a", "hint": "c"}])
+        recognize_format([{"question": "a", "answer": "b"}, {"question": "a", "hint": "c"}])
 
     text = str(refusal.value)
     assert text.startswith("no format fits the rows, which have question, answer, hint:")
@@ -386,22 +391,22 @@ def test_rows_that_fit_nothing_are_refused_with_their_columns_and_every_format()
     assert "data.columns, as in {prompt: question, completion: answer}" in text
 
 
-def test_names_in_the_recipe_make_a_format_of_other_columns():
+def test_data_columns_map_other_names_to_a_format():
     row, columns = {"question": "2 + 2?", "answer": "4"}, {"prompt": "question", "completion": "answer"}
 
-    assert recognise([row], columns).format == "prompt_completion"
-    assert "`question` (text or" in recognise([row], columns).why
+    assert recognize_format([row], columns).format == "prompt_completion"
+    assert "`question` (text or" in recognize_format([row], columns).why
     assert convert(row, "prompt_completion", columns) == PAIR
 
 
-def test_a_column_named_in_the_recipe_decides_between_formats():
+def test_column_named_in_the_recipe_decides_between_formats():
     row = {**PAIR, "sentence": "The hill.", "label": 1}
 
-    assert recognise([row], {"text": "sentence"}).format == "labelled_text"
+    assert recognize_format([row], {"text": "sentence"}).format == "labelled_text"
     assert convert(row, "labelled_text", {"text": "sentence"}) == {"text": "The hill.", "label": 1}
 
 
-def test_a_row_without_the_column_that_the_recipe_names_is_bad():
+def test_row_without_the_column_that_the_recipe_names_is_bad():
     with pytest.raises(RowError, match="no `sentence`; it has: a, text"):
         convert({"a": 1, "text": "x"}, "text", {"text": "sentence"})
     with pytest.raises(RowError, match="no `functions`; it has: messages, tools"):
@@ -416,20 +421,20 @@ def test_a_row_without_the_column_that_the_recipe_names_is_bad():
         ({"text": "text", "prompt": "text"}, "no format has `text` and `prompt` together"),
     ],
 )
-def test_names_in_the_recipe_that_lead_nowhere_are_refused(columns, reason):
+def test_unknown_names_in_data_columns_are_refused(columns, reason):
     with pytest.raises(DataError) as refusal:
-        recognise([EXAMPLES["text"]], columns)
+        recognize_format([EXAMPLES["text"]], columns)
 
     assert f"data.columns: {reason}" in str(refusal.value)
 
 
-def test_a_direction_of_translation_is_asked_for_and_then_followed():
+def test_direction_of_translation_is_requested_and_then_followed():
     row = {"translation": {"en": "The hill.", "de": "Der Hügel."}}
     columns = {"source": "translation.en", "target": "translation.de"}
 
     with pytest.raises(DataError, match=r"data\.columns: \{source: translation\.en, target: translation\.de\}"):
-        recognise([row], among=["seq2seq"])
-    assert recognise([row], columns).format == "seq2seq"
+        recognize_format([row], among=["seq2seq"])
+    assert recognize_format([row], columns).format == "seq2seq"
     assert convert(row, "seq2seq", columns) == EXAMPLES["seq2seq"]
     with pytest.raises(RowError, match=r"no `translation\.de`; it has: translation"):
         convert({"translation": {"en": "x"}}, "seq2seq", columns)

@@ -8,7 +8,7 @@ from itertools import accumulate
 
 import pytest
 
-from eyas.data.fingerprints import fingerprint, normalised
+from eyas.data.fingerprints import fingerprint, normalized
 from eyas.data.leakage import Overlap, overlap
 from eyas.errors import PreflightError
 
@@ -41,14 +41,14 @@ class Writer:
         return " ".join(edited)
 
     def plant(self, change, train, evaluation, rows):
-        """Put a changed training row into each of these held-out rows; return the pairs."""
+        """Put a changed training row into each of these held-out rows. Return the pairs."""
         pairs = list(zip(self.random.sample(range(len(train)), len(rows)), rows, strict=True))
         for source, row in pairs:
             evaluation[row] = change(train[source])
         return pairs
 
 
-def test_planted_rows_are_all_found_each_with_its_training_row_and_no_others(writer):
+def test_all_planted_rows_and_no_others_are_found_with_their_training_row(writer):
     train, evaluation = writer.rows(2000), writer.rows(2000)
     exact = writer.plant(str, train, evaluation, range(0, 2000, 100))
     restyled = writer.plant(writer.restyled, train, evaluation, range(50, 2000, 100))
@@ -58,13 +58,13 @@ def test_planted_rows_are_all_found_each_with_its_training_row_and_no_others(wri
 
 
 @pytest.mark.parametrize(("words", "threshold"), [(1, 0.8), (2, 0.75), (4, 0.5)])
-def test_a_few_other_words_in_thirty_leave_a_row_near(writer, words, threshold):
+def test_row_of_thirty_words_with_a_few_changed_is_near(writer, words, threshold):
     train, evaluation = writer.rows(2000), writer.rows(1000)
     edited = writer.plant(lambda row: writer.edited(row, words), train, evaluation, range(0, 1000, 5))
 
     found = overlap(train, evaluation, threshold)
 
-    assert found.exact == found.normalised == []
+    assert found.exact == found.normalized == []
     assert set(found.near) <= set(edited)
     assert len(found.near) >= 0.95 * len(edited) == 190
 
@@ -81,11 +81,11 @@ def test_the_threshold_decides(writer):
     assert overlap([row], [half], near_threshold=0.2).near == [(0, 0)]
 
 
-def test_a_threshold_of_one_finds_another_order_of_the_same_pieces_only():
+def test_threshold_of_one_finds_only_another_order_of_the_same_pieces():
     assert overlap(["aaaaaa" * 2, "abcdef"], ["aaaaaa" * 3, "abcdeg"], near_threshold=1.0).near == [(0, 0)]
 
 
-def test_a_held_out_row_is_told_once_by_its_closest_kind_and_first_training_row(writer):
+def test_held_out_row_is_reported_once_by_its_closest_kind_and_first_training_row(writer):
     (row,) = writer.rows(1)
     train = [writer.edited(row), writer.restyled(row), row, row]
 
@@ -94,18 +94,18 @@ def test_a_held_out_row_is_told_once_by_its_closest_kind_and_first_training_row(
     assert overlap(train[:1] * 2, [row, row], near_threshold=0.8) == Overlap([], [], [(0, 0), (0, 1)])
 
 
-def test_pairs_stand_in_the_order_of_the_held_out_rows():
+def test_pairs_are_in_the_order_of_the_held_out_rows():
     assert overlap(["a", "b", "c"], ["c", "b", "a"]).exact == [(2, 0), (1, 1), (0, 2)]
 
 
-def test_positions_go_on_over_all_the_rows_that_an_iterator_gives(writer):
+def test_positions_continue_over_all_batches_of_an_iterator(writer):
     train, evaluation = writer.rows(1500, words=4), writer.rows(1500, words=4)
     evaluation[1400] = train[1300]
     evaluation[1450] = writer.restyled(train[1350])
 
     found = overlap(iter(train), iter(evaluation), near_threshold=0.95)
 
-    assert (1300, 1400) in found.exact and (1350, 1450) in found.normalised
+    assert (1300, 1400) in found.exact and (1350, 1450) in found.normalized
 
 
 @pytest.mark.parametrize(
@@ -124,8 +124,8 @@ def test_positions_go_on_over_all_the_rows_that_an_iterator_gives(writer):
         ("cut \ud800", "cut"),  # a lone surrogate
     ],
 )
-def test_the_same_words_share_a_fingerprint(one, other):
-    assert normalised(one) == normalised(other)
+def test_same_words_share_a_fingerprint(one, other):
+    assert normalized(one) == normalized(other)
     assert fingerprint(one) == fingerprint(other)
     assert len(fingerprint(one)) == 16
     assert overlap([one], [other]) == Overlap([], [(0, 0)], None)
@@ -143,16 +143,16 @@ def test_the_same_words_share_a_fingerprint(one, other):
         ("résumé", "resume"),
     ],
 )
-def test_other_words_do_not(one, other):
+def test_other_words_have_another_fingerprint(one, other):
     assert fingerprint(one) != fingerprint(other)
 
 
 @pytest.mark.parametrize(("one", "other"), [("", ""), (" \n", " \n"), ("", " "), ("...", "?!")])
-def test_rows_with_nothing_in_them_never_match(one, other):
+def test_blank_rows_never_match(one, other):
     assert overlap([one, "word"], [other], near_threshold=0.1) == Overlap([], [], [])
 
 
-def test_the_texts_of_neither_side_are_kept(writer):
+def test_texts_of_neither_side_stay_in_memory(writer):
     def rows():
         return (f"{row} " + "x" * 2000 for row in range(5000))
 
@@ -175,7 +175,7 @@ def test_near_rows_need_the_extra(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.alone
-def test_a_hundred_thousand_rows_take_less_than_a_minute(writer):
+def test_hundred_thousand_rows_take_less_than_a_minute(writer):
     train, evaluation = writer.rows(100_000), writer.rows(10_000)
     exact = writer.plant(str, train, evaluation, range(0, 10_000, 100))
     restyled = writer.plant(writer.restyled, train, evaluation, range(33, 10_000, 100))
@@ -185,7 +185,7 @@ def test_a_hundred_thousand_rows_take_less_than_a_minute(writer):
     found = overlap(iter(train), iter(evaluation), near_threshold=0.8)
     seconds = time.perf_counter() - started
 
-    assert (found.exact, found.normalised) == (exact, restyled)
+    assert (found.exact, found.normalized) == (exact, restyled)
     assert set(found.near) <= set(edited)
     assert len(found.near) >= 95
     assert seconds < 60

@@ -1,4 +1,4 @@
-"""Every text below is written out by hand, with ⟦ ⟧ around what must be learnt of it."""
+"""Masks of conversations. Every expected text is written by hand, with ⟦ ⟧ around its trained parts."""
 
 import re
 from functools import cache
@@ -58,7 +58,7 @@ def tokenizer_of(family):
 
 
 def with_template(template, eos=None, bos=None, others=(), sentencepiece=False, adds_bos=False, **named):
-    """Return a small fast tokenizer with these special tokens, whose template this is."""
+    """Return a small fast tokenizer with these special tokens, and this template."""
     special = [*filter(None, [bos, eos]), *others]
     inner = sentencepiece_like(special) if sentencepiece else byte_level(special)
     if adds_bos:
@@ -84,7 +84,7 @@ def byte_level(special):
 
 
 def sentencepiece_like(special):
-    """Return a tokenizer that writes ▁ before every piece between special tokens, as Llama 2's does."""
+    """Return a tokenizer that puts ▁ before every piece between special tokens, as Llama 2's does."""
     pieces = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *map(chr, range(33, 127))]
     merges = [("h", "i"), ("▁", "hi"), ("h", "e"), ("l", "l"), ("he", "ll"), ("hell", "o"), ("▁", "hello")]
     vocabulary = {piece: id for id, piece in enumerate(dict.fromkeys([*pieces, *map("".join, merges)]))}
@@ -95,15 +95,15 @@ def sentencepiece_like(special):
 
 
 def shown(tokenizer, encoded):
-    """Return the text of an Encoded with ⟦ ⟧ around what is learnt."""
-    runs = [[learnt := False, []]]
+    """Return the text of an Encoded with ⟦ ⟧ around its trained parts."""
+    runs = [[trained := False, []]]
     for id, label in zip(encoded.input_ids, encoded.labels, strict=True):
         assert label in (IGNORED, id)
-        if (label != IGNORED) != learnt:
-            learnt = not learnt
-            runs.append([learnt, []])
+        if (label != IGNORED) != trained:
+            trained = not trained
+            runs.append([trained, []])
         runs[-1][1].append(id)
-    return "".join(f"⟦{text_of(tokenizer, ids)}⟧" if learnt else text_of(tokenizer, ids) for learnt, ids in runs)
+    return "".join(f"⟦{text_of(tokenizer, ids)}⟧" if trained else text_of(tokenizer, ids) for trained, ids in runs)
 
 
 def text_of(tokenizer, ids):
@@ -114,7 +114,7 @@ def text_of(tokenizer, ids):
 
 
 def encode_chat(tokenizer, messages, tools=None, first=0, **settings):
-    """Return the texts of one conversation, or raise why there are none."""
+    """Return the texts of one conversation, or raise its RowError."""
     (encoded,) = encode_chats(tokenizer, [Chat(messages, tools, first)], **settings)
     if isinstance(encoded, RowError):
         raise encoded
@@ -376,7 +376,7 @@ def offered(case):
 
 
 @pytest.mark.parametrize(("family", "case"), CASES)
-def test_exactly_the_answers_and_their_ends_are_learnt(family, case):
+def test_exactly_the_answers_and_their_ends_are_trained(family, case):
     messages, *expected = CASES[family, case]
 
     assert texts(family, messages, offered(case)) == expected
@@ -390,7 +390,7 @@ def test_every_template_has_a_case():
 
 
 @pytest.mark.parametrize(("family", "case"), CASES)
-def test_the_tokens_are_those_of_apply_chat_template(family, case):
+def test_tokens_equal_those_of_apply_chat_template(family, case):
     messages, *_ = CASES[family, case]
     tokenizer = tokenizer_of(family)
     *_, last = encode_chat(tokenizer, messages, offered(case), add_missing_end=False)
@@ -403,16 +403,16 @@ CONVERSATIONS = [SINGLE, MULTI, [U("hi"), A("")], [U("hi"), A("hello\n")], [U("�
 
 @pytest.mark.parametrize("messages", CONVERSATIONS, ids=lambda messages: f"{messages[-1]['content']!r}")
 @pytest.mark.parametrize("family", TOKENS)
-def test_each_answer_is_learnt_once_with_one_end(family, messages):
+def test_each_answer_is_trained_once_with_one_end(family, messages):
     tokenizer = tokenizer_of(family)
     answers = [message["content"] for message in messages if message["role"] == "assistant"]
 
     encoded = encode_chat(tokenizer, messages)
 
-    learnt = [part for one in encoded for part in re.findall("⟦(.*?)⟧", shown(tokenizer, one), re.DOTALL)]
+    trained = [part for one in encoded for part in re.findall("⟦(.*?)⟧", shown(tokenizer, one), re.DOTALL)]
     assert [len(one.ends) for one in encoded] == [one.turns for one in encoded]
-    assert sum(one.turns for one in encoded) == len(learnt) == len(answers)
-    for answer, part in zip(answers, learnt, strict=True):
+    assert sum(one.turns for one in encoded) == len(trained) == len(answers)
+    for answer, part in zip(answers, trained, strict=True):
         ends = [id for id in tokenizer(part, add_special_tokens=False)["input_ids"] if id in special_ids(tokenizer)]
         assert len(ends) == 1
         assert part.endswith(tokenizer.convert_ids_to_tokens(ends)[0])
@@ -424,7 +424,7 @@ def special_ids(tokenizer):
 
 
 @pytest.mark.parametrize("family", [family for family, named in TOKENS.items() if "bos" in named and family != "phi3"])
-def test_a_text_begins_with_one_bos(family):
+def test_text_starts_with_one_bos(family):
     tokenizer = tokenizer_of(family)
     if family == "zephyr":  # writes none
         tokenizer = with_template("{{ bos_token }}" + tokenizer.chat_template, **TOKENS[family])
@@ -434,13 +434,13 @@ def test_a_text_begins_with_one_bos(family):
     assert encoded.input_ids.count(tokenizer.bos_token_id) == 1
 
 
-def test_a_pad_token_that_is_the_end_token_is_still_learnt():
+def test_pad_token_that_is_the_end_token_is_still_trained():
     tokenizer = with_template(tokenizer_of("chatml").chat_template, pad_token="<|im_end|>", **CHATML)
 
     assert texts(tokenizer, SINGLE)[0].endswith("⟦hello<|im_end|>⟧\n")
 
 
-def test_everything_is_learnt_where_that_is_asked_for():
+def test_all_tokens_are_trained_without_answers_only():
     (encoded,) = encode_chat(tokenizer_of("falcon"), [*MULTI, U("ok")], answers_only=False)
 
     assert shown(tokenizer_of("falcon"), encoded) == (
@@ -449,7 +449,7 @@ def test_everything_is_learnt_where_that_is_asked_for():
     assert (len(encoded.ends), encoded.turns) == (2, 2)
 
 
-def test_a_history_that_is_rewritten_is_one_text_where_everything_is_learnt():
+def test_rewritten_history_is_one_text_without_answers_only():
     (text,) = texts("qwen3", MULTI, answers_only=False)
 
     assert text == (
@@ -458,7 +458,7 @@ def test_a_history_that_is_rewritten_is_one_text_where_everything_is_learnt():
     )
 
 
-def test_a_rewritten_history_shares_a_text_where_it_can():
+def test_rewritten_history_shares_a_text_where_it_can():
     third = [*MULTI, U("so?"), calls({"a": 1}) | {"reasoning_content": "sum"}, T("2"), A("ok", reasoning_content="so")]
 
     encoded = encode_chat(tokenizer_of("qwen3"), third)
@@ -472,21 +472,21 @@ def test_template_options_reach_the_template():
     assert text.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n⟦hello<|im_end|>⟧\n")
 
 
-def test_no_end_is_added_where_none_is_wanted():
+def test_no_end_is_added_without_add_missing_end():
     (encoded,) = encode_chat(tokenizer_of("falcon"), MULTI, add_missing_end=False)
 
     assert shown(tokenizer_of("falcon"), encoded) == "User: hi\n\nFalcon:⟦ hello⟧\n\nUser: more\n\nFalcon:⟦ well⟧"
     assert (len(encoded.ends), encoded.turns) == (0, 2)
 
 
-def test_an_added_end_is_followed_by_the_whitespace_that_the_template_wrote():
+def test_added_end_is_followed_by_the_whitespace_of_the_template():
     template = "{% for m in messages %}{{ m.role + ': ' + m.content + ' \n' }}{% endfor %}"
     tokenizer = with_template(template + "{{ 'assistant:' if add_generation_prompt }}", eos="<|endoftext|>")
 
     assert texts(tokenizer, SINGLE) == ["user: hi \nassistant:⟦ hello<|endoftext|>⟧ \n"]
 
 
-def test_an_end_that_the_template_writes_only_before_another_message_is_not_doubled():
+def test_end_that_the_template_renders_only_before_another_message_is_not_doubled():
     template = (
         "{% for m in messages %}{{ m.role + ':' + m.content }}{{ eos_token if not loop.last }}{% endfor %}"
         "{{ eos_token + 'assistant:' if add_generation_prompt }}"
@@ -496,13 +496,13 @@ def test_an_end_that_the_template_writes_only_before_another_message_is_not_doub
     assert texts(tokenizer, MULTI) == ["user:hi</s>assistant:⟦hello</s>⟧user:more</s>assistant:⟦well</s>⟧"]
 
 
-def test_a_token_across_the_beginning_of_an_answer_is_learnt():
+def test_token_across_the_start_of_an_answer_is_trained():
     tokenizer = tokenizer_of_merges([(":", "h"), (":h", "e")], "{{ 'assistant:' if add_generation_prompt }}")
 
     assert texts(tokenizer, SINGLE) == ["user:hi<end>assistant⟦:hello<end>⟧"]
 
 
-def test_a_space_of_the_prompt_is_not_learnt_though_its_offsets_are_trimmed():
+def test_space_of_the_prompt_is_not_trained_though_its_offsets_are_trimmed():
     tokenizer = tokenizer_of_merges([], "{{ 'assistant: ' if add_generation_prompt }}", answer=" ' + m.content")
 
     assert texts(tokenizer, SINGLE) == ["user:hi<end>assistant: ⟦hello<end>⟧"]
@@ -522,14 +522,14 @@ def tokenizer_of_merges(merges, prompt, answer="' + m.content"):
     return tokenizer
 
 
-def test_an_empty_answer_does_not_end_before_it_begins():
+def test_empty_answer_does_not_end_before_it_starts():
     tokenizer = tokenizer_of_merges([], "{{ 'assistant: ' if add_generation_prompt }}", answer=" ' + m.content")
     tokenizer.chat_template = tokenizer.chat_template.replace("+ eos_token if", "if")
 
     assert texts(tokenizer, [U("hi"), A("")]) == ["user:hi<end>assistant: ⟦<end>⟧"]
 
 
-def test_a_token_that_takes_whitespace_along_ends_where_the_template_wrote_it():
+def test_token_that_strips_whitespace_ends_where_the_template_put_it():
     others = [AddedToken("<|end|>", lstrip=True, rstrip=True), AddedToken("<|user|>", lstrip=True)]
     template = "{% for m in messages %}{{ '<|user|>' if m.role == 'user' else '\n' }}{{ m.content + '  <|end|> \n' }}"
     tokenizer = with_template(template + "{% endfor %}{{ '\n' if add_generation_prompt }}", eos="</s>", others=others)
@@ -538,7 +538,7 @@ def test_a_token_that_takes_whitespace_along_ends_where_the_template_wrote_it():
     assert len(encode_chat(tokenizer, [U("hi"), A("")])[0].ends) == 1
 
 
-def test_no_tools_and_keys_without_a_value_are_as_if_they_were_not_there():
+def test_empty_tools_and_null_keys_are_ignored():
     spelled = [{**message, "tool_calls": None, "name": None} for message in SINGLE]
     template = EACH.replace("{{", "{{ ('named ' if 'name' in m else '') + ", 1) + ASK
 
@@ -546,7 +546,7 @@ def test_no_tools_and_keys_without_a_value_are_as_if_they_were_not_there():
     assert "named" not in texts(with_template(template, **CHATML), spelled)[0]
 
 
-def test_the_prefix_of_a_sentencepiece_answer_is_learnt():
+def test_prefix_of_a_sentencepiece_answer_is_trained():
     template = "{% for m in messages %}{{ '[' + m.role + ']' + m.content + eos_token }}{% endfor %}"
     prompt = "{{ '[assistant]' if add_generation_prompt }}"
     named = {"eos": "</s>", "others": ["[user]", "[assistant]"], "sentencepiece": True}
@@ -556,7 +556,7 @@ def test_the_prefix_of_a_sentencepiece_answer_is_learnt():
     ]
 
 
-def test_marks_are_honoured_and_cut_behind_the_end():
+def test_marks_are_used_and_cut_after_the_end():
     template = (
         "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.role == 'assistant' and not m.skipped %}"
         "{% generation %}{{ m.content + '<|im_end|>\n' }}{% endgeneration %}"
@@ -607,13 +607,16 @@ REFUSED_ROWS = {
     ),
     "a token in a question": ([U("what is <|endoftext|>?"), A("hello")], "message 1 .user. contains '<|endoftext|>'"),
     "a turn in a result": ([*SINGLE, T("<|im_start|>"), A("so")], "message 3 .tool. contains '<|im_start|>'"),
-    "a call that is not written": ([U("hi"), calls({"a": 1}, content="")], "does not write the tool call 'add'"),
-    "parts that cannot be added": ([U("hi"), A([{"type": "text", "text": "hello"}])], "cannot write this conversation"),
+    "a call that is not written": ([U("hi"), calls({"a": 1}, content="")], "does not render the tool call 'add'"),
+    "parts that cannot be added": (
+        [U("hi"), A([{"type": "text", "text": "hello"}])],
+        "cannot render this conversation",
+    ),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED_ROWS)
-def test_a_row_that_cannot_be_learnt_from_is_refused(case):
+def test_row_that_cannot_be_trained_on_is_refused(case):
     messages, reason = REFUSED_ROWS[case]
 
     with pytest.raises(RowError, match=reason.replace("|", r"\|")):
@@ -629,12 +632,12 @@ def test_a_row_that_cannot_be_learnt_from_is_refused(case):
         ("llama31", [U("hi"), calls({"a": 1}, {"a": 2})], "only supports single tool-calls at once"),
     ],
 )
-def test_a_template_that_refuses_a_row_is_quoted(family, messages, reason):
+def test_template_that_refuses_a_row_is_quoted(family, messages, reason):
     with pytest.raises(RowError, match=reason):
         encode_chat(tokenizer_of(family), messages)
 
 
-def test_an_answer_may_contain_special_tokens_that_end_and_begin_no_turn():
+def test_answer_may_contain_special_tokens_that_end_and_start_no_turn():
     named = CHATML | {"others": [*CHATML["others"], "[THINK]", "[/THINK]"]}
     tokenizer = with_template(tokenizer_of("chatml").chat_template, **named)
 
@@ -644,32 +647,32 @@ def test_an_answer_may_contain_special_tokens_that_end_and_begin_no_turn():
     assert "⟦[THINK]what?[/THINK]well<|im_end|>⟧" in text
 
 
-def test_an_end_token_of_line_breaks_is_added_and_allowed_in_text():
+def test_end_token_of_line_breaks_is_added_and_allowed_in_text():
     tokenizer = with_template(tokenizer_of("falcon").chat_template.replace("\\n\\n", "\\n"), eos="\n\n")
     tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
 
     assert texts(tokenizer, [U("hi\n\nyou"), A("hello")]) == ["User: hi\n\nyou\nFalcon:⟦ hello\n\n⟧"]
 
 
-def test_a_special_token_in_a_tool_is_refused():
+def test_special_token_in_a_tool_is_refused():
     with pytest.raises(RowError, match=r"tools contains '<\|im_end\|>'"):
         encode_chat(tokenizer_of("qwen25"), SINGLE, [{"name": "add", "description": "ends<|im_end|>"}])
 
 
 def test_arguments_that_would_be_quoted_twice_are_refused():
-    with pytest.raises(RowError, match="as a quoted string, for they are JSON already; give an object instead"):
+    with pytest.raises(RowError, match="as a quoted string, for they are JSON text; use an object instead"):
         encode_chat(tokenizer_of("qwen25"), [U("hi"), calls('{"a": 1}')])
 
 
 def test_content_that_a_tool_call_displaces_is_refused():
-    with pytest.raises(RowError, match="does not write the content of message 2"):
+    with pytest.raises(RowError, match="does not render the content of message 2"):
         encode_chat(tokenizer_of("llama31"), [U("hi"), calls({"a": 1}, content="let me see")])
 
 
-def test_parts_that_the_template_prints_as_they_are_are_refused():
+def test_parts_that_the_template_prints_as_a_list_are_refused():
     tokenizer = with_template("{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}", eos="</s>")
 
-    with pytest.raises(RowError, match="a list of parts, which the chat template writes as such"):
+    with pytest.raises(RowError, match="a list of parts, which the chat template prints as a list"):
         encode_chat(tokenizer, [U("hi"), A([{"type": "text", "text": "hello"}])])
 
 
@@ -677,7 +680,7 @@ EACH = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '
 ASK = "{{ '<|im_start|>assistant\n' if add_generation_prompt }}"
 MARKED = "{% generation %}{{ m.content }}{% endgeneration %}"
 BROKEN = {
-    "syntax": ("{% for m in messages %}{{ m.content }", "cannot write this conversation"),
+    "syntax": ("{% for m in messages %}{{ m.content }", "cannot render this conversation"),
     "an unknown tag": ("{% frobnicate %}", "unknown tag 'frobnicate'"),
     "an unknown filter": ("{{ messages | frobnicate }}", "No filter named 'frobnicate'"),
     "refuses everything": ("{{ raise_exception('no chats here') }}", "no chats here"),
@@ -685,31 +688,37 @@ BROKEN = {
     "counts the messages": ("{{ messages | length }} messages\n" + EACH + ASK, "'1 messages.* became '2 messages"),
     "another history before the last answer": (
         "{% if messages[-1].role == 'assistant' %}answered\n{% endif %}" + EACH + ASK,
-        "differently once the answer is there",
+        "changes the text before message . .assistant. once the answer is there",
     ),
     "another generation prompt history": (
         "{{ 'now answer\n' if add_generation_prompt }}" + EACH + ASK,
-        "differently once the answer is there",
+        "changes the text before message . .assistant. once the answer is there",
     ),
-    "the time": ("{{ strftime_now('%H:%M:%S.%f') }}" + EACH + ASK, "differently once the answer is there"),
+    "the time": (
+        "{{ strftime_now('%H:%M:%S.%f') }}" + EACH + ASK,
+        "changes the text before message . .assistant. once the answer is there",
+    ),
     "upper case": (EACH.replace("m.content", "m.content | upper") + ASK, "'hello' is not in 'HELLO"),
     "no answers": (EACH.replace("messages %}", "messages if m.role == 'user' %}") + ASK, "'hello' is not in ''"),
     "empty answers": (EACH.replace("m.content", "(m.content if m.role == 'user' else '')") + ASK, "'hello' is not in"),
     "only the first message": (EACH.replace("messages %}", "messages[:1] %}") + ASK, "'hello' is not in ''"),
-    "the answer before the question": (EACH.replace("messages", "messages | reverse") + ASK, "differently once"),
+    "the answer before the question": (
+        EACH.replace("messages", "messages | reverse") + ASK,
+        "changes the text before message . .assistant. once",
+    ),
     "marks around nothing": (
         EACH.replace("{{", "{% if m.role == 'nobody' %}" + MARKED + "{% endif %}{{"),
         "marks enclose nothing",
     ),
-    "empty marks": (EACH + "{% generation %}{% endgeneration %}", "does not write the content of message 2"),
+    "empty marks": (EACH + "{% generation %}{% endgeneration %}", "does not render the content of message 2"),
     "marks around the question": (
         "{% for m in messages %}{% if m.role == 'user' %}" + MARKED + "{% else %}{{ m.content }}{% endif %}"
         "{{ eos_token }}{% endfor %}",
-        "does not write the content of message 2",
+        "does not render the content of message 2",
     ),
     "marks around question and answer": (
         "{% for m in messages %}" + MARKED + "{{ eos_token }}{% endfor %}",
-        "marks enclose 'hi<|im_end|>', which is no answer",
+        "marks enclose 'hi<|im_end|>', which is not an answer",
     ),
     "marks around a part": (
         "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content[:2] }}{% endgeneration %}"
@@ -719,7 +728,7 @@ BROKEN = {
     "marks where transformers loses count": (
         "{% for m in messages %}{% set text %}{{ m.role }} {% if m.role == 'assistant' %}" + MARKED + "{% endif %}"
         "{% endset %}{{ text + eos_token }}{% endfor %}",
-        "leave out a part of the last answer|does not write the content",
+        "leave out a part of the last answer|does not render the content",
     ),
     "marks before two kinds of end": (
         "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% else %}" + MARKED + "{% endif %}"
@@ -728,13 +737,13 @@ BROKEN = {
     ),
     "two ends": (
         EACH.replace("<|im_end|>", "<|im_end|>.<|im_end|>") + ASK,
-        "'<|im_end|>' ends a turn and also stands in the middle of it",
+        "'<|im_end|>' ends a turn and is also inside it",
     ),
 }
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_a_broken_template_is_refused(case):
+def test_broken_template_is_refused(case):
     template, reason = BROKEN[case]
     messages = MULTI if "two kinds" in case else SINGLE
 
@@ -744,7 +753,7 @@ def test_a_broken_template_is_refused(case):
     assert re.search(reason.replace("<|", r"<\|").replace("|>", r"\|>"), str(caught.value))
 
 
-def test_a_template_and_a_tokenizer_without_an_end_are_refused():
+def test_template_and_tokenizer_without_an_end_are_refused():
     tokenizer = with_template(tokenizer_of("falcon").chat_template)
 
     with pytest.raises(RowError, match="set the tokenizer's eos_token"):
@@ -752,21 +761,21 @@ def test_a_template_and_a_tokenizer_without_an_end_are_refused():
     assert texts(tokenizer, SINGLE, add_missing_end=False) == ["User: hi\n\nFalcon:⟦ hello⟧"]
 
 
-def test_an_end_token_that_the_tokenizer_splits_is_refused():
+def test_end_token_that_the_tokenizer_splits_is_refused():
     tokenizer = with_template(tokenizer_of("chatml").chat_template, split_special_tokens=True, **CHATML)
 
     with pytest.raises(RowError, match=r"does not read '<\|im_end\|>' at the end of a turn as its token"):
         encode_chat(tokenizer, SINGLE)
 
 
-def test_a_tokenizer_without_offsets_or_template_is_refused_once_for_all_rows():
+def test_tokenizer_without_offsets_or_template_is_refused_once_for_all_rows():
     with pytest.raises(DataError, match="load the fast tokenizer"):
         encode_chats(SimpleNamespace(is_fast=False), [Chat(SINGLE)])
     with pytest.raises(DataError, match="chat_template is not set"):
         encode_chats(with_template(None, eos="</s>"), [Chat(SINGLE)])
 
 
-def test_bad_rows_stand_in_their_places(monkeypatch):
+def test_bad_rows_keep_their_places(monkeypatch):
     monkeypatch.setattr(encode, "CHATS_AT_A_TIME", 2)
     rows = [Chat(messages) for messages in (SINGLE, [U("hi")], [], [U("a<|im_end|>")], MULTI)]
 
@@ -795,7 +804,7 @@ def test_one_answer_at_the_end_takes_two_renderings(monkeypatch):
 
 
 @pytest.mark.parametrize("family", ["chatml", "chatml_marked", "llama2", "qwen3"])
-def test_answers_that_are_given_are_not_learnt(family):
+def test_given_answers_are_not_trained(family):
     both = texts(family, MULTI)
     tokenizer = tokenizer_of(family)
 
@@ -804,5 +813,5 @@ def test_answers_that_are_given_are_not_learnt(family):
     assert "".join(both).count("⟦") == 2 and last.count("⟦") == 1
     assert last.replace("⟦", "").replace("⟧", "") == both[-1].replace("⟦", "").replace("⟧", "")
     assert last.endswith(both[-1].rpartition("⟦")[2])
-    with pytest.raises(RowError, match="nothing to learn"):
+    with pytest.raises(RowError, match="nothing to train"):
         encode_chat(tokenizer, [*MULTI, U("more")], first=4)

@@ -1,4 +1,4 @@
-"""Examples packed into rows: none lost, none cut, little room left, and nothing learnt across a border."""
+"""Packed examples: none lost, none cut, little space left, and no prediction across a border."""
 
 import random
 import time
@@ -23,7 +23,7 @@ def lengths_of_text(count: int) -> list[int]:
     return [min(512, 1 + int(generator.lognormvariate(4, 1))) for _ in range(count)]
 
 
-def test_every_example_is_in_one_bin_and_every_bin_holds_what_fits():
+def test_every_example_is_in_one_bin_and_no_bin_is_too_full():
     lengths = lengths_of_text(2000)
 
     bins = best_fit(lengths, 512)
@@ -40,20 +40,20 @@ def test_every_example_is_in_one_bin_and_every_bin_holds_what_fits():
         ([8, 8], [[0], [1]]),
         ([2, 5, 3, 6], [[3, 0], [1, 2]]),
         ([6, 5, 3], [[0], [1, 2]]),  # into the fuller bin only if it fits there
-        ([5, 6, 2], [[1, 2], [0]]),  # both have room: into the fuller one
+        ([5, 6, 2], [[1, 2], [0]]),  # both have space: into the fuller one
         ([1, 1, 1, 1, 4], [[4, 0, 1, 2, 3]]),
     ],
 )
-def test_the_longest_goes_first_into_the_fullest_bin_that_has_room(lengths, bins):
+def test_longest_goes_first_into_the_fullest_bin_with_space(lengths, bins):
     assert best_fit(lengths, 8) == bins
 
 
-def test_the_same_lengths_give_the_same_bins():
+def test_same_lengths_give_the_same_bins():
     assert best_fit(lengths_of_text(2000), 512) == best_fit(lengths_of_text(2000), 512)
 
 
 def test_bins_are_as_full_as_those_of_trl():
-    """TRL's packing is the same method in other code; which of two equally full bins takes an example may differ."""
+    """TRL's packing is the same method in other code. Which of two equally full bins takes an example may differ."""
     lengths = lengths_of_text(900)
     theirs = pack_dataset(Dataset.from_dict({"input_ids": [[0] * length for length in lengths]}), 512)
 
@@ -70,7 +70,7 @@ def test_bins_are_nearly_full():
     assert sum(lengths) / (512 * len(best_fit(lengths, 512))) > 0.99
 
 
-def test_the_time_grows_with_the_number_of_examples_and_not_with_its_square():
+def test_packing_time_grows_linearly_with_the_number_of_examples():
     lengths = lengths_of_text(200_000)
 
     start = time.perf_counter()
@@ -80,12 +80,12 @@ def test_the_time_grows_with_the_number_of_examples_and_not_with_its_square():
 
 
 @pytest.mark.parametrize("length", [0, 9])
-def test_an_example_that_fits_in_no_bin_is_not_cut(length):
+def test_example_that_fits_in_no_bin_is_refused(length):
     with pytest.raises(AssertionError, match=f"example 1 has {length} tokens, and a bin takes 8"):
         best_fit([3, length], 8)
 
 
-def test_a_packed_row_is_its_examples_end_to_end():
+def test_packed_row_is_its_examples_end_to_end():
     rows = list(packed(Dataset.from_dict(EXAMPLES), [[3, 0], [2, 1]]))
 
     assert rows == [
@@ -94,12 +94,13 @@ def test_a_packed_row_is_its_examples_end_to_end():
             "labels": [-100, 8, 9, 10, -100, 2, 3],
             "seq_lengths": [4, 3],
             "rows": [3, 0],
+            "lengths": [7],
         },
-        {"input_ids": [6, 4, 5], "labels": [-100, -100, 5], "seq_lengths": [1, 2], "rows": [2, 1]},
+        {"input_ids": [6, 4, 5], "labels": [-100, -100, 5], "seq_lengths": [1, 2], "rows": [2, 1], "lengths": [3]},
     ]
 
 
-def test_nothing_is_predicted_across_a_border():
+def test_no_prediction_crosses_a_border():
     lengths = lengths_of_text(300)
     examples = Dataset.from_dict({column: [[7] * length for length in lengths] for column in EXAMPLES})
 
@@ -111,7 +112,7 @@ def test_nothing_is_predicted_across_a_border():
         assert [place for place, label in enumerate(row["labels"]) if label == -100] == starts
 
 
-def test_trl_reads_the_borders_from_a_packed_row():
+def test_trl_reads_the_borders_of_a_packed_row():
     rows = list(packed(Dataset.from_dict(EXAMPLES), [[3, 0], [2, 1]]))
 
     batch = DataCollatorForLanguageModeling(pad_token_id=0, padding_free=True)(rows)

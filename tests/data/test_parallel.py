@@ -31,26 +31,26 @@ def test_batches_come_back_in_order_from_several_processes(three_processes):
     assert 1 < len(processes) <= 3 and os.getpid() not in processes
 
 
-def test_few_rows_are_encoded_here():
+def test_few_rows_are_encoded_in_this_process():
     assert {made for _, made in encoded(lambda rows: os.getpid(), range(1200), "")} == {os.getpid()}
 
 
-def test_no_more_is_made_ahead_than_two_batches_a_process(three_processes):
-    asked = []
+def test_at_most_two_batches_per_process_are_queued(three_processes):
+    taken = []
 
     class Rows(list):
         def __getitem__(self, piece):
-            asked.append(piece)
+            taken.append(piece)
             return list.__getitem__(self, piece)
 
     some = encoded(len, Rows(range(50_000)), "")
     next(some)
 
-    assert len(asked) <= 7
+    assert len(taken) <= 7
     some.close()
 
 
-def test_a_mistake_in_a_process_is_a_mistake_here(three_processes):
+def test_error_in_a_process_is_raised_here(three_processes):
     def encode(rows):
         raise DataError(f"row {rows[0]} cannot be")
 

@@ -1,4 +1,4 @@
-"""The whole line of the data room: what comes in, what is learnt, and what is said about it."""
+"""Preparation of rows: examples, trained tokens, splits and the report."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoTokenizer
 
 import stand_ins
-from eyas.data.examples import LABELLED, LANGUAGE, ModelLimits
+from eyas.data.examples import LABELED, LANGUAGE, ModelLimits
 from eyas.data.masks import IGNORED
 from eyas.data.prepare import prepare
 from eyas.data.splits import Splits
@@ -33,11 +33,11 @@ def recipe_of(folder: Path, task: str = "sft", training: dict | None = None, **d
     return Recipe.model_validate({"task": task, "model": {"name": "m"}, "data": data, "training": training or {}})
 
 
-def prepared(models: dict[str, Path], recipe: Recipe, model: str = "falcon7b", **reach: int) -> Splits:
+def prepared(models: dict[str, Path], recipe: Recipe, model: str = "falcon7b", **limits: int) -> Splits:
     tokenizer = AutoTokenizer.from_pretrained(models[model])
-    learnable = LABELLED if recipe.task == "sequence_classification" else LANGUAGE
+    spec = LABELED if recipe.task == "sequence_classification" else LANGUAGE
     return prepare(
-        recipe, tokenizer, learnable, ModelLimits(**{"positions": POSITIONS, "vocabulary_size": VOCABULARY} | reach)
+        recipe, tokenizer, spec, ModelLimits(**{"positions": POSITIONS, "vocabulary_size": VOCABULARY} | limits)
     )
 
 
@@ -45,7 +45,7 @@ def texts(split: Any) -> list[str]:
     return [row["text"] for row in split.trained_rows()]
 
 
-def test_plain_text_is_learnt_whole_with_one_end_token(models, folder):
+def test_plain_text_is_trained_whole_with_one_end_token(models, folder):
     train = write(folder / "a.jsonl", [{"text": "the falcon"}, {"text": "flew<|endoftext|>"}])
 
     splits = prepared(models, recipe_of(folder, train=train))
@@ -54,10 +54,10 @@ def test_plain_text_is_learnt_whole_with_one_end_token(models, folder):
     for example in splits.train.examples:
         assert example["labels"] == [IGNORED, *example["input_ids"][1:]]
         assert example["input_ids"].count(end) == 1 and example["input_ids"][-1] == end
-    assert splits.report.train.ends_learnt == 2
+    assert splits.report.train.end_tokens == 2
 
 
-def test_no_end_token_is_added_to_text_when_the_recipe_says_so_and_it_must_where_there_is_none(models, folder):
+def test_end_token_is_not_added_as_rendered_and_is_required_otherwise(models, folder):
     recipe = {"train": write(folder / "a.jsonl", [{"text": "the falcon"}])}
     tokenizer = AutoTokenizer.from_pretrained(models["falcon7b"])
 
@@ -69,7 +69,7 @@ def test_no_end_token_is_added_to_text_when_the_recipe_says_so_and_it_must_where
         prepare(recipe_of(folder, **recipe), tokenizer, LANGUAGE, ModelLimits(POSITIONS, VOCABULARY))
 
 
-def test_a_cache_that_cannot_be_written_is_refused(models, folder):
+def test_cache_that_cannot_be_written_is_refused(models, folder):
     (folder / "file").touch()
     recipe = recipe_of(folder, train=write(folder / "a.jsonl", [{"text": "a"}]), cache_directory=str(folder / "file/x"))
 
@@ -78,18 +78,18 @@ def test_a_cache_that_cannot_be_written_is_refused(models, folder):
 
 
 @pytest.mark.parametrize("answers_only", [True, False])
-def test_of_a_prompt_and_its_completion_only_the_completion_is_learnt(answers_only, models, folder):
+def test_only_the_completion_of_a_prompt_is_trained(answers_only, models, folder):
     train = write(folder / "a.jsonl", [{"prompt": "the falcon", "completion": " flew over"}])
     tokenizer = AutoTokenizer.from_pretrained(models["falcon7b"])
 
     (example,) = prepared(models, recipe_of(folder, train=train, answers_only=answers_only)).train.examples
 
-    learnt = tokenizer.decode([label for label in example["labels"] if label != IGNORED])
-    assert learnt == (" flew over<|endoftext|>" if answers_only else " falcon flew over<|endoftext|>")
+    trained = tokenizer.decode([label for label in example["labels"] if label != IGNORED])
+    assert trained == (" flew over<|endoftext|>" if answers_only else " falcon flew over<|endoftext|>")
     assert tokenizer.decode(example["input_ids"]) == "the falcon flew over<|endoftext|>"
 
 
-def test_an_answer_that_begins_inside_a_token_of_its_prompt_is_learnt_whole_and_counted(models, folder):
+def test_answer_that_starts_inside_a_token_of_its_prompt_is_trained_whole_and_counted(models, folder):
     train = write(
         folder / "a.jsonl", [{"prompt": "the falcon ", "completion": "flew"}, {"prompt": "a", "completion": " b"}]
     )
@@ -101,16 +101,18 @@ def test_an_answer_that_begins_inside_a_token_of_its_prompt_is_learnt_whole_and_
     assert split.report.train.defects["joined"].first == [f"{train['path']}:1"]
 
 
-def test_of_a_chat_the_answers_are_learnt_and_of_prompt_and_completion_the_completion(models, folder):
-    said = [{"role": role, "content": content} for role, content in zip(["user", "assistant"] * 2, "abcd", strict=True)]
-    train = write(folder / "a.jsonl", [{"messages": said}])
-    other = write(folder / "b.jsonl", [{"prompt": said[:3], "completion": said[3:]}])
+def test_chats_train_all_answers_and_prompt_completion_the_completion(models, folder):
+    messages = [
+        {"role": role, "content": content} for role, content in zip(["user", "assistant"] * 2, "abcd", strict=True)
+    ]
+    train = write(folder / "a.jsonl", [{"messages": messages}])
+    other = write(folder / "b.jsonl", [{"prompt": messages[:3], "completion": messages[3:]}])
     tokenizer = AutoTokenizer.from_pretrained(models["smollm2"])
 
     splits = prepared(models, recipe_of(folder, train=[train, other]), "smollm2")
 
-    learnt = [tokenizer.decode([i for i in example["labels"] if i != IGNORED]) for example in splits.train.examples]
-    assert learnt == ["b<|im_end|>d<|im_end|>", "d<|im_end|>"]
+    trained = [tokenizer.decode([i for i in example["labels"] if i != IGNORED]) for example in splits.train.examples]
+    assert trained == ["b<|im_end|>d<|im_end|>", "d<|im_end|>"]
     assert len({tuple(example["input_ids"]) for example in splits.train.examples}) == 1
 
 
@@ -126,7 +128,7 @@ def test_classes_by_name_become_indices_in_their_own_order(models, folder):
     assert found.report.train.classes == {"a": 2, "b": 2}
 
 
-def test_a_class_outside_the_set_is_refused_with_its_line(models, folder):
+def test_class_outside_the_set_is_refused_with_its_line(models, folder):
     train = write(folder / "a.jsonl", [{"text": f"x {row}", "label": "abc"[row // 3]} for row in range(7)])
     recipe = recipe_of(folder, "sequence_classification", train=train, labels=["a", "b"])
 
@@ -135,7 +137,7 @@ def test_a_class_outside_the_set_is_refused_with_its_line(models, folder):
 
 
 @pytest.mark.parametrize(("policy", "rows", "cut"), [("filter", 8, 0), ("truncate", 20, 12)])
-def test_rows_longer_than_the_model_reads_are_cut_or_left_out_and_counted(policy, rows, cut, models, folder):
+def test_rows_longer_than_the_model_are_cut_or_filtered_and_counted(policy, rows, cut, models, folder):
     train = write(folder / "a.jsonl", [{"text": "hill " * (row + 1), "label": row % 2} for row in range(20)])
     longest = len(AutoTokenizer.from_pretrained(models["distilbert"])("hill " * 8)["input_ids"])
     recipe = recipe_of(folder, "sequence_classification", train=train, longer_than_model=policy)
@@ -155,7 +157,7 @@ def test_rows_longer_than_the_model_are_refused_when_the_recipe_says_so(models, 
         prepared(models, recipe, "distilbert", positions=6)
 
 
-def test_a_subset_is_drawn_by_the_seed_from_the_rows_that_fit(models, folder):
+def test_subset_is_drawn_by_the_seed_from_the_rows_that_fit(models, folder):
     train = write(folder / "a.jsonl", [{"text": "hill " * (row + 1), "label": row % 2} for row in range(20)])
     subset = {"train": {**train, "rows": 5}, "longer_than_model": "filter"}
 
@@ -167,9 +169,9 @@ def test_a_subset_is_drawn_by_the_seed_from_the_rows_that_fit(models, folder):
     assert all(len(text.split()) <= 12 for text in drawn(1))
 
 
-def test_rows_that_only_the_template_cannot_write_are_counted_once(models, folder):
+def test_rows_that_only_the_template_refuses_are_counted_once(models, folder):
     chats = [[("user", "a"), ("assistant", "b")], [("user", "a<|im_end|>"), ("assistant", "b")]] * 2
-    rows = [{"messages": [{"role": role, "content": said} for role, said in chat]} for chat in chats] + [
+    rows = [{"messages": [{"role": role, "content": content} for role, content in chat]} for chat in chats] + [
         {"messages": []}
     ]
     train = write(folder / "a.jsonl", rows)
@@ -186,11 +188,11 @@ def test_rows_that_only_the_template_cannot_write_are_counted_once(models, folde
 def test_more_rows_than_there_are_cannot_be_drawn(models, folder):
     train = write(folder / "a.jsonl", [{"text": "hill"}])
 
-    with pytest.raises(DataError, match=r"a\.jsonl: has 1 row; 2 were asked for"):
+    with pytest.raises(DataError, match=r"a\.jsonl: has 1 row; 2 were requested"):
         prepared(models, recipe_of(folder, train={**train, "rows": 2}))
 
 
-def test_held_out_rows_stay_where_they_are_when_a_row_is_added(models, folder):
+def test_held_out_rows_stay_held_out_when_a_row_is_added(models, folder):
     rows = [{"text": f"row {row}"} for row in range(300)]
     before = prepared(models, recipe_of(folder, train=write(folder / "a.jsonl", rows), holdout=0.2))
     rows.insert(7, {"text": "one more"})
@@ -213,7 +215,7 @@ def test_equal_rows_are_held_out_together(models, folder):
     assert splits.report.overlap.trained_on == 0
 
 
-def test_a_holdout_that_holds_nothing_out_is_refused(models, folder):
+def test_holdout_of_no_row_is_refused(models, folder):
     train = write(folder / "a.jsonl", [{"text": "the same"}] * 10)
 
     with pytest.raises(DataError, match=r"data.holdout: of 10 rows, (0|10) would be held out"):
@@ -233,7 +235,7 @@ def test_weighted_sources_are_mixed_in_their_shares(models, folder):
     assert [text[0] for text in first[:8]].count("b") == 2
 
 
-def test_sources_of_several_formats_and_columns_become_one(models, folder):
+def test_sources_of_several_formats_and_columns_are_combined(models, folder):
     plain = write(folder / "a.jsonl", [{"body": "the hill"}]) | {"columns": {"text": "body"}}
     alpaca = write(folder / "b.jsonl", [{"instruction": "sum up", "input": "the hill", "output": "a hill"}])
 
@@ -243,12 +245,12 @@ def test_sources_of_several_formats_and_columns_become_one(models, folder):
     assert splits.report.train.examples == 2
 
 
-def test_a_row_cut_before_its_answer_is_refused_with_its_line_or_left_out_below_the_limit(models, folder):
+def test_row_cut_before_its_answer_is_refused_with_its_line_or_left_out_below_the_limit(models, folder):
     rows = [{"prompt": "hill " * (30 if row == 3 else 2), "completion": "mice"} for row in range(10)]
     train = write(folder / "a.jsonl", rows)
     short = {"max_length": 16}
 
-    with pytest.raises(DataError, match=r"train: 1 row without a token to learn.*\n    .*a\.jsonl:4$"):
+    with pytest.raises(DataError, match=r"train: 1 row without a token to train.*\n    .*a\.jsonl:4$"):
         prepared(models, recipe_of(folder, training=short, train=train))
     allowed = prepared(models, recipe_of(folder, training=short, train=train, limits={"unsupervised": 0.1}))
 
@@ -256,7 +258,7 @@ def test_a_row_cut_before_its_answer_is_refused_with_its_line_or_left_out_below_
     assert allowed.report.train.rows_read == 10
 
 
-def test_what_was_left_out_by_policy_is_kept_beside_the_rows(models, folder):
+def test_rows_left_out_by_policy_are_kept_in_the_quarantine(models, folder):
     train = write(folder / "a.jsonl", [{"text": "hill"}, {"text": None}, {"text": "mice"}])
 
     splits = prepared(models, recipe_of(folder, train=train, bad_rows="skip"))
@@ -267,7 +269,7 @@ def test_what_was_left_out_by_policy_is_kept_beside_the_rows(models, folder):
     assert (splits.report.train.rows_read, splits.report.train.bad_rows) == (3, 1)
 
 
-def test_packed_sequences_hold_every_example_once_and_learn_nothing_across_a_border(models, folder):
+def test_packed_sequences_hold_every_example_once_and_predict_nothing_across_a_border(models, folder):
     train = write(folder / "a.jsonl", [{"text": "hill " * (1 + row % 5)} for row in range(23)])
 
     split = prepared(models, recipe_of(folder, train=train, training={"max_length": 16, "packing": True})).train
@@ -286,7 +288,7 @@ def test_packed_sequences_hold_every_example_once_and_learn_nothing_across_a_bor
 def defective(folder: Path) -> tuple[dict, dict]:
     """A thousand rows to train on and a hundred held out, each defect in rows that are known."""
     rows = [{"prompt": f"ask {row}:", "completion": f" hill {row}"} for row in range(1000)]
-    rows[100]["prompt"] = "hill" * 60  # longer than 48 tokens, nothing left to learn
+    rows[100]["prompt"] = "hill" * 60  # longer than 48 tokens, nothing left to train
     rows[200]["completion"] = "mice " * 60  # longer, its end is cut off
     rows[300]["prompt"] = "<|bos|><|bos|>ask"
     rows[400] = dict(rows[399])
@@ -322,18 +324,18 @@ def test_every_defect_of_a_thousand_rows_is_counted_and_placed(tokenizer_with_be
         "outside_vocabulary": [501], "duplicates": [401], "joined": [], "longer_than_model": [],
     }  # fmt: skip
     assert {name: found.count for name, found in report.train.defects.items()} == {n: len(f) for n, f in lines.items()}
-    assert (report.train.rows_read, report.train.examples, report.train.ends_learnt) == (1000, 999, 998)
+    assert (report.train.rows_read, report.train.examples, report.train.end_tokens) == (1000, 999, 998)
     examples = list(splits.train.examples)
     assert report.train.tokens == sum(len(example["input_ids"]) for example in examples)
     assert report.train.supervised_tokens == sum(label != IGNORED for e in examples for label in e["labels"])
     assert sum(report.train.lengths.histogram) == 999 and report.train.lengths.longest == 48
     assert report.overlap.exact.first == [f"{train['path']}:601 = {evaluation['path']}:11"]
-    assert report.overlap.normalised.first == [f"{train['path']}:602 = {evaluation['path']}:21"]
+    assert report.overlap.normalized.first == [f"{train['path']}:602 = {evaluation['path']}:21"]
     assert {d: f.count for d, f in report.evaluation.defects.items() if f.count} == {}
 
 
 @pytest.mark.parametrize(
-    ("limit", "said"),
+    ("limit", "reason"),
     [
         ("truncated", "2 rows longer than training.max_length, and cut"), ("unsupervised", "1 row without a token"),
         ("without_end", "1 row whose end token is cut off"), ("double_bos", "1 row beginning with two begin tokens"),
@@ -341,7 +343,7 @@ def test_every_defect_of_a_thousand_rows_is_counted_and_placed(tokenizer_with_be
         ("overlap", "2 rows trained on too"),
     ],
 )  # fmt: skip
-def test_each_limit_of_the_recipe_stops_the_run_with_the_places(limit, said, tokenizer_with_begin_token, folder):
+def test_each_limit_of_the_recipe_stops_the_run_with_the_places(limit, reason, tokenizer_with_begin_token, folder):
     train, evaluation = defective(folder)
     names = ("truncated", "unsupervised", "without_end", "double_bos", "outside_vocabulary", "duplicates", "overlap")
     limits = {name: 0.0 if name == limit else 1.0 for name in names}
@@ -352,12 +354,12 @@ def test_each_limit_of_the_recipe_stops_the_run_with_the_places(limit, said, tok
         prepare(recipe, tokenizer, LANGUAGE, ModelLimits(POSITIONS, len(tokenizer) - 1))
 
     first, *places = str(refused.value).splitlines()
-    assert said in first and f"data.limits.{limit} allows 0.00%" in first
+    assert reason in first and f"data.limits.{limit} allows 0.00%" in first
     assert places and all(".jsonl:" in place for place in places)
     assert not list((folder / "prepared").glob("*/splits.json"))
 
 
-def test_the_report_says_in_a_few_lines_what_is_in_the_rows(tokenizer_with_begin_token, folder):
+def test_report_is_a_few_lines(tokenizer_with_begin_token, folder):
     train, evaluation = defective(folder)
     limits = {"unsupervised": 1.0, "double_bos": 1.0, "outside_vocabulary": 1.0, "overlap": 1.0}
     recipe = recipe_of(folder, training={"max_length": 48}, train=train, evaluation=evaluation, limits=limits)
@@ -367,23 +369,23 @@ def test_the_report_says_in_a_few_lines_what_is_in_the_rows(tokenizer_with_begin
 
     assert "1,000 rows read; 999 examples" in text
     assert f"1 row equal to an earlier row: {folder}/train.jsonl:401" in text
-    assert "1 as they are, 1 but for case and punctuation of 100 held-out rows are trained on" in text
+    assert "1 as they are, 1 except for case and punctuation of 100 held-out rows are trained on" in text
     assert len(text.splitlines()) <= 20
 
 
-def test_similar_rows_are_looked_for_on_request_and_only_told(models, folder):
+def test_similar_rows_are_searched_on_request_and_only_reported(models, folder):
     words = stand_ins.WORDS
     train = write(folder / "a.jsonl", [{"text": " ".join(words)}, {"text": "something else"}])
     evaluation = write(folder / "b.jsonl", [{"text": " ".join([*words[:-1], "there"])}])
 
-    asked = prepared(models, recipe_of(folder, train=train, evaluation=evaluation, near_duplicates=0.7)).report
-    unasked = prepared(models, recipe_of(folder, train=train, evaluation=evaluation)).report
+    searched = prepared(models, recipe_of(folder, train=train, evaluation=evaluation, near_duplicates=0.7)).report
+    plain = prepared(models, recipe_of(folder, train=train, evaluation=evaluation)).report
 
-    assert asked.overlap.near.first == [f"{train['path']}:1 = {evaluation['path']}:1"] and unasked.overlap.near is None
-    assert "1 nearly of 1 held-out rows are trained on" in asked.text()
+    assert searched.overlap.near.first == [f"{train['path']}:1 = {evaluation['path']}:1"] and plain.overlap.near is None
+    assert "1 nearly of 1 held-out rows are trained on" in searched.text()
 
 
-def test_the_classes_of_a_hub_dataset_keep_its_own_order(models, folder, monkeypatch):
+def test_classes_of_a_hub_dataset_keep_its_own_order(models, folder, monkeypatch):
     import datasets
 
     features = datasets.Features({"text": datasets.Value("string"), "stars": datasets.ClassLabel(names=["two", "one"])})

@@ -1,11 +1,11 @@
-"""How rows and prompts become what the model is given."""
+"""Prompts of rows and of users."""
 
 from transformers import AutoTokenizer
 
 from eyas.data.prompts import as_chat, prompt_ids
 
 
-def test_a_bare_prompt_is_a_user_turn_after_the_system_message_that_was_given(models):
+def test_bare_prompt_is_a_user_turn_after_the_given_system_message(models):
     tokenizer = AutoTokenizer.from_pretrained(models["smollm2"])
 
     chat = as_chat(tokenizer, "the hill", system="be brief")
@@ -18,5 +18,5 @@ def test_a_bare_prompt_is_a_user_turn_after_the_system_message_that_was_given(mo
     )
 
 
-def test_without_a_chat_template_a_prompt_stays_as_it_is(models):
+def test_prompt_is_unchanged_without_a_chat_template(models):
     assert as_chat(AutoTokenizer.from_pretrained(models["falcon7b"]), "the hill") == "the hill"

@@ -1,4 +1,4 @@
-"""Every bad row is told with its file and its line, and no good row is."""
+"""Every bad row is reported with its file and its line, and no good row is."""
 
 import json
 import random
@@ -27,8 +27,8 @@ def text_row(generator: random.Random) -> dict:
 
 
 def chat_row(generator: random.Random) -> dict:
-    said = [("user", sentence(generator)), ("assistant", sentence(generator))]
-    return {"messages": [{"role": role, "content": content} for role, content in said]}
+    turns = [("user", sentence(generator)), ("assistant", sentence(generator))]
+    return {"messages": [{"role": role, "content": content} for role, content in turns]}
 
 
 def spoilt(change: Callable[[dict], object]) -> Callable[[dict], bytes]:
@@ -47,7 +47,7 @@ def set_message(**change: object) -> Callable[[dict], bytes]:
     return spoilt(lambda row: row["messages"][1].update(change))
 
 
-# What a line of JSON becomes, and a word of the reason that must be told for it.
+# Each spoils a line of JSON; the second value is a part of the reported reason.
 BAD_TEXT_LINES = {
     "cut in the middle": (lambda row: json.dumps(row).encode()[:15], "not JSON"),
     "a brace is missing": (lambda row: json.dumps(row).encode()[:-1], "not JSON"),
@@ -57,7 +57,7 @@ BAD_TEXT_LINES = {
     "single quotes": (lambda row: str(row).encode(), "not JSON"),
     "latin-1": (lambda row: '{"text": "müde"}'.encode("latin-1"), "not UTF-8"),
     "not a number": (lambda row: b'{"text": "a", "score": NaN}', "NaN"),
-    "a key twice": (lambda row: b'{"text": "a", "text": "b"}', "'text' stands twice"),
+    "a key twice": (lambda row: b'{"text": "a", "text": "b"}', "'text' appears twice"),
     "half a surrogate": (lambda row: rb'{"text": "\ud83d alone"}', "surrogate"),
     "a list": (lambda row: json.dumps([row["text"]]).encode(), "expected an object"),
     "an empty object": (lambda row: b"{}", "expected an object"),
@@ -89,7 +89,7 @@ def refusal(file: Path, tmp_path: Path, **settings: object) -> str:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("row", "kind"), KINDS, ids=[kind for _, kind in KINDS])
-def test_a_bad_line_of_json_is_told_with_its_file_and_its_line(row, kind, seed, tmp_path):
+def test_bad_line_of_json_is_reported_with_its_file_and_line(row, kind, seed, tmp_path):
     generator = random.Random(seed)
     spoil, reason = (BAD_TEXT_LINES | BAD_CHAT_LINES)[kind]
     lines = [json.dumps(row(generator)).encode() for _ in range(ROWS)]
@@ -98,14 +98,14 @@ def test_a_bad_line_of_json_is_told_with_its_file_and_its_line(row, kind, seed, 
     file = tmp_path / "rows.jsonl"
     file.write_bytes(b"\n".join(lines) + b"\n")
 
-    said = refusal(file, tmp_path)
+    message = refusal(file, tmp_path)
 
-    assert said.startswith("1 bad row;") and reason in said
-    assert f"\n  {file}:{bad + 1}: " in said
+    assert message.startswith("1 invalid row;") and reason in message
+    assert f"\n  {file}:{bad + 1}: " in message
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_file_that_was_cut_off_is_told_with_its_last_line(seed, tmp_path):
+def test_file_that_was_cut_off_is_reported_with_its_last_line(seed, tmp_path):
     generator = random.Random(seed)
     file = tmp_path / "rows.jsonl"
     whole = "".join(json.dumps(text_row(generator)) + "\n" for _ in range(ROWS)).encode()
@@ -116,7 +116,7 @@ def test_a_file_that_was_cut_off_is_told_with_its_last_line(seed, tmp_path):
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("spoil", [(",", ""), ('"text"', '"text'), ("}", "}}")], ids=["comma", "quote", "brace"])
-def test_a_mistake_in_an_array_is_told_with_the_line_that_it_is_on(spoil, seed, tmp_path):
+def test_mistake_in_an_array_is_reported_with_its_line(spoil, seed, tmp_path):
     generator = random.Random(seed)
     lines = [json.dumps(text_row(generator)) + "," for _ in range(ROWS)]
     bad = generator.randrange(1, ROWS - 1)
@@ -129,7 +129,7 @@ def test_a_mistake_in_an_array_is_told_with_the_line_that_it_is_on(spoil, seed, 
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_bad_row_of_an_array_is_told_with_the_line_that_it_begins_on(seed, tmp_path):
+def test_bad_row_of_an_array_is_reported_with_its_first_line(seed, tmp_path):
     generator = random.Random(seed)
     rows = [text_row(generator) for _ in range(ROWS)]
     bad = generator.randrange(ROWS)
@@ -151,7 +151,7 @@ CSV = {
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("kind", CSV)
-def test_a_bad_record_is_told_with_the_line_that_it_begins_on(kind, seed, tmp_path):
+def test_bad_record_is_reported_with_its_first_line(kind, seed, tmp_path):
     generator = random.Random(seed)
     bad_line, reason = CSV[kind]
     records = [f'"{sentence(generator)}\n{sentence(generator)}",b' for _ in range(ROWS)]  # two lines each
@@ -160,11 +160,11 @@ def test_a_bad_record_is_told_with_the_line_that_it_begins_on(kind, seed, tmp_pa
     file = tmp_path / "rows.csv"
     file.write_bytes(("text,other\n" + "\n".join(records) + "\n").encode("latin-1"))
 
-    said = refusal(file, tmp_path)
-    assert f"\n  {file}:{2 + 2 * bad}: " in said and reason in said
+    message = refusal(file, tmp_path)
+    assert f"\n  {file}:{2 + 2 * bad}: " in message and reason in message
 
 
-def test_a_quote_that_is_never_closed_is_told_with_the_line_that_it_opens_on(tmp_path):
+def test_unclosed_quote_is_reported_with_its_line(tmp_path):
     file = tmp_path / "rows.csv"
     file.write_text('text,other\na,b\n"c,d\ne,f\n')
 
@@ -172,7 +172,7 @@ def test_a_quote_that_is_never_closed_is_told_with_the_line_that_it_opens_on(tmp
 
 
 @pytest.mark.parametrize("bad", [0, 17, ROWS - 1])
-def test_a_bad_row_of_a_table_is_told_with_its_number(bad, tmp_path):
+def test_bad_row_of_a_table_is_reported_with_its_number(bad, tmp_path):
     texts = [sentence(random.Random(row)) for row in range(ROWS)]
     texts[bad] = None
     table = pyarrow.table({"text": texts})
@@ -186,16 +186,16 @@ def test_a_bad_row_of_a_table_is_told_with_its_number(bad, tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "json", "csv", "parquet", "arrow"])
-def test_an_empty_file_and_one_of_another_kind_are_refused(ending, tmp_path):
+def test_empty_file_and_one_of_another_kind_are_refused(ending, tmp_path):
     empty, other = tmp_path / f"empty.{ending}", tmp_path / f"other.{ending}"
     empty.touch()
     other.write_bytes(b"\x89PNG\r\n\x1a\n")
 
-    assert refusal(empty, tmp_path) == f"{empty}: is empty"
+    assert refusal(empty, tmp_path) == f"{empty}: is empty; write rows to it, or remove it from the recipe"
     assert str(other) in refusal(other, tmp_path)
 
 
-def test_bad_rows_are_told_in_the_order_of_their_lines(tmp_path):
+def test_bad_rows_are_reported_in_the_order_of_their_lines(tmp_path):
     file = tmp_path / "rows.jsonl"
     file.write_text('{"text": "a"}\n{"text": 5}\nno JSON\n{"text": null}\n')
 
@@ -203,15 +203,15 @@ def test_bad_rows_are_told_in_the_order_of_their_lines(tmp_path):
     assert places == [f"{file}:{line}" for line in (2, 3, 4)]
 
 
-def test_the_first_twenty_bad_rows_stand_in_one_report(tmp_path):
+def test_one_report_lists_the_first_twenty_bad_rows(tmp_path):
     file = tmp_path / "rows.jsonl"
     file.write_text('{"text": "a"}\n' + "".join(f'{{"text": {row}}}\n' for row in range(30)))
 
-    said = refusal(file, tmp_path)
+    message = refusal(file, tmp_path)
 
-    assert said.startswith("30 bad rows;") and said.endswith("… and 10 more")
-    assert [f"{file}:{line}: " in said for line in (2, 21, 22)] == [True, True, False]
-    assert '{"text": 7}' in said  # the row's own text
+    assert message.startswith("30 invalid rows;") and message.endswith("… and 10 more")
+    assert [f"{file}:{line}: " in message for line in (2, 21, 22)] == [True, True, False]
+    assert '{"text": 7}' in message  # the row's own text
 
 
 def test_bad_rows_are_left_out_up_to_the_limit_and_kept_with_their_reasons(tmp_path):
@@ -226,11 +226,11 @@ def test_bad_rows_are_left_out_up_to_the_limit_and_kept_with_their_reasons(tmp_p
     kept = [json.loads(row.as_line()) for row in reading.bad["train"].rows]
     assert [(row["file"], row["line"]) for row in kept] == [(str(file), 2), (str(file), 3), (str(file), 4)]
     assert {row["text"] for row in kept} == {'{"text": null}'}
-    assert "more than 2 bad rows (data.max_bad_rows)" in refusal(file, tmp_path, bad_rows="skip", max_bad_rows=2)
+    assert "more than 2 invalid rows (data.max_bad_rows)" in refusal(file, tmp_path, bad_rows="skip", max_bad_rows=2)
 
 
 @pytest.mark.slow
-def test_of_a_hundred_thousand_clean_rows_none_is_refused(tmp_path):
+def test_none_of_a_hundred_thousand_clean_rows_is_refused(tmp_path):
     generator = random.Random(0)
     for number, row in enumerate((text_row, chat_row)):
         file = tmp_path / f"rows{number}.jsonl"

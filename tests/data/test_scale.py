@@ -1,4 +1,4 @@
-"""A hundred thousand chats: everything that is said about them, in less than a minute."""
+"""The full report on a hundred thousand chats, in less than a minute."""
 
 import json
 import random
@@ -18,7 +18,7 @@ WORDS = stand_ins.WORDS
 
 @pytest.mark.slow
 @pytest.mark.alone
-def test_of_a_hundred_thousand_chats_each_planted_overlap_is_found_and_all_are_counted_in_a_minute(models, tmp_path):
+def test_report_on_a_hundred_thousand_chats_finds_all_planted_overlaps_in_a_minute(models, tmp_path):
     generator = random.Random(0)
 
     def chat(number: int) -> list[str]:
@@ -33,8 +33,8 @@ def test_of_a_hundred_thousand_chats_each_planted_overlap_is_found_and_all_are_c
     for name, rows in (("train", train), ("test", held_out)):
         with (tmp_path / f"{name}.jsonl").open("w") as stream:
             for question, answer in rows:
-                said = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-                stream.write(json.dumps({"messages": said}) + "\n")
+                messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+                stream.write(json.dumps({"messages": messages}) + "\n")
     data = {
         "train": {"path": str(tmp_path / "train.jsonl")}, "evaluation": {"path": str(tmp_path / "test.jsonl")},
         "cache_directory": str(tmp_path / "prepared"), "limits": {"overlap": 1.0},
@@ -48,9 +48,9 @@ def test_of_a_hundred_thousand_chats_each_planted_overlap_is_found_and_all_are_c
 
     print(report.text(), f"\n{ROWS + HELD_OUT:,} rows prepared and counted in {seconds:.1f} s")
     assert report.train.examples == ROWS and report.evaluation.examples == HELD_OUT
-    assert (report.overlap.exact.count, report.overlap.normalised.count) == (PLANTED // 2, PLANTED // 2)
-    assert report.train.ends_learnt == ROWS and not any(found.count for found in report.train.defects.values())
-    pairs = [pair.split(" = ") for pair in [*report.overlap.exact.first, *report.overlap.normalised.first]]
+    assert (report.overlap.exact.count, report.overlap.normalized.count) == (PLANTED // 2, PLANTED // 2)
+    assert report.train.end_tokens == ROWS and not any(found.count for found in report.train.defects.values())
+    pairs = [pair.split(" = ") for pair in [*report.overlap.exact.first, *report.overlap.normalized.first]]
     lines = [tuple(int(place.rpartition(":")[2]) - 1 for place in pair) for pair in pairs]
     assert len(lines) == 40 and all(planted[there] == here for here, there in lines)
     assert seconds < 60

@@ -1,4 +1,4 @@
-"""Where rows may come from; a hub is met at the network's edge."""
+"""Sources of rows: files, folders, packages and the hub."""
 
 import json
 
@@ -45,7 +45,7 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path):
                                                     [1, 1, 1] if file.name == "a.json" else [1, 2, 3])  # fmt: skip
 
 
-def test_a_folder_is_all_its_files_in_order(tmp_path):
+def test_folder_is_all_its_files_in_order(tmp_path):
     write_jsonl(tmp_path / "b.jsonl", ROWS[2:])
     write_jsonl(tmp_path / "a.jsonl", ROWS[:2])
     (tmp_path / "README.md").write_text("no rows")
@@ -53,40 +53,40 @@ def test_a_folder_is_all_its_files_in_order(tmp_path):
     assert [row for _, row in read(tmp_path)] == ROWS
 
 
-def test_a_folder_that_datasets_saved_is_read_without_the_columns_of_other_rows(tmp_path):
+def test_folder_that_datasets_saved_is_read_without_the_columns_of_other_rows(tmp_path):
     datasets.DatasetDict({"train": datasets.Dataset.from_list(ROWS)}).save_to_disk(tmp_path / "saved")
     datasets.Dataset.from_list(ROWS).save_to_disk(tmp_path / "one")
 
     assert [row for _, row in read(tmp_path / "saved")] == [row for _, row in read(tmp_path / "one")] == ROWS
 
 
-def test_a_file_of_an_installed_package_is_a_source():
+def test_file_of_an_installed_package_is_a_source():
     (file,) = files_of(Source(path="package:datasets/utils/resources/languages.json"))
 
     assert file.name == "languages.json" and file.is_file()
-    with pytest.raises(DataError, match="no package 'no_such_package' is installed here"):
+    with pytest.raises(DataError, match="package 'no_such_package' is not installed; install it"):
         files_of(Source(path="package:no_such_package/rows.jsonl"))
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "reason"),
     [
         ("absent.jsonl", None, "no such file; name a file here or a dataset on the hub"),
-        ("./rows.txt", "a", "its ending is none of .jsonl"),
+        ("./rows.txt", "a", "unknown file ending; rename it to one of .jsonl"),
         ("./empty/", "", "holds no file that ends in .jsonl"),
     ],
 )
-def test_what_is_no_source_is_refused(name, content, said, tmp_path, monkeypatch):
+def test_path_without_readable_rows_is_refused(name, content, reason, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     if content:
         (tmp_path / name).write_text(content)
 
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=reason):
         files_of(Source(path=name))
 
 
-def test_the_digest_of_files_is_that_of_their_bytes(tmp_path):
+def test_digest_of_files_depends_on_their_bytes(tmp_path):
     file = write_jsonl(tmp_path / "a.jsonl")
     before = digest_of_source(Source(path=str(file)))
     file.touch()
@@ -96,7 +96,7 @@ def test_the_digest_of_files_is_that_of_their_bytes(tmp_path):
     assert digest_of_source(Source(path=str(file))) != before
 
 
-def test_every_change_of_one_byte_is_another_digest(tmp_path):
+def test_change_of_any_byte_changes_the_digest(tmp_path):
     file = write_jsonl(tmp_path / "a.jsonl")
     whole = file.read_bytes()
     digests = {digest_of_source(Source(path=str(file)))}

@@ -1,4 +1,4 @@
-"""Rows that are read while they are trained on: the same each time, in memory that does not grow."""
+"""Streamed rows: the same in every pass, in bounded memory."""
 
 import json
 import subprocess
@@ -36,7 +36,7 @@ def numbers(models: dict[str, Path], stream: Any) -> list[int]:
 ROWS = [{"text": f"{row}: the hill"} for row in range(1500)]
 
 
-def test_a_stream_yields_every_row_in_the_order_of_the_file_and_again(models, tmp_path):
+def test_stream_yields_every_row_in_the_order_of_the_file_in_each_pass(models, tmp_path):
     splits = streamed(models, tmp_path, ROWS)
 
     assert numbers(models, splits.train.for_trainer) == numbers(models, splits.train.for_trainer) == list(range(1500))
@@ -44,7 +44,7 @@ def test_a_stream_yields_every_row_in_the_order_of_the_file_and_again(models, tm
     assert splits.report.train.paths == [f"{tmp_path}/a.jsonl (the first rows of a stream)"]
 
 
-def test_a_shuffled_stream_has_another_order_which_the_seed_decides(models, tmp_path):
+def test_order_of_a_shuffled_stream_depends_on_the_seed(models, tmp_path):
     first = numbers(models, streamed(models, tmp_path, ROWS, shuffle_buffer=100).train.for_trainer)
     again = numbers(models, streamed(models, tmp_path, ROWS, shuffle_buffer=100).train.for_trainer)
 
@@ -61,14 +61,14 @@ def test_weighted_streams_are_mixed_in_their_shares(models, tmp_path):
     assert [sum(row >= 9000 for row in mixed[:length]) for length in (40, 200, 400)] == [10, 50, 100]
 
 
-def test_a_bad_row_ends_a_strict_stream_where_it_stands(models, tmp_path):
+def test_bad_row_stops_a_strict_stream_with_its_line(models, tmp_path):
     rows = [*ROWS[:1200], {"text": None}, *ROWS[1200:]]
 
     with pytest.raises(DataError, match=r"a\.jsonl:1201: `text` is null"):
         numbers(models, streamed(models, tmp_path, rows).train.for_trainer)
 
 
-def test_bad_rows_of_a_stream_are_left_out_kept_and_never_kept_twice(models, tmp_path):
+def test_bad_rows_of_a_stream_are_quarantined_once(models, tmp_path):
     rows = [*ROWS[:1200], {"text": None}, *ROWS[1200:]]
     quarantine = tmp_path / "run" / "quarantine.jsonl"
 
@@ -81,14 +81,14 @@ def test_bad_rows_of_a_stream_are_left_out_kept_and_never_kept_twice(models, tmp
         assert [json.loads(line)["line"] for line in quarantine.read_text().splitlines()] == [1201]
 
 
-def test_a_row_with_nothing_to_learn_is_a_bad_row_of_a_stream(models, tmp_path):
+def test_row_without_a_token_to_train_is_a_bad_row_of_a_stream(models, tmp_path):
     rows = [{"prompt": "hill " * (100 if row == 1100 else 1), "completion": "mice"} for row in range(1200)]
 
-    with pytest.raises(DataError, match=r"a\.jsonl:1101: one of the rows without a token to learn"):
+    with pytest.raises(DataError, match=r"a\.jsonl:1101: one of the rows without a token to train"):
         list(streamed(models, tmp_path, rows).train.for_trainer)
 
 
-def test_another_byte_anywhere_in_the_file_is_another_digest(models, tmp_path):
+def test_change_of_any_byte_of_the_file_changes_the_digest(models, tmp_path):
     before = streamed(models, tmp_path, ROWS).digests
     after = streamed(models, tmp_path, [*ROWS[:-1], {"text": "1499: the hall"}]).digests
 

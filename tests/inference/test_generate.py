@@ -1,4 +1,4 @@
-"""Answers do not depend on the batch they are written in."""
+"""Answers do not depend on their batch."""
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from eyas.inference.generate import generate
 
 
-def test_answers_come_in_the_order_of_their_prompts_and_are_those_of_each_prompt_alone(models):
+def test_answers_are_in_the_order_of_the_prompts_and_equal_those_of_each_prompt_alone(models):
     tokenizer = AutoTokenizer.from_pretrained(models["smollm2"])
     tokenizer.pad_token = tokenizer.eos_token
     model = AutoModelForCausalLM.from_pretrained(models["smollm2"], dtype=torch.float32).eval()

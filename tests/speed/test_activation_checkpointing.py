@@ -4,6 +4,7 @@ import pytest
 from datasets import Dataset
 
 from conftest import ROOT
+from eyas.data.examples import LANGUAGE
 from eyas.data.splits import Split
 from eyas.recipe import load_recipe
 from eyas.speed import activation_checkpointing
@@ -65,8 +66,8 @@ def test_all_ranks_follow_the_one_that_needs_it(run_of, monkeypatch):
 
 
 def test_largest_batch_has_the_longest_row_or_full_ones():
-    split = Split(rows=None, examples=Dataset.from_list([{"input_ids": [0] * length} for length in (10, 60)]))
-    full = Split(rows=None, examples=split.examples, sequences=split.examples)
+    split = Split(rows=None, examples=Dataset.from_list([{"lengths": [length]} for length in (10, 60)]), spec=LANGUAGE)
+    full = Split(rows=None, examples=split.examples, spec=LANGUAGE, sequences=split.examples)
     words = ["training.per_device_train_batch_size=4", "training.max_length=128"]
     recipe = load_recipe(ROOT / "recipes" / "minilm_lora_sentiment.yaml", words)
     padded = load_recipe(ROOT / "recipes" / "minilm_lora_sentiment.yaml", [*words, "data.pad_to_max_length=true"])

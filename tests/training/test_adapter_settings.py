@@ -231,7 +231,11 @@ def merged(run, recipe):
     from eyas.cli.arguments import open_run
 
     with open_run(run.path) as opened:
-        probes = [tensors(example) for _, example in held_out(recipe, opened.splits)[:4]]
+        probes = [
+            tensors(sequence)
+            for _, example in held_out(recipe, opened.splits)[:4]
+            for sequence in opened.splits.spec.sequences(example)
+        ]
         return merge(FinishedRun(run, recipe, opened.task.auto_model, None, opened.tokenizer), probes, ReadsHere())
 
 

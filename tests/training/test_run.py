@@ -121,7 +121,7 @@ def test_a_batch_that_does_not_divide_is_refused_before_a_model_is_loaded(traine
 
 
 def test_rows_without_an_answer_within_the_maximum_length_are_refused(trained):
-    with pytest.raises(DataError, match=r"train: 24 rows without a token to learn \(data.limits.unsupervised allows 0"):
+    with pytest.raises(DataError, match=r"train: 24 rows without a token to train \(data.limits.unsupervised allows 0"):
         trained("smollm2_qlora_quickstart", "training.max_length=12")
 
 

@@ -39,7 +39,8 @@ def merge(
         from eyas.export.refusals import ArtifactRefused
 
         rows = held_out(opened.recipe, opened.splits)[: opened.recipe.export.probe_rows]
-        probes = [tensors(example) for _, example in rows]
+        sequences = opened.splits.spec.sequences
+        probes = [tensors(sequence) for _, example in rows for sequence in sequences(example)]
         finished = FinishedRun(opened.directory, opened.recipe, opened.task.auto_model, opened.labels, opened.tokenizer)
         try:
             merge_run(finished, probes, reader, onto_published, force)

@@ -1,1 +1,1 @@
-"""Rows: where they come from, what shape they have, and what is counted about them."""
+"""Preparation of rows: sources, formats, examples and reports."""

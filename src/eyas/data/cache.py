@@ -1,4 +1,4 @@
-"""Prepared rows are kept under all that decides them, so that a second start reads what the first one wrote."""
+"""Cache of prepared rows, shared by starts with the same key."""
 
 import hashlib
 import json
@@ -14,16 +14,17 @@ from eyas.sealing import SEAL, faults, seal
 logger = logging.getLogger(__name__)
 
 Key = Mapping[str, Any]
-"""Each thing that decides prepared rows, by the name under which a change of it is said."""
+"""Everything that decides prepared rows, by name. A miss names the changed ones."""
 
-ALIKE = 5
-"""Changes up to which two keys are of one job."""
+MOST_CHANGES = 5
+"""Two keys with more changes than this belong to different jobs, and a miss does not list them."""
 
 
 def prepared(folder: Path, key: Key, build: Callable[[Path], None]) -> Path:
-    """Return the entry of this key, built by the first process that asks; the others wait and then read it.
+    """Return the folder of this key's entry. The first process builds it; others wait and then read it.
 
-    An entry appears whole, by one rename, and is used only as long as its bytes are those that were written.
+    An entry appears whole, by one rename. It is used only while its bytes match its manifest.
+    Raises DataError if the folder cannot be written.
     """
     from filelock import FileLock
 
@@ -31,13 +32,15 @@ def prepared(folder: Path, key: Key, build: Callable[[Path], None]) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"data.cache_directory: {folder} cannot be written: {error.strerror}; name another") from None
+        raise DataError(
+            f"data.cache_directory: {folder} cannot be written: {error.strerror}; choose another folder"
+        ) from None
     with FileLock(folder / f"{entry.name}.lock"):
         if entry.is_dir():
             if not faults(entry):
-                logger.info("prepared rows: read again from %s", entry)
+                logger.info("prepared rows: reusing %s", entry)
                 return entry
-            logger.warning("prepared rows: %s is not what was written; preparing again", entry)
+            logger.warning("prepared rows: %s is corrupt; preparing them again", entry)
             shutil.rmtree(entry)
         logger.info("preparing rows: %s", why_missed(folder, key))
         staging = folder / f".{entry.name}"
@@ -53,14 +56,14 @@ def prepared(folder: Path, key: Key, build: Callable[[Path], None]) -> Path:
 
 
 def why_missed(folder: Path, key: Key) -> str:
-    """Return what differs between this key and the entry most like it."""
+    """Return the differences between this key and the most similar entry, as text."""
     known = [json.loads(file.read_text(encoding="utf-8"))["key"] for file in folder.glob(f"*/{SEAL}")]
     names = min((changes(other, key) for other in known), key=len, default=[])
-    if not 0 < len(names) <= ALIKE:
-        return "none like these are kept yet"
-    return f"changed since the last time: {', '.join(names)}"
+    if not 0 < len(names) <= MOST_CHANGES:
+        return "no cache entry"
+    return f"changed since the last start: {', '.join(names)}"
 
 
 def changes(before: Key, after: Key) -> list[str]:
-    """Return the names of what differs between two keys."""
+    """Return the names of the parts that differ between two keys."""
     return [name for name in {**before, **after} if before.get(name) != after.get(name)]

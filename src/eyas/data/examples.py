@@ -1,67 +1,37 @@
-"""From rows to examples: the token ids that a model reads, and the labels that it learns from."""
+"""Encoding of rows: token ids, and the labels that a model is trained on."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow
 
 from eyas.data.masks import IGNORED, Chat, encode_chats
+from eyas.data.row_spec import Columns, Encoding, Example, RowSpec, TokenSequence
 from eyas.data.rows import Row, RowError
 from eyas.errors import DataError
-from eyas.recipe.data import Format
 
 
 @dataclass(frozen=True)
 class ModelLimits:
-    """What the model can read: its maximum positions and its number of token ids."""
+    """Maximum positions of a model, and its number of token ids."""
 
     positions: int
     vocabulary_size: int
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """All that decides how a row becomes examples."""
-
-    tokenizer: Any
-    max_length: int
-    answers_only: bool = True
-    add_missing_end: bool = True
-    template_options: Mapping[str, Any] = field(default_factory=dict)
-    labels: Sequence[str] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One text as the trainer gets it."""
-
-    input_ids: list[int]
-    labels: list[int] | int
-    """One a token, or the index of a class."""
-    full_length: int
-    """Tokens before the text was cut to `max_length`."""
-    ends_learnt: int = 0
-    """End tokens that are learnt from, after the cut."""
-    joined: bool = False
-    """Whether a token belongs to the prompt and to the answer."""
-
-
-Encode = Callable[[Sequence[Row], Encoding], list[list[Example] | RowError]]
-"""(canonical rows, encoding) → the examples of each row, or why it has none."""
 
 
 def encode_language_rows(rows: Sequence[Row], encoding: Encoding) -> list[list[Example] | RowError]:
     """Return the examples of rows of text, prompt and completion, or messages, in the order of the rows."""
     chats = [index for index, row in enumerate(rows) if _is_chat(row)]
     plain = [index for index in range(len(rows)) if not _is_chat(rows[index])]
-    found: dict[int, list[Example] | RowError] = dict(
+    encoded: dict[int, list[Example] | RowError] = dict(
         zip(chats, _chats([rows[i] for i in chats], encoding), strict=True)
     )
-    found |= zip(plain, _texts([rows[i] for i in plain], encoding), strict=True)
-    return [found[index] for index in range(len(rows))]
+    encoded |= zip(plain, _texts([rows[i] for i in plain], encoding), strict=True)
+    return [encoded[index] for index in range(len(rows))]
 
 
-def encode_labelled_rows(rows: Sequence[Row], encoding: Encoding) -> list[list[Example] | RowError]:
-    """Return the one example of each row of text and class. A class outside the set is a RowError."""
+def encode_labeled_rows(rows: Sequence[Row], encoding: Encoding) -> list[list[Example] | RowError]:
+    """Return the one example of each row of text and class. A class outside the set gives a RowError."""
     index_of = {name: index for index, name in enumerate(encoding.labels)}
     texts = [row["text"] for row in rows]
     whole = encoding.tokenizer(texts, verbose=False)["input_ids"] if texts else []
@@ -69,15 +39,15 @@ def encode_labelled_rows(rows: Sequence[Row], encoding: Encoding) -> list[list[E
     if long := [index for index, ids in enumerate(whole) if len(ids) > encoding.max_length]:
         options = {"truncation": True, "max_length": encoding.max_length}
         cut = dict(zip(long, encoding.tokenizer([texts[i] for i in long], **options)["input_ids"], strict=True))
-    found: list[list[Example] | RowError] = []
+    encoded: list[list[Example] | RowError] = []
     for index, (row, ids) in enumerate(zip(rows, whole, strict=True)):
         label = index_of.get(str(row["label"]))
         if label is None:
             names = ", ".join(encoding.labels)
-            found.append(RowError(f"label {row['label']!r} is none of {names} (data.labels)"))
+            encoded.append(RowError(f"label {row['label']!r} is none of {names} (data.labels)"))
         else:
-            found.append([Example(cut.get(index, ids), label, len(ids))])
-    return found
+            encoded.append([Example({"input_ids": cut.get(index, ids), "labels": label}, [len(ids)])])
+    return encoded
 
 
 def _is_chat(row: Row) -> bool:
@@ -105,36 +75,34 @@ def _chat(row: Row) -> Chat:
 
 
 def _texts(rows: Sequence[Row], encoding: Encoding) -> list[list[Example] | RowError]:
-    """Encode plain text: the tokenizer's own special tokens around it, and one end token after it."""
+    """Encode plain texts with the tokenizer's own special tokens, and one end token after each."""
     if not rows:
         return []
     pairs = [("", row["text"]) if "text" in row else (row["prompt"], row["completion"]) for row in rows]
     tokens = encoding.tokenizer([prompt + text for prompt, text in pairs], return_offsets_mapping=True, verbose=False)
     each = zip(pairs, tokens["input_ids"], tokens["offset_mapping"], strict=True)
-    return [[_text(len(prompt), text, ids, offsets, encoding)] for (prompt, text), ids, offsets in each]
+    return [[_text(len(prompt), ids, offsets, encoding)] for (prompt, _), ids, offsets in each]
 
 
-def _text(
-    prompt_length: int, text: str, ids: list[int], offsets: Sequence[tuple[int, int]], encoding: Encoding
-) -> Example:
-    """Return one text, learnt from where its prompt ends, in characters; a token of both is learnt.
+def _text(prompt_length: int, ids: list[int], offsets: Sequence[tuple[int, int]], encoding: Encoding) -> Example:
+    """Return the example of one text, trained from the end of its prompt, in characters.
 
-    Otherwise the first characters of an answer that begins inside a token would never be.
+    A token that spans the end of the prompt is trained. Else the first characters of the answer never would be.
     """
-    learnt_from = prompt_length if encoding.answers_only else 0
+    trained_from = prompt_length if encoding.answers_only else 0
     labels = [
-        token if not learnt_from or stop > learnt_from else IGNORED
+        token if not trained_from or stop > trained_from else IGNORED
         for token, (_, stop) in zip(ids, offsets, strict=True)
     ]
     joined = any(start < prompt_length < stop for start, stop in offsets)
     end = encoding.tokenizer.eos_token_id
     ended = bool(ids) and ids[-1] == end
     if ended:
-        labels[-1] = end  # one that the tokenizer adds itself has no place in the text
+        labels[-1] = end  # an end token that the tokenizer adds has no place in the text
     elif encoding.add_missing_end:
         if end is None:
             raise DataError(
-                "this tokenizer has no end token, so the model could not learn to stop; learn without one by setting "
+                "this tokenizer has no end token, so the model could not learn to stop; train without one by setting "
                 "data.end_of_turn: as_rendered"
             )
         ids, labels, ended = [*ids, end], [*labels, end], True
@@ -143,19 +111,33 @@ def _text(
 
 def _cut(ids: list[int], labels: list[int], ends: Sequence[int], encoding: Encoding, joined: bool = False) -> Example:
     longest = encoding.max_length
-    labels = [IGNORED, *labels[1:]]  # nothing stands before the first token that it could be learnt from
-    learnt = sum(1 for position in ends if position < longest and labels[position] != IGNORED)
-    return Example(ids[:longest], labels[:longest], len(ids), learnt, joined)
+    labels = [IGNORED, *labels[1:]]  # no token precedes the first one, so it cannot be predicted
+    end_tokens = sum(1 for position in ends if position < longest and labels[position] != IGNORED)
+    return Example({"input_ids": ids[:longest], "labels": labels[:longest]}, [len(ids)], end_tokens, joined)
 
 
-@dataclass(frozen=True)
-class RowSpec:
-    """What a task learns from: the formats of its rows, and how they become examples."""
-
-    formats: tuple[Format, ...]
-    encode: Encode
-    labels_a_token: bool
+def _language_sequences(columns: Columns) -> list[TokenSequence]:
+    return [TokenSequence(columns["input_ids"], columns["labels"])]
 
 
-LANGUAGE = RowSpec(("messages", "sharegpt", "alpaca", "prompt_completion", "text"), encode_language_rows, True)
-LABELLED = RowSpec(("labelled_text",), encode_labelled_rows, False)
+def _labeled_sequences(columns: Columns) -> list[TokenSequence]:
+    return [TokenSequence(columns["input_ids"], None, columns["labels"])]
+
+
+_TOKENS = pyarrow.list_(pyarrow.int32())
+
+LANGUAGE = RowSpec(
+    formats=("messages", "sharegpt", "alpaca", "prompt_completion", "text"),
+    columns={"input_ids": _TOKENS, "labels": _TOKENS},
+    encode=encode_language_rows,
+    sequences=_language_sequences,
+    checks=("truncated", "outside_vocabulary", "double_bos", "joined", "unsupervised", "without_end"),
+)
+LABELED = RowSpec(
+    formats=("labelled_text",),
+    columns={"input_ids": _TOKENS, "labels": pyarrow.int32()},
+    encode=encode_labeled_rows,
+    sequences=_labeled_sequences,
+    checks=("truncated", "outside_vocabulary", "double_bos", "unsupervised"),
+    classes="text",
+)

@@ -1,4 +1,4 @@
-"""What makes two texts the same: as they are, or but for case, punctuation and spelling in Unicode."""
+"""Fingerprints of texts: exact, or ignoring case, punctuation and Unicode spelling."""
 
 import hashlib
 import re
@@ -6,15 +6,15 @@ import unicodedata
 
 
 def fingerprint(text: str) -> bytes:
-    """Return 16 bytes that two texts share when they are equal after normalising."""
-    return digest(normalised(text))
+    """Return 16 bytes that two texts share when they are equal after normalizing."""
+    return digest(normalized(text))
 
 
-def normalised(text: str) -> str:
+def normalized(text: str) -> str:
     """Return the text in Unicode's NFKC, case folded, with single spaces for punctuation and white space.
 
     Punctuation is Unicode's category P: emoji, `+` and `=`, and the vowel signs of Hindi and Thai stay. So do `-`, `*`
-    and `/` before a number, as −, × and ÷: without them, 12 - 4 and 12 * 4 would be one question.
+    and `/` before a number, as −, × and ÷: without them, 12 - 4 and 12 * 4 would be equal.
     """
     # A lone surrogate, which JSON can spell and UTF-8 cannot, becomes a question mark, and so a space.
     text = text.encode(errors="replace").decode()
@@ -28,9 +28,9 @@ _BEFORE_A_NUMBER = re.compile(r"[-*/](?=\s*\d)")
 
 
 class _SpaceForPunctuation(dict[int, str]):
-    """What str.translate puts for a character, looked up when the character is first met.
+    """Replacement of each character for str.translate, looked up when the character is first met.
 
-    `re` knows no categories, and takes thirty times as long over a set of all 819 marks.
+    `re` has no Unicode categories, and a set of all 819 punctuation marks takes thirty times as long.
     """
 
     def __missing__(self, code_point: int) -> str:
@@ -43,5 +43,5 @@ _SPACE_FOR_PUNCTUATION = _SpaceForPunctuation()
 
 
 def digest(text: str) -> bytes:
-    """Return 16 bytes that stand for a text as it is."""
+    """Return a 16-byte digest of a text as it is."""
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()

@@ -1,4 +1,4 @@
-"""Which rows are used, in which order: held out, drawn, mixed. Each choice hangs on what is in a row, or on a seed."""
+"""Choice and order of rows: held out, drawn and mixed. Each choice depends on a row's content or a seed."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -7,12 +7,12 @@ from typing import Literal
 
 
 def held_out(fingerprint: bytes, share: float) -> bool:
-    """Return whether a row is held out: its own hash decides, so that no other row can move it."""
+    """Return whether a row is held out. Its own hash decides, so that no other row can move it."""
     return int.from_bytes(_hashed(b"held out", fingerprint)) / 2**64 < share
 
 
 def drawn(fingerprints: Sequence[bytes], seed: int) -> list[int]:
-    """Return all rows in the order in which they are drawn for a subset: that of their hash with the seed."""
+    """Return all rows in the order in which they are drawn for a subset: by their hash with the seed."""
     keys = [_hashed(str(seed).encode(), fingerprint) for fingerprint in fingerprints]
     return sorted(range(len(keys)), key=lambda row: (keys[row], row))
 
@@ -20,7 +20,7 @@ def drawn(fingerprints: Sequence[bytes], seed: int) -> list[int]:
 def counts(
     available: Sequence[int], weights: Sequence[float], strategy: Literal["first_exhausted", "all_exhausted"]
 ) -> list[int]:
-    """Return how many rows of each source a mixture holds, in proportion to the weights.
+    """Return the number of rows of each source in a mixture, in proportion to the weights.
 
     `first_exhausted` repeats no row; `all_exhausted` leaves none out, and repeats those of the smaller sources.
     """
@@ -31,9 +31,9 @@ def counts(
 
 
 def interleaved(wanted: Sequence[float]) -> Iterator[int]:
-    """Yield source after source, always the one furthest behind its share, so that every prefix is mixed as the whole.
+    """Yield indices of sources without end, always of the source furthest behind its share.
 
-    It goes on for ever; whoever counts in rows takes as many as there are.
+    So every prefix is mixed in the same shares. The caller takes as many as there are rows.
     """
     total, taken = sum(wanted), [0] * len(wanted)
     for step in count(1):

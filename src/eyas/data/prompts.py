@@ -1,14 +1,17 @@
-"""Prompts and answers: what the model is given, and what it must write."""
+"""Prompts and expected answers of rows."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eyas.data.rows import Row
 from eyas.errors import DataError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 def split_turn(row: Row) -> tuple[Any, Any]:
-    """Return what the model is given and what it must write last: strings, or lists of messages. Text has no prompt."""
+    """Return a row's prompt and its last expected answer: strings, or lists of messages. Text has no prompt."""
     if "messages" in row:
         messages = row["messages"]
         last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
@@ -16,8 +19,8 @@ def split_turn(row: Row) -> tuple[Any, Any]:
     return row.get("prompt", ""), row["completion"] if "completion" in row else row["text"]
 
 
-def prompt_ids(tokenizer: Any, prompt: Any, template_options: Mapping[str, Any]) -> list[int]:
-    """Return the tokens of a prompt as the model meets it when it must answer. A bare string is taken as it is."""
+def prompt_ids(tokenizer: "PreTrainedTokenizerBase", prompt: Any, template_options: Mapping[str, Any]) -> list[int]:
+    """Return the token ids of a prompt, with the template's generation prompt. A string is tokenized as is."""
     if isinstance(prompt, str):
         return list(tokenizer(prompt)["input_ids"])
     rendered = tokenizer.apply_chat_template(
@@ -31,14 +34,16 @@ def answer_text(completion: Any) -> str:
     return completion if isinstance(completion, str) else "".join(message["content"] or "" for message in completion)
 
 
-def as_chat(tokenizer: Any, text: str, system: str | None = None) -> Any:
+def as_chat(tokenizer: "PreTrainedTokenizerBase", text: str, system: str | None = None) -> Any:
     """Return a bare prompt as a user turn where the tokenizer has a chat template, else unchanged.
 
-    Raises DataError for a system message that there is no template to put into.
+    Raises DataError for a system message without a chat template.
     """
     if not tokenizer.chat_template:
         if system is not None:
-            raise DataError("this model's tokenizer has no chat template, so there is no place for a system message")
+            raise DataError(
+                "this model's tokenizer has no chat template, so it takes no system message; put it into the prompt"
+            )
         return text
     instruction = [] if system is None else [{"role": "system", "content": system}]
     return [*instruction, {"role": "user", "content": text}]

@@ -1,4 +1,4 @@
-"""All rows of a recipe in one table, in the shape that their format has, bad ones set aside."""
+"""Table of all rows of a recipe, converted to their canonical format."""
 
 import hashlib
 import json
@@ -8,52 +8,56 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eyas.data.examples import RowSpec
-from eyas.data.formats import Recognition, convert, recognise
+from eyas.data.formats import FormatMatch, convert, recognize_format
+from eyas.data.row_spec import RowSpec
 from eyas.data.rows import BadRows, Place, Row, RowError
 from eyas.data.sources import open_source
 from eyas.data.tables import RowTable, columns_of_rows, read_table, write_table
 from eyas.errors import DataError
-from eyas.recipe.data import Data, Source
+from eyas.recipe.data import Data, Format, Source
 
-LOOKED_AT = 100
-"""Rows from which the format of a source is recognised."""
+ROWS_TO_RECOGNIZE = 100
+"""Rows from which the format of a source is recognized."""
 FIRST_OF_A_STREAM = 1000
 """Rows of a streamed source that are counted and shown before training."""
 
 
 @dataclass(frozen=True)
-class Recognised:
-    """A source whose format is known, and its rows in the shape of that format."""
+class ConvertedSource:
+    """A source with its format and its converted rows."""
 
-    recognition: Recognition
+    match: FormatMatch
     rows: Iterator[tuple[Place, Row]]
     class_names: Mapping[str, list[str]]
 
 
-def recognised(source: Source, data: Data, learnable: RowSpec, bad: BadRows, streaming: bool = False) -> Recognised:
-    """Return the rows of a source, converted as they are asked for; those that do not fit go to `bad`."""
+def open_converted(source: Source, data: Data, spec: RowSpec, bad: BadRows, streaming: bool = False) -> ConvertedSource:
+    """Return the rows of a source, each converted when it is read. Those that do not fit go to `bad`."""
     opened = open_source(source, bad, streaming)
-    first = list(islice(opened.rows, LOOKED_AT))
+    first = list(islice(opened.rows, ROWS_TO_RECOGNIZE))
     columns = data.columns_of(source)
     if not first:
         bad.refuse()
         raise DataError(f"{source.path}: has no rows")
-    asked = source.format or data.format
-    if asked is not None and asked not in learnable.formats:
-        raise DataError(f"data.format: this task learns from {', '.join(learnable.formats)}; not from {asked}")
+    match = _match([row for _, row in first], source, data, spec)
+    rows = _converted(chain(first, opened.rows), match, columns, bad)
+    return ConvertedSource(match, rows, opened.class_names)
+
+
+def _match(first: list[Row], source: Source, data: Data, spec: RowSpec) -> FormatMatch:
+    """Return the format of a source: the one that the recipe names, or the one recognized from its first rows."""
+    named: Format | None = source.format or data.format
+    if named is not None and named not in spec.formats:
+        raise DataError(f"data.format: this task trains on {', '.join(spec.formats)}; not on {named}")
     try:
-        recognition = recognise([row for _, row in first], columns, [asked] if asked else learnable.formats)
+        match = recognize_format(first, data.columns_of(source), [named] if named else spec.formats)
     except DataError as error:
         raise DataError(f"{source.path}: {error}") from None
-    if asked is not None:
-        recognition = Recognition(asked, "as the recipe says")
-    rows = _converted(chain(first, opened.rows), recognition, columns, bad)
-    return Recognised(recognition, rows, opened.class_names)
+    return match if named is None else FormatMatch(named, "as the recipe says")
 
 
 class Part(NamedTuple):
-    """One source, and where its rows are in the table."""
+    """One source, and the range of its rows in the table."""
 
     source: Source
     format: str
@@ -64,18 +68,18 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Reading:
-    """Every row that was read: first those to train on, then the held-out ones."""
+    """Every row that was read: training rows first, then held-out ones."""
 
     table: RowTable
     files: list[str]
     parts: list[Part]
     digests: list[bytes]
-    """Of each row, with its columns: equal for equal rows."""
+    """Digest of each row and its columns: equal for equal rows."""
     bad: dict[str, BadRows]
     """Bad rows of `train` and `evaluation`."""
 
 
-def read_rows(data: Data, learnable: RowSpec, folder: Path) -> Reading:
+def read_rows(data: Data, spec: RowSpec, folder: Path) -> Reading:
     """Write the rows of all sources to a table in this folder. Raises DataError with every bad row, when strict."""
     bad = {name: BadRows(data.bad_rows, data.max_bad_rows) for name in ("train", "evaluation")}
     files: dict[str, int] = {}
@@ -85,14 +89,14 @@ def read_rows(data: Data, learnable: RowSpec, folder: Path) -> Reading:
     def records() -> Iterator[dict[str, Any]]:
         for source, bad_rows in _sources(data, bad):
             streamed = data.streaming and source is not data.evaluation
-            found = recognised(source, data, learnable, bad_rows, streamed)
+            converted = open_converted(source, data, spec, bad_rows, streamed)
             start = len(digests)
-            rows = islice(found.rows, FIRST_OF_A_STREAM) if streamed else found.rows
+            rows = islice(converted.rows, FIRST_OF_A_STREAM) if streamed else converted.rows
             for place, text in _as_json(rows, bad_rows):
                 digests.append(hashlib.blake2b(text.encode(), digest_size=16).digest())
                 yield {"row": text, "file": files.setdefault(place.file, len(files)), "line": place.line}
-            why = f"{found.recognition.format} ({found.recognition.why})"
-            parts.append(Part(source, why, found.class_names, range(start, len(digests))))
+            why = f"{converted.match.format} ({converted.match.why})"
+            parts.append(Part(source, why, converted.class_names, range(start, len(digests))))
 
     file = folder / "rows.arrow"
     write_table(file, columns_of_rows(), records())
@@ -123,10 +127,10 @@ def refuse_bad_rows(bad: Mapping[str, BadRows]) -> None:
 
 
 def _converted(
-    rows: Iterator[tuple[Place, Row]], recognition: Recognition, columns: Mapping[str, str], bad: BadRows
+    rows: Iterator[tuple[Place, Row]], match: FormatMatch, columns: Mapping[str, str], bad: BadRows
 ) -> Iterator[tuple[Place, Row]]:
     for place, row in rows:
         try:
-            yield place, convert(row, recognition.format, columns)
+            yield place, convert(row, match.format, columns)
         except RowError as error:
             bad.add(place, str(error), json.dumps(row, ensure_ascii=False, default=str))

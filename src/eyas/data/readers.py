@@ -1,4 +1,4 @@
-"""From a file to its rows: one reader for each kind of file, each knowing the line it is at."""
+"""Readers of rows, one for each kind of file, with the line of each row."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ UTF8_MARK = b"\xef\xbb\xbf"
 
 
 def json_lines(file: Path, bad: BadRows) -> PlacedRows:
-    """Yield one object a line; what is no object goes to `bad` with its line. Empty lines may only end the file."""
+    """Yield one object per line. Other lines go to `bad` with their number. Empty lines may only end the file."""
     empty: list[Place] = []
     with file.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
@@ -29,18 +29,18 @@ def json_lines(file: Path, bad: BadRows) -> PlacedRows:
             try:
                 row = _decode(line.decode("utf-8"))
             except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
-                bad.add(place, _what_is_wrong(error), text)
+                bad.add(place, _reason(error), text)
                 continue
             if _is_row(row, place, text, bad):
                 yield place, row
 
 
 def json_array(file: Path, bad: BadRows) -> PlacedRows:
-    """Yield the objects of one array, each with the line it begins on; objects one a line are read as such."""
+    """Yield the objects of one array, each with its first line. A file with one object per line is read as such."""
     try:
         text = file.read_bytes().removeprefix(UTF8_MARK).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{file}:{_line_of_byte(error)}: {_what_is_wrong(error)}") from None
+        raise DataError(f"{file}:{_line_of_byte(error)}: {_reason(error)}") from None
     start = _after_spaces(text, 0)
     if text[start : start + 1] == "{":
         yield from json_lines(file, bad)
@@ -59,22 +59,22 @@ def json_array(file: Path, bad: BadRows) -> PlacedRows:
                 raise json.JSONDecodeError("Expecting ',' delimiter", text, end)
         except ValueError as error:
             at = error.lineno if isinstance(error, json.JSONDecodeError) else line
-            raise DataError(f"{file}:{at}: {_what_is_wrong(error)}; nothing after it can be read") from None
+            raise DataError(f"{file}:{at}: {_reason(error)}; nothing after it can be read") from None
         if _is_row(row, place, text[position:end], bad):
             yield place, row
         position = _after_spaces(text, after + 1) if text[after] == "," else after
     if text[position + 1 :].strip():
         line += text.count("\n", counted, _after_spaces(text, position + 1))
-        raise DataError(f"{file}:{line}: there is more after the end of the array")
+        raise DataError(f"{file}:{line}: there is text after the end of the array; remove it")
 
 
 def comma_separated(file: Path, bad: BadRows, delimiter: str = ",") -> PlacedRows:
-    """Yield a row for each record below the header, each with the line it begins on; every value is text."""
+    """Yield a row for each record below the header, with its first line. Every value is text."""
     with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         reader = csv.reader(stream, delimiter=delimiter, strict=True)
         header = next(reader, [])
         if len(set(header)) != len(header) or not all(name.strip() for name in header):
-            raise DataError(f"{file}:1: the header names a column twice, or not at all: {', '.join(header)}")
+            raise DataError(f"{file}:1: the header has a duplicate or an empty column name: {', '.join(header)}")
         while True:
             place = Place(str(file), reader.line_num + 1)
             try:
@@ -149,25 +149,25 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> Row:
     row = dict(pairs)
     if len(row) != len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the key '{next(name for name in names if names.count(name) > 1)}' stands twice")
+        raise ValueError(f"the key '{next(name for name in names if names.count(name) > 1)}' appears twice")
     return row
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"not JSON: {name} is no JSON number")
+    raise ValueError(f"not JSON: {name} is not a JSON number")
 
 
 def _is_row(row: Any, place: Place, text: str, bad: BadRows) -> bool:
     if not isinstance(row, dict) or not row:
         bad.add(place, "expected an object with the row's columns", text)
     elif "\\u" in text and not _is_encodable(json.dumps(row, ensure_ascii=False)):
-        bad.add(place, "half of a surrogate pair, which is no text", text)
+        bad.add(place, "half of a surrogate pair, which is not valid text", text)
     else:
         return True
     return False
 
 
-def _what_is_wrong(error: ValueError) -> str:
+def _reason(error: ValueError) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"not JSON: {error.msg} at column {error.colno}"
     if isinstance(error, UnicodeDecodeError):

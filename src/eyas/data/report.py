@@ -1,10 +1,10 @@
-"""What the rows of a run are like, counted before the first step."""
+"""Report on the rows of a run, counted before the first step."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter
+from pydantic import AliasChoices, Field, TypeAdapter
 
 from eyas.data.rows import SHOWN, counted
 from eyas.errors import DataError
@@ -13,20 +13,20 @@ from eyas.recipe.data import Data
 BARS = "▁▂▃▄▅▆▇█"
 MEANING = {
     "truncated": "longer than training.max_length, and cut",
-    "unsupervised": "without a token to learn",
-    "without_end": "whose end token is cut off, so that stopping is not learnt from them",
+    "unsupervised": "without a token to train",
+    "without_end": "whose end token is cut off, so that they do not train stopping",
     "double_bos": "beginning with two begin tokens: a rendered template that is tokenized again",
     "outside_vocabulary": "with a token id that the model does not have",
-    "joined": "whose answer begins inside a token that its prompt began, as no prompt alone will end",
+    "joined": "where one token spans the end of the prompt and the start of the answer",
     "duplicates": "equal to an earlier row",
     "longer_than_model": "longer than the model reads",
 }
-"""Each defect that is counted, as the end of the sentence 'rows …'."""
+"""Each counted defect, as the end of the sentence 'rows …'."""
 
 
 @dataclass(frozen=True)
 class Defect:
-    """How many rows have it, and where the first twenty stand."""
+    """Number of rows with a defect, and the places of the first twenty."""
 
     count: int = 0
     first: list[str] = field(default_factory=list)
@@ -39,7 +39,7 @@ class Defect:
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens per example, after cutting: quantiles, and how many examples are in each of equally wide bins."""
+    """Tokens per example, after cutting: quantiles, and the number of examples in equally wide bins."""
 
     shortest: int
     median: int
@@ -56,7 +56,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class SplitReport:
-    """One split: what came in, what is learnt from, and what is wrong with it."""
+    """Counts of one split: its rows, its trained tokens and its defects."""
 
     paths: list[str]
     formats: list[str]
@@ -64,14 +64,16 @@ class SplitReport:
     """Rows in the sources, bad ones too."""
     bad_rows: int
     rows: int
-    """Good rows that this split may learn from; fewer than were read where a subset is drawn."""
+    """Good rows that this split may train on. Fewer than were read where a subset is drawn."""
     examples: int
     tokens: int
     supervised_tokens: int
     lengths: Lengths
-    ends_learnt: int
+    end_tokens: Annotated[int | None, Field(validation_alias=AliasChoices("end_tokens", "ends_learnt"))]
+    """Trained end tokens; None where examples have none by their kind."""
     defects: dict[str, Defect]
     classes: dict[str, int]
+    """Number of texts, or of tokens, of each class."""
     digest: str
     sequences: int | None = None
     """Packed sequences, when packing."""
@@ -91,39 +93,41 @@ class SplitReport:
         )
         if self.classes:
             yield f"  {'':<11} " + ", ".join(f"{label}: {count:,}" for label, count in self.classes.items())
-        else:
-            yield (
-                f"  {'':<11} learnt: {self.supervised_tokens:,} of {self.tokens:,} tokens "
-                f"({self.supervised_tokens / self.tokens:.1%}), {counted(self.ends_learnt, 'end token')}"
-            )
+        if not self.classes or self.supervised_tokens < self.tokens:
+            yield f"  {'':<11} {self._trained()}"
         for defect, found in self.defects.items():
             if found.count:
                 more = ", …" if found.count > 3 else ""
                 yield f"  {'':<11} {counted(found.count, 'row')} {MEANING[defect]}: {', '.join(found.first[:3])}{more}"
 
+    def _trained(self) -> str:
+        ends = "" if self.end_tokens is None else f", {counted(self.end_tokens, 'end token')}"
+        share = self.supervised_tokens / self.tokens
+        return f"trained: {self.supervised_tokens:,} of {self.tokens:,} tokens ({share:.1%}){ends}"
+
 
 @dataclass(frozen=True)
 class OverlapReport:
-    """Held-out rows that are trained on too: how many in each way, and the first twenty pairs of places."""
+    """Held-out rows that are trained on too: counts by kind, and the first twenty pairs of places."""
 
     rows: int
-    """Held-out rows that were looked at."""
+    """Held-out rows that were compared."""
     exact: Defect
-    normalised: Defect
-    """Equal but for case, punctuation and spaces."""
+    normalized: Annotated[Defect, Field(validation_alias=AliasChoices("normalized", "normalised"))]
+    """Equal except for case, punctuation and spaces."""
     near: Defect | None
-    """Beyond those, similar; None when they were not looked for."""
+    """Similar rows, without those of the other two. None when they were not searched for."""
 
     @property
     def trained_on(self) -> int:
-        """How many held-out rows a training row gives away, as it is or normalised."""
-        return self.exact.count + self.normalised.count
+        """Number of held-out rows that equal a training row, as they are or normalized."""
+        return self.exact.count + self.normalized.count
 
     def lines(self) -> Iterator[str]:
         """Yield the overlap as it is printed."""
-        kinds = {"as they are": self.exact, "but for case and punctuation": self.normalised, "nearly": self.near}
-        found = [f"{kind.count:,} {name}" for name, kind in kinds.items() if kind is not None and kind.count]
-        yield f"  {'overlap':<11} {', '.join(found) or 'none'} of {self.rows:,} held-out rows are trained on"
+        kinds = {"as they are": self.exact, "except for case and punctuation": self.normalized, "nearly": self.near}
+        parts = [f"{kind.count:,} {name}" for name, kind in kinds.items() if kind is not None and kind.count]
+        yield f"  {'overlap':<11} {', '.join(parts) or 'none'} of {self.rows:,} held-out rows are trained on"
         for kind in kinds.values():
             if kind is not None:
                 yield from (f"  {'':<11} {pair}" for pair in kind.first[:3])
@@ -131,14 +135,14 @@ class OverlapReport:
 
 @dataclass(frozen=True)
 class DataReport:
-    """Both splits, and what they share."""
+    """Reports of both splits, and their overlap."""
 
     train: SplitReport
     evaluation: SplitReport | None
     overlap: OverlapReport | None
 
     def splits(self) -> dict[str, SplitReport]:
-        """Return the splits that there are, by name."""
+        """Return the existing splits by name."""
         return {"train": self.train} | ({"evaluation": self.evaluation} if self.evaluation else {})
 
     def as_dict(self) -> dict[str, Any]:
@@ -147,7 +151,7 @@ class DataReport:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> "DataReport":
-        """Return the report that `as_dict` gave."""
+        """Return the report that `as_dict` gave, also one of an older version with other names."""
         return TypeAdapter(cls).validate_python(value)
 
     def text(self) -> str:
@@ -156,24 +160,24 @@ class DataReport:
         return "\n".join(["data:", *lines, *(self.overlap.lines() if self.overlap else [])])
 
     def refuse_past_limits(self, data: Data) -> None:
-        """Raise DataError for all that more rows have than the recipe allows, with the places of those rows."""
+        """Raise DataError for every defect of more rows than the recipe allows, with the places of those rows."""
         limits = data.limits.model_dump() | {"longer_than_model": 0.0 if data.longer_than_model == "refuse" else 1.0}
-        found = []
+        problems = []
         for name, split in self.splits().items():
             for defect, rows in split.defects.items():
                 if rows.count > limits[defect] * split.rows:
-                    found.append(
+                    problems.append(
                         f"{name}: {counted(rows.count, 'row')} {MEANING[defect]}{_allowed(defect, data)}{rows.listed()}"
                     )
             if not split.examples:
-                found.append(f"{name}: no row is left to learn from")
+                problems.append(f"{name}: no row is left to train on")
         if self.overlap and self.overlap.trained_on > limits["overlap"] * self.overlap.rows:
-            pairs = Defect(self.overlap.trained_on, [*self.overlap.exact.first, *self.overlap.normalised.first][:SHOWN])
-            found.append(
+            pairs = Defect(self.overlap.trained_on, [*self.overlap.exact.first, *self.overlap.normalized.first][:SHOWN])
+            problems.append(
                 f"evaluation: {counted(pairs.count, 'row')} trained on too{_allowed('overlap', data)}{pairs.listed()}"
             )
-        if found:
-            raise DataError("\n".join(found))
+        if problems:
+            raise DataError("\n".join(problems))
 
 
 def _allowed(defect: str, data: Data) -> str:

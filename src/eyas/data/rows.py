@@ -1,4 +1,4 @@
-"""A row, where it stands, and what is wrong with the bad ones."""
+"""Rows, their places in files, and the collection of bad ones."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ def counted(number: int, noun: str) -> str:
 
 
 class Place(NamedTuple):
-    """Where a row stands: its file (or dataset) and its line or row number, from 1."""
+    """Place of a row: its file (or dataset) and its line or row number, from 1."""
 
     file: str
     line: int
@@ -28,12 +28,12 @@ class Place(NamedTuple):
 
 
 class RowError(ValueError):
-    """One row cannot be learnt from; the message says why, not where."""
+    """One row cannot be trained on. The message gives the reason, not the place."""
 
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that was left out, or that ended the run."""
+    """An invalid row that was left out, or that stopped the run."""
 
     place: Place
     reason: str
@@ -53,29 +53,29 @@ class BadRow:
 
 @dataclass
 class BadRows:
-    """Collects bad rows over all sources of a split, and refuses them when the policy says so."""
+    """Collects the bad rows of all sources of a split, and refuses them if the policy is strict."""
 
     policy: Literal["strict", "skip"] = "strict"
     limit: int = 0
-    """How many rows `skip` may leave out."""
+    """Number of rows that `skip` may leave out."""
     rows: list[BadRow] = field(default_factory=list)
 
     def add(self, place: Place, reason: str, text: str) -> None:
-        """Note one bad row. Raises DataError as soon as there are more than `skip` allows."""
+        """Add one bad row. Raises DataError as soon as there are more than `skip` allows."""
         self.rows.append(BadRow(place, reason, text))
         if self.policy == "skip" and len(self.rows) > self.limit:
-            raise DataError(f"more than {counted(self.limit, 'bad row')} (data.max_bad_rows):\n{self.report()}")
+            raise DataError(f"more than {counted(self.limit, 'invalid row')} (data.max_bad_rows):\n{self.report()}")
 
     def refuse(self) -> None:
-        """Raise DataError with the first twenty, if the policy is strict and there is one."""
+        """Raise DataError with the first twenty bad rows, if the policy is strict and there is one."""
         if self.rows and self.policy == "strict":
             raise DataError(
-                f"{counted(len(self.rows), 'bad row')}; mend what is wrong, or leave up to data.max_bad_rows of them "
-                f"out with data.bad_rows: skip\n{self.report()}"
+                f"{counted(len(self.rows), 'invalid row')}; fix them, or set data.bad_rows: skip to drop up to "
+                f"data.max_bad_rows rows\n{self.report()}"
             )
 
     def report(self) -> str:
-        """Return the first twenty bad rows in the order of their lines, and how many more there are."""
+        """Return the first twenty bad rows in the order of their lines, and the number of the others."""
         lines = [str(row) for row in sorted(self.rows, key=lambda row: row.place)[:SHOWN]]
         more = len(self.rows) - SHOWN
         return "\n".join([*lines, *([f"  … and {more:,} more"] if more > 0 else [])])
@@ -88,7 +88,7 @@ PlacedRows = Iterator[tuple[Place, Row]]
 
 
 def text_of(row: Row) -> str:
-    """Return all that a canonical row says, without its roles and its class: what makes two rows the same."""
+    """Return all text of a canonical row, without roles, class and tools. Rows with equal text are duplicates."""
     return "\n".join(_texts(row))
 
 

@@ -1,27 +1,31 @@
-"""Rows of similar length in a batch, in an order that hangs on the seed and the epoch alone."""
+"""Order of the training rows: a function of the seed and the epoch alone."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from eyas.data.tables import token_counts
+from eyas.data.splits import Split
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader, Sampler
+    from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
 
-def group_by_length(trainer: Any) -> None:
-    """Give a trainer that groups by length an order that a resumed run finds again.
+def group_by_length(trainer: "Trainer", split: Split) -> None:
+    """Give a trainer that groups rows by length an order that a resumed run repeats.
 
-    The library's own sampler (transformers 5.23) draws from torch's global generator, so that its order hangs on
-    whatever was drawn before. accelerate hands the epoch to any sampler with `set_epoch`.
+    The library's own sampler (transformers 5.23) draws from torch's global generator, so that its order depends on
+    every draw before it. accelerate passes the epoch to any sampler with `set_epoch`.
     """
     arguments = trainer.args
     if arguments.train_sampling_strategy != "group_by_length":
         return
     rows_a_step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
-    sampler = _sampler(token_counts(trainer.train_dataset), rows_a_step, arguments.seed)
+    sampler = _sampler(split.token_counts(), rows_a_step, arguments.seed)
     trainer._get_train_sampler = lambda _dataset=None: sampler
 
 
-def innermost_sampler(loader: Any) -> Any:
-    """Return what decides the order of a loader's rows: the sampler within the batches, within the ranks' shares."""
+def innermost_sampler(loader: "DataLoader[Any]") -> Any:
+    """Return the sampler that decides the order of a loader's rows, within the samplers of batches and shards."""
     sampler = loader.batch_sampler
     while (within := getattr(sampler, "batch_sampler", None) or getattr(sampler, "sampler", None)) is not None:
         sampler = within
@@ -29,7 +33,7 @@ def innermost_sampler(loader: Any) -> Any:
 
 
 def length_grouped(lengths: Sequence[int], rows_a_step: int, seed: int, epoch: int) -> list[int]:
-    """Return an order of the rows in which each step's rows are of similar length, the steps shuffled."""
+    """Return an order in which each step has rows of similar length, with the steps shuffled."""
     import torch
     from transformers.trainer_pt_utils import get_length_grouped_indices
 
@@ -38,11 +42,11 @@ def length_grouped(lengths: Sequence[int], rows_a_step: int, seed: int, epoch: i
     return order
 
 
-def _sampler(lengths: Sequence[int], rows_a_step: int, seed: int) -> Any:
+def _sampler(lengths: Sequence[int], rows_a_step: int, seed: int) -> "Sampler[int]":
     from torch.utils.data import Sampler
 
     class LengthGrouped(Sampler[int]):  # type: ignore[misc]
-        """The order above as the object that a data loader asks."""
+        """Sampler of the length-grouped order."""
 
         epoch = 0
 

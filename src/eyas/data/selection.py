@@ -1,4 +1,4 @@
-"""Which of the rows that were read each split is made of."""
+"""Selection of the rows of each split: subsets and held-out rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,17 +13,18 @@ from eyas.recipe import Recipe
 
 @dataclass(frozen=True)
 class SelectedRows:
-    """Rows of one source for one split, in the order in which they are taken, and how many are wanted of them."""
+    """Rows of one source for one split, in the order in which they are taken."""
 
     part: Part
     rows: Sequence[int]
     wanted: int | None = None
+    """Number of rows that are kept, if `rows` may hold more. None keeps all."""
 
 
-def choose(recipe: Recipe, reading: Reading) -> dict[str, list[SelectedRows]]:
-    """Return the candidates of `train` and, if anything is held out, of `evaluation`.
+def select(recipe: Recipe, reading: Reading) -> dict[str, list[SelectedRows]]:
+    """Return the selected rows of `train` and, if anything is held out, of `evaluation`.
 
-    A subset and a hold-out hang on each row's own content, so that another row in the file moves neither.
+    A row's own content decides whether it is drawn or held out, so that adding a row to the file moves no other row.
     """
     drawn = [_drawn(recipe, reading, part) for part in reading.parts]
     share = recipe.data.holdout
@@ -35,8 +36,8 @@ def choose(recipe: Recipe, reading: Reading) -> dict[str, list[SelectedRows]]:
     rows = sum(len(one.rows) for one in drawn)
     if not 0 < len(out) < rows:
         raise DataError(
-            f"data.holdout: of {counted(rows, 'row')}, {len(out):,} would be held out; equal rows fall on one side. "
-            "Set another share, or name held-out rows in data.evaluation"
+            f"data.holdout: of {counted(rows, 'row')}, {len(out):,} would be held out, for equal rows stay together; "
+            "set another share, or name held-out rows in data.evaluation"
         )
     return {
         "train": [replace(one, rows=[row for row in one.rows if row not in out]) for one in drawn],
@@ -45,12 +46,12 @@ def choose(recipe: Recipe, reading: Reading) -> dict[str, list[SelectedRows]]:
 
 
 def _drawn(recipe: Recipe, reading: Reading, part: Part) -> SelectedRows:
-    """Return the source's rows, or those drawn for its subset; all in drawn order where some may yet be left out."""
+    """Return the source's rows, or those drawn for its subset. All in drawn order where long rows are filtered."""
     wanted, rows = part.source.rows, part.rows
     if wanted is None:
         return SelectedRows(part, rows)
     if wanted > len(rows):
-        raise DataError(f"{part.source.path}: has {counted(len(rows), 'row')}; {wanted:,} were asked for")
+        raise DataError(f"{part.source.path}: has {counted(len(rows), 'row')}; {wanted:,} were requested")
     order = [rows[index] for index in mixture.drawn([_fingerprint(reading, row) for row in rows], recipe.training.seed)]
     if recipe.data.longer_than_model == "filter":
         return SelectedRows(part, order, wanted)

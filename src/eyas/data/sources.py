@@ -1,4 +1,4 @@
-"""From a source in the recipe to its rows, each with its place; a local file never needs a network."""
+"""Rows of a recipe's source, each with its place. A local file never needs a network."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from functools import partial
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from eyas.data.readers import READERS
 from eyas.data.rows import BadRows, Place, PlacedRows
@@ -17,17 +17,20 @@ from eyas.hub.dataset_files import WantedSplit, load_split
 from eyas.hub.repository import Commit, Repository
 from eyas.recipe.data import FILE_ENDINGS, IN_A_PACKAGE, Source
 
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
+
 
 @dataclass(frozen=True)
 class Opened:
-    """A source that can be read: its rows, and the names behind class numbers, by column."""
+    """Rows of an open source, and the class names of its columns."""
 
     rows: PlacedRows
     class_names: Mapping[str, list[str]]
 
 
 def open_source(source: Source, bad: BadRows, streaming: bool = False) -> Opened:
-    """Return the rows of a source, read as they are asked for; lines that hold no row go to `bad`."""
+    """Return the rows of a source, read lazily. Lines that hold no row go to `bad`."""
     if source.is_local:
         return Opened(chain.from_iterable(READERS[file.suffix](file, bad) for file in files_of(source)), {})
     table = _streamed(source) if streaming else _hub_table(source)
@@ -36,7 +39,7 @@ def open_source(source: Source, bad: BadRows, streaming: bool = False) -> Opened
 
 
 def digest_of_source(source: Source) -> str:
-    """Return what changes when the source's bytes do: the SHA-256 of its files, or the commit of a hub dataset."""
+    """Return the digest of a source: the SHA-256 of its files, or the commit of a hub dataset."""
     if not source.is_local:
         return f"commit:{source.revision}"
     whole = hashlib.sha256()
@@ -47,7 +50,7 @@ def digest_of_source(source: Source) -> str:
 
 
 def files_of(source: Source) -> list[Path]:
-    """Return the files of a local source, in the order in which they are read. Raises DataError without any."""
+    """Return the files of a local source in reading order. Raises DataError if there is none, or an unreadable one."""
     path = _in_package(source.path) if source.path.startswith(IN_A_PACKAGE) else Path(source.path).expanduser()
     if path.is_dir():
         files = _files_in(path, source.split)
@@ -57,14 +60,14 @@ def files_of(source: Source) -> list[Path]:
         raise DataError(f"{source.path}: no such file; name a file here or a dataset on the hub")
     for file in files:
         if file.suffix not in READERS:
-            raise DataError(f"{file}: its ending is none of {', '.join(FILE_ENDINGS)}")
+            raise DataError(f"{file}: unknown file ending; rename it to one of {', '.join(FILE_ENDINGS)}")
         if file.stat().st_size == 0:
-            raise DataError(f"{file}: is empty")
+            raise DataError(f"{file}: is empty; write rows to it, or remove it from the recipe")
     return files
 
 
 def _files_in(folder: Path, split: str) -> list[Path]:
-    """Return the files of a folder: those that `save_to_disk` of datasets lists, or all with a known ending."""
+    """Return the files of a folder: those listed by `save_to_disk` of datasets, or all with a known ending."""
     if (folder / "dataset_dict.json").is_file():
         folder = folder / split
     if (state := folder / "state.json").is_file():
@@ -79,11 +82,11 @@ def _in_package(path: str) -> Path:
     package, _, rest = path.removeprefix(IN_A_PACKAGE).partition("/")
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise DataError(f"{path}: no package '{package}' is installed here")
+        raise DataError(f"{path}: package '{package}' is not installed; install it")
     return Path(spec.submodule_search_locations[0]) / rest
 
 
-def _hub_table(source: Source) -> Any:
+def _hub_table(source: Source) -> "Dataset":
     """Return a hub dataset's split, from the files of its commit in the cache."""
     import datasets
 
@@ -95,7 +98,7 @@ def _hub_table(source: Source) -> Any:
         raise DataError(f"{source.path}: the hub's dataset could not be loaded: {error}") from error
 
 
-def _streamed(source: Source) -> Any:
+def _streamed(source: Source) -> "IterableDataset":
     import datasets
 
     try:
@@ -106,9 +109,9 @@ def _streamed(source: Source) -> Any:
         raise DataError(f"{source.path}: the hub's dataset could not be loaded: {error}") from error
 
 
-def _named_classes(source: Source, table: Any, names: Mapping[str, list[str]]) -> PlacedRows:
+def _named_classes(source: Source, table: "Dataset | IterableDataset", names: Mapping[str, list[str]]) -> PlacedRows:
     place = partial(Place, f"{source.path} ({source.split})")
     for number, row in enumerate(table, start=1):
-        # A hub dataset marks a row without a known class with -1; it stays a number, and is refused as one.
+        # A hub dataset marks a row without a known class with -1. It stays a number, and is refused later.
         known = {column: named[row[column]] for column, named in names.items() if row[column] in range(len(named))}
         yield place(number), {**row, **known}

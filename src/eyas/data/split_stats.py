@@ -1,39 +1,76 @@
-"""What is counted about the examples of a split, while they are made."""
+"""Counts of a split's examples, collected while they are made."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from eyas.data.examples import Example
 from eyas.data.masks import IGNORED
 from eyas.data.report import MEANING, Defect, Lengths, SplitReport
+from eyas.data.row_spec import Example, RowSpec, TokenSequence
 from eyas.data.rows import SHOWN, Place
 
 BINS = 12
 
 
-def defects_of(example: Example, bos_token_id: int | None, vocabulary_size: int) -> Iterator[str]:
-    """Yield what is wrong with one example, in the words of `report.MEANING`."""
-    ids = example.input_ids
-    if example.full_length > len(ids):
-        yield "truncated"
-    if max(ids, default=0) >= vocabulary_size:
-        yield "outside_vocabulary"
-    if len(ids) > 1 and ids[0] == ids[1] == bos_token_id:
-        yield "double_bos"
-    if example.joined:
-        yield "joined"
-    if not _supervised(example):
-        yield "unsupervised"
-    elif not example.ends_learnt and not isinstance(example.labels, int):
-        yield "without_end"
+class TokenLimits(NamedTuple):
+    """Numbers of the tokenizer and the model that token ids are checked against."""
+
+    bos_token_id: int | None
+    vocabulary_size: int
+    positions: int
+
+
+Check = Callable[[Example, Sequence[TokenSequence], TokenLimits], bool]
+
+
+def _is_truncated(example: Example, sequences: Sequence[TokenSequence], limits: TokenLimits) -> bool:
+    pairs = zip(example.full_lengths, sequences, strict=True)
+    return any(full_length > len(sequence.ids) for full_length, sequence in pairs)
+
+
+def _is_outside_vocabulary(example: Example, sequences: Sequence[TokenSequence], limits: TokenLimits) -> bool:
+    return any(max(sequence.ids, default=0) >= limits.vocabulary_size for sequence in sequences)
+
+
+def _begins_twice(example: Example, sequences: Sequence[TokenSequence], limits: TokenLimits) -> bool:
+    first = limits.bos_token_id
+    return first is not None and any(list(sequence.ids[:2]) == [first, first] for sequence in sequences)
+
+
+def _is_joined(example: Example, sequences: Sequence[TokenSequence], limits: TokenLimits) -> bool:
+    return example.joined
+
+
+def _is_unsupervised(example: Example, sequences: Sequence[TokenSequence], limits: TokenLimits) -> bool:
+    return not all(sequence.trained for sequence in sequences)
+
+
+def _is_without_end(example: Example, sequences: Sequence[TokenSequence], limits: TokenLimits) -> bool:
+    return not example.end_tokens and not _is_unsupervised(example, sequences, limits)
+
+
+CHECKS: Mapping[str, Check] = {
+    "truncated": _is_truncated,
+    "outside_vocabulary": _is_outside_vocabulary,
+    "double_bos": _begins_twice,
+    "joined": _is_joined,
+    "unsupervised": _is_unsupervised,
+    "without_end": _is_without_end,
+}
+"""Check of each defect of an example. A RowSpec names those that make sense for it."""
+
+
+def defects_of(spec: RowSpec, example: Example, limits: TokenLimits) -> list[str]:
+    """Return the defects of one example, as the keys of `report.MEANING`."""
+    sequences = spec.sequences(example.columns)
+    return [name for name in spec.checks if CHECKS[name](example, sequences, limits)]
 
 
 class Tally:
     """Counts the examples of a split as they are made."""
 
-    def __init__(self, bos_token_id: int | None, vocabulary_size: int, max_positions: int) -> None:
-        self._bos, self._vocabulary_size, self._max_positions = bos_token_id, vocabulary_size, max_positions
+    def __init__(self, spec: RowSpec, limits: TokenLimits) -> None:
+        self._spec, self._limits = spec, limits
         self._lengths: list[int] = []
         self._rows: dict[str, list[int]] = {name: [] for name in MEANING}
         self._classes: Counter[int] = Counter()
@@ -41,7 +78,7 @@ class Tally:
 
     @property
     def examples(self) -> int:
-        """How many examples were counted that something can be learnt from."""
+        """Number of counted examples that have a token to train."""
         return len(self._lengths)
 
     def note(self, defect: str, row: int) -> None:
@@ -50,48 +87,47 @@ class Tally:
 
     def fits(self, row: int, examples: Sequence[Example]) -> bool:
         """Return whether the model can read all of a row uncut, and note it if not."""
-        fits = all(example.full_length <= self._max_positions for example in examples)
+        fits = all(max(example.full_lengths) <= self._limits.positions for example in examples)
         if not fits:
             self.note("longer_than_model", row)
         return fits
 
     def add(self, row: int, example: Example) -> bool:
-        """Count one example, and return whether something can be learnt from it."""
-        found = list(defects_of(example, self._bos, self._vocabulary_size))
-        for defect in found:
+        """Count one example, and return whether it has a token to train."""
+        defects = defects_of(self._spec, example, self._limits)
+        for defect in defects:
             self.note(defect, row)
-        if "unsupervised" in found:
+        if "unsupervised" in defects:
             return False
-        if isinstance(example.labels, int):
-            self._classes[example.labels] += 1
-        self._supervised += _supervised(example)
-        self._ends += example.ends_learnt
-        self._lengths.append(len(example.input_ids))
+        sequences = self._spec.sequences(example.columns)
+        for sequence in sequences:
+            self._classes.update(self._classes_of(sequence))
+        self._supervised += sum(sequence.trained for sequence in sequences)
+        self._ends += example.end_tokens
+        self._lengths.append(sum(len(sequence.ids) for sequence in sequences))
         return True
 
+    def _classes_of(self, sequence: TokenSequence) -> list[int]:
+        if self._spec.classes == "token":
+            return [label for label in sequence.labels or () if label != IGNORED]
+        return [] if sequence.class_index is None else [sequence.class_index]
+
     def report(self, labels: Sequence[str], place: Callable[[int], Place], **known: Any) -> SplitReport:
-        """Return what was counted, beside what is known already."""
+        """Return the report of the split, with the fields that are `known` already."""
         return SplitReport(
             examples=len(self._lengths),
             tokens=sum(self._lengths),
             supervised_tokens=self._supervised,
             lengths=lengths_of(self._lengths),
-            ends_learnt=self._ends,
-            defects={name: _defect(found, place) for name, found in self._rows.items()},
+            end_tokens=self._ends if "without_end" in self._spec.checks else None,
+            defects={name: _defect(rows, place) for name, rows in self._rows.items()},
             classes={labels[index]: count for index, count in sorted(self._classes.items())},
             **known,
         )
 
 
-def _supervised(example: Example) -> int:
-    """Return how many tokens are learnt from; a class is learnt from all of them."""
-    if isinstance(example.labels, int):
-        return len(example.input_ids)
-    return len(example.labels) - example.labels.count(IGNORED)
-
-
 def lengths_of(lengths: Sequence[int]) -> Lengths:
-    """Return the quantiles and the histogram of these lengths; all are 0 when there are none."""
+    """Return the quantiles and the histogram of these lengths. All are 0 when there are none."""
     import numpy
 
     if not lengths:
@@ -103,6 +139,6 @@ def lengths_of(lengths: Sequence[int]) -> Lengths:
 
 
 def _defect(rows: Sequence[int], place: Callable[[int], Place]) -> Defect:
-    """A row of several examples has a defect once."""
+    """Return the defect of these rows. A row with several defective examples counts once."""
     different = sorted(set(rows))
     return Defect(len(different), [str(place(row)) for row in different[:SHOWN]])

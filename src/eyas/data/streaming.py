@@ -1,4 +1,4 @@
-"""Training rows that are read while they are trained on: bounded memory, the same order every time."""
+"""Training rows that are read while training, in bounded memory."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -6,51 +6,54 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eyas.data import mixture
-from eyas.data.examples import Example
-from eyas.data.read_rows import recognised
+from eyas.data.read_rows import open_converted
 from eyas.data.report import MEANING
+from eyas.data.row_spec import Example
 from eyas.data.rows import BadRows, Place, Row, RowError
 from eyas.data.split_stats import defects_of
 from eyas.data.write_split import SplitPlan
 
+if TYPE_CHECKING:
+    from datasets import IterableDataset
+
 ROWS_AT_ONCE = 64
 
 
-def stream(making: SplitPlan, seed: int, quarantine: Path | None) -> Any:
-    """Return the training examples as a datasets.IterableDataset, each read from the files when it is asked for.
+def stream(plan: SplitPlan, seed: int, quarantine: Path | None) -> "IterableDataset":
+    """Return the training examples as a datasets.IterableDataset that reads the files as it goes.
 
     Every pass yields the same examples in the same order, so that a resumed trainer finds the next unseen one. Bad rows
-    go to `quarantine` as they are met, from the first again in each pass; so does a row that nothing can be learnt
-    from. Raises DataError at the first of them when the policy is strict.
+    go to `quarantine` as they are met, and each pass starts that file again. A row without a token to train is a bad
+    row too. Raises DataError at the first bad row when the policy is strict.
     """
     import datasets
 
-    whole = datasets.IterableDataset.from_generator(partial(examples, making, quarantine))
-    if making.data.shuffle_buffer:
-        whole = whole.shuffle(seed=seed, buffer_size=making.data.shuffle_buffer)
+    whole = datasets.IterableDataset.from_generator(partial(examples, plan, quarantine))
+    if plan.data.shuffle_buffer:
+        whole = whole.shuffle(seed=seed, buffer_size=plan.data.shuffle_buffer)
     return whole
 
 
-def examples(making: SplitPlan, quarantine: Path | None = None) -> Iterator[dict[str, Any]]:
-    """Yield `input_ids` and `labels` of one example after the other."""
-    bad = _AtOnce(making.data.bad_rows, making.data.max_bad_rows, file=quarantine)
-    rows = _rows(making, bad)
+def examples(plan: SplitPlan, quarantine: Path | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the columns of one example after the other."""
+    bad = _ImmediateBadRows(plan.data.bad_rows, plan.data.max_bad_rows, file=quarantine)
+    rows = _rows(plan, bad)
     while batch := list(islice(rows, ROWS_AT_ONCE)):
-        encoded = making.learnable.encode([row for _, row in batch], making.encoding)
-        for (place, row), found in zip(batch, encoded, strict=True):
-            reason = str(found) if isinstance(found, RowError) else _past_limits(found, making)
+        encoded = plan.spec.encode([row for _, row in batch], plan.encoding)
+        for (place, row), result in zip(batch, encoded, strict=True):
+            reason = str(result) if isinstance(result, RowError) else _past_limits(result, plan)
             if reason:
                 bad.add(place, reason, json.dumps(row, ensure_ascii=False))
-            elif not isinstance(found, RowError):
-                yield from ({"input_ids": example.input_ids, "labels": example.labels} for example in found)
+            elif not isinstance(result, RowError):
+                yield from (dict(example.columns) for example in result)
 
 
 @dataclass
-class _AtOnce(BadRows):
-    """Bad rows that are dealt with one by one, for nobody waits for the end of a stream."""
+class _ImmediateBadRows(BadRows):
+    """Bad rows that are refused or written one by one, without waiting for the end of a stream."""
 
     file: Path | None = None
 
@@ -66,10 +69,10 @@ class _AtOnce(BadRows):
                 stream.write(f"{self.rows[-1].as_line()}\n")
 
 
-def _rows(making: SplitPlan, bad: BadRows) -> Iterator[tuple[Place, Row]]:
-    """Yield the rows of all sources: one after the other, or mixed by weight until the first runs out."""
-    sources = making.data.training_sources
-    opened = [recognised(source, making.data, making.learnable, bad, streaming=True).rows for source in sources]
+def _rows(plan: SplitPlan, bad: BadRows) -> Iterator[tuple[Place, Row]]:
+    """Yield the rows of all sources: one source after the other, or mixed by weight until the first runs out."""
+    sources = plan.data.training_sources
+    opened = [open_converted(source, plan.data, plan.spec, bad, streaming=True).rows for source in sources]
     weights = [source.weight for source in sources if source.weight is not None]
     if not weights:
         for rows in opened:
@@ -82,11 +85,11 @@ def _rows(making: SplitPlan, bad: BadRows) -> Iterator[tuple[Place, Row]]:
         yield row
 
 
-def _past_limits(found: Sequence[Example], making: SplitPlan) -> str | None:
-    """Return why a row may not be learnt from: of what its limit is 0, or nothing of it is left to learn."""
-    limits = making.data.limits.model_dump()
-    for example in found:
-        for defect in defects_of(example, making.encoding.tokenizer.bos_token_id, making.reach.vocabulary_size):
+def _past_limits(examples: Sequence[Example], plan: SplitPlan) -> str | None:
+    """Return why a row is refused: it has a defect whose limit is 0, or no token to train."""
+    limits = plan.data.limits.model_dump()
+    for example in examples:
+        for defect in defects_of(plan.spec, example, plan.token_limits):
             if limits[defect] == 0 or defect == "unsupervised":
                 return f"one of the rows {MEANING[defect]}"
     return None

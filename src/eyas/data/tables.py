@@ -1,19 +1,25 @@
-"""Rows and examples on disk: plain Arrow files, written in one pass and read without being loaded."""
+"""Rows and examples as Arrow files, which are read without loading them."""
 
+import hashlib
 import json
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from eyas.data.row_spec import Example, RowSpec
 from eyas.data.rows import Place, Row
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 ROWS_A_BATCH = 1000
 
 
 class RowTable:
-    """Canonical rows with their places. A row is kept as JSON: Arrow would give each the keys of all the others."""
+    """Canonical rows with their places, each kept as JSON: Arrow would give each row the keys of all others."""
 
-    def __init__(self, table: Any, files: list[str]) -> None:
+    def __init__(self, table: "Dataset", files: list[str]) -> None:
         self._table, self._files = table, files
 
     def __len__(self) -> int:
@@ -33,18 +39,18 @@ class RowTable:
             yield from self.many(batch)
 
     def place(self, index: int) -> Place:
-        """Return where a row stands in its file."""
+        """Return the file and the line of a row."""
         row = self._table[index]
         return Place(self._files[row["file"]], row["line"])
 
 
 def batches(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    """Yield these in runs of at most `size`."""
+    """Yield these indices in runs of at most `size`."""
     return (indices[start : start + size] for start in range(0, len(indices), size))
 
 
 def write_table(file: Path, columns: Mapping[str, Any], records: Iterable[Mapping[str, Any]]) -> None:
-    """Write records to an Arrow file, a batch at a time; `columns` gives each column's Arrow type."""
+    """Write records to an Arrow file, a batch at a time. `columns` gives each column's Arrow type."""
     import pyarrow
 
     schema = pyarrow.schema(list(columns.items()))
@@ -58,19 +64,16 @@ def write_table(file: Path, columns: Mapping[str, Any], records: Iterable[Mappin
         writer.write_batch(pyarrow.RecordBatch.from_pylist(batch, schema))
 
 
-def read_table(file: Path) -> Any:
+def read_table(file: Path) -> "Dataset":
     """Return the table of an Arrow file as a datasets.Dataset that stays on disk."""
     import datasets
 
     return datasets.Dataset.from_file(str(file))
 
 
-def token_counts(table: Any) -> list[int]:
-    """Return how many tokens each example of a table has, without reading the tokens."""
-    from pyarrow import compute
-
-    counts: list[int] = compute.list_value_length(table.data.column("input_ids")).to_pylist()
-    return counts
+def token_counts(table: "Dataset") -> list[int]:
+    """Return the tokens of each example's longest sequence, without reading the tokens."""
+    return [max(lengths, default=0) for lengths in table.data.column("lengths").to_pylist()]
 
 
 def columns_of_rows() -> dict[str, Any]:
@@ -80,14 +83,43 @@ def columns_of_rows() -> dict[str, Any]:
     return {"row": pyarrow.large_string(), "file": pyarrow.int32(), "line": pyarrow.int64()}
 
 
-def columns_of_examples(labels_a_token: bool, packed: bool = False) -> dict[str, Any]:
-    """Return the Arrow types of a table of examples: `labels` is one a token, or one class a text."""
+def columns_of_examples(spec: RowSpec) -> dict[str, Any]:
+    """Return the Arrow types of a table of examples: the columns of the spec, and those of `example_record`."""
+    import pyarrow
+
+    lengths = pyarrow.list_(pyarrow.int64())
+    return {
+        **spec.columns,
+        "row": pyarrow.int64(),
+        "lengths": lengths,
+        "full_lengths": lengths,
+        "fingerprints": lengths,
+    }
+
+
+def columns_of_sequences(spec: RowSpec) -> dict[str, Any]:
+    """Return the Arrow types of a table of packed sequences."""
     import pyarrow
 
     numbers = pyarrow.list_(pyarrow.int32())
-    columns = {"input_ids": numbers, "labels": numbers if labels_a_token else pyarrow.int32()}
-    return columns | (
-        {"seq_lengths": numbers, "rows": numbers}
-        if packed
-        else {"row": pyarrow.int64(), "full_length": pyarrow.int64()}
-    )
+    return {**spec.columns, "seq_lengths": numbers, "rows": numbers, "lengths": numbers}
+
+
+def example_record(spec: RowSpec, row: int, example: Example) -> dict[str, Any]:
+    """Return an example as a record of its table.
+
+    `lengths`, `full_lengths` (before the cut) and `fingerprints` have one entry for each of its sequences.
+    """
+    sequences = spec.sequences(example.columns)
+    return {
+        **example.columns,
+        "row": row,
+        "lengths": [len(sequence.ids) for sequence in sequences],
+        "full_lengths": list(example.full_lengths),
+        "fingerprints": [fingerprint_of(sequence.ids) for sequence in sequences],
+    }
+
+
+def fingerprint_of(ids: Sequence[int]) -> int:
+    """Return a 64-bit number that equal token ids share; others rarely do."""
+    return int.from_bytes(hashlib.blake2b(array("i", ids).tobytes(), digest_size=8).digest(), "little", signed=True)

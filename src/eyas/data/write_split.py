@@ -1,4 +1,4 @@
-"""The examples of a split: made, counted and written in one pass."""
+"""The examples of a split, made, counted and written in one pass."""
 
 import hashlib
 import json
@@ -7,57 +7,72 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eyas.data import mixture
-from eyas.data.examples import Encoding, Example, ModelLimits, RowSpec
+from eyas.data.examples import ModelLimits
 from eyas.data.packing import best_fit, packed
 from eyas.data.parallel import encoded
 from eyas.data.read_rows import Reading
 from eyas.data.report import SplitReport
+from eyas.data.row_spec import Encoding, Example, RowSpec
 from eyas.data.rows import BadRows, RowError
 from eyas.data.selection import SelectedRows
-from eyas.data.split_stats import Tally
-from eyas.data.tables import RowTable, columns_of_examples, read_table, token_counts, write_table
+from eyas.data.split_stats import Tally, TokenLimits
+from eyas.data.tables import (
+    RowTable,
+    columns_of_examples,
+    columns_of_sequences,
+    example_record,
+    read_table,
+    token_counts,
+    write_table,
+)
 from eyas.errors import DataError
 from eyas.recipe.data import Data
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """All that examples are made with, the same for both splits."""
+    """Settings for making examples, the same for both splits."""
 
     data: Data
-    learnable: RowSpec
+    spec: RowSpec
     encoding: Encoding
-    reach: ModelLimits
+    limits: ModelLimits
     packing: bool
+
+    @property
+    def token_limits(self) -> TokenLimits:
+        """Numbers that token ids are checked against."""
+        limits = self.limits
+        return TokenLimits(self.encoding.tokenizer.bos_token_id, limits.vocabulary_size, limits.positions)
 
 
 def write_split(
-    name: str, candidates: Sequence[SelectedRows], making: SplitPlan, reading: Reading, folder: Path
+    name: str, selected: Sequence[SelectedRows], plan: SplitPlan, reading: Reading, folder: Path
 ) -> SplitReport:
-    """Write a split's examples to its table, training ones packed and mixed as the recipe says; return the counts."""
-    tally = Tally(making.encoding.tokenizer.bos_token_id, making.reach.vocabulary_size, making.reach.positions)
+    """Write a split's examples to its table and return its report. Training examples are also mixed and packed."""
+    tally = Tally(plan.spec, plan.token_limits)
     bad, unreadable = reading.bad[name], len(reading.bad[name].rows)
     file = folder / f"{name}.arrow"
-    digest, sizes = _write_examples(file, candidates, making, reading, tally, bad)
-    rows = [row for one in candidates for row in one.rows]
+    digest, sizes = _write_examples(file, selected, plan, reading, tally, bad)
+    rows = [row for one in selected for row in one.rows]
     _note_duplicates(rows, reading.digests, tally)
-    order = _mixed(candidates, sizes, making.data) if name == "train" else None
+    order = _mixed(selected, sizes, plan.data) if name == "train" else None
     if order is not None:
         digest.update(array("q", order).tobytes())
         _write_again(file, order)
-    sequences = _pack(file, making) if making.packing and name == "train" else None
-    which = " (held out)" if making.data.holdout and name == "evaluation" else ""
-    if making.data.streaming and name == "train":
-        which = " (the first rows of a stream)"
-    read = len(rows) if making.data.holdout else sum(len(one.part.rows) for one in candidates)
+    sequences = _pack(file, plan) if plan.packing and name == "train" else None
+    read = len(rows) if plan.data.holdout else sum(len(one.part.rows) for one in selected)
     return tally.report(
-        making.encoding.labels,
+        plan.encoding.labels,
         reading.table.place,
-        paths=[one.part.source.path + which for one in candidates],
-        formats=[one.part.format for one in candidates],
+        paths=[one.part.source.path + _which_rows(name, plan.data) for one in selected],
+        formats=[one.part.format for one in selected],
         rows_read=read + unreadable,
         bad_rows=len(bad.rows),
         rows=len(rows) - (len(bad.rows) - unreadable),
@@ -66,47 +81,61 @@ def write_split(
     )
 
 
+def _which_rows(name: str, data: Data) -> str:
+    if data.streaming and name == "train":
+        return " (the first rows of a stream)"
+    return " (held out)" if data.holdout and name == "evaluation" else ""
+
+
 def _write_examples(
-    file: Path, candidates: Sequence[SelectedRows], making: SplitPlan, reading: Reading, tally: Tally, bad: BadRows
-) -> tuple[Any, list[int]]:
-    """Return the SHA-256 over all examples and their rows, and how many examples each source gave."""
+    file: Path, selected: Sequence[SelectedRows], plan: SplitPlan, reading: Reading, tally: Tally, bad: BadRows
+) -> tuple["_Hash", list[int]]:
+    """Return the SHA-256 over all examples and their rows, and the number of examples from each source."""
     digest, sizes = hashlib.sha256(), []
 
     def records() -> Iterator[dict[str, Any]]:
-        for one in candidates:
+        for one in selected:
             before = tally.examples
-            for row, example in _examples(one, making, reading.table, tally, bad):
+            for row, example in _examples(one, plan, reading.table, tally, bad):
                 digest.update(reading.digests[row])
-                for numbers in (example.input_ids, example.labels):
-                    digest.update(array("q", [numbers] if isinstance(numbers, int) else numbers).tobytes())
-                yield {"row": row, **{name: getattr(example, name) for name in ("input_ids", "labels", "full_length")}}
+                for name in plan.spec.columns:
+                    digest.update(_as_bytes(example.columns[name]))
+                yield example_record(plan.spec, row, example)
             sizes.append(tally.examples - before)
 
-    write_table(file, columns_of_examples(making.learnable.labels_a_token), records())
+    write_table(file, columns_of_examples(plan.spec), records())
     return digest, sizes
 
 
+def _as_bytes(value: Any) -> bytes:
+    """Return the bytes of a column's value: of its integers, or of its JSON text."""
+    values = value if isinstance(value, list) else [value]
+    if all(isinstance(one, int) for one in values):
+        return array("q", values).tobytes()
+    return json.dumps(value).encode()
+
+
 def _examples(
-    one: SelectedRows, making: SplitPlan, table: RowTable, tally: Tally, bad: BadRows
+    one: SelectedRows, plan: SplitPlan, table: RowTable, tally: Tally, bad: BadRows
 ) -> Iterator[tuple[int, Example]]:
-    """Yield the examples of one source that something can be learnt from, with their rows, until enough rows have."""
+    """Yield the examples of one source that have a token to train, with their rows, until enough rows have some."""
     kept = 0
 
     def encode(rows: Sequence[int]) -> list[list[Example] | RowError]:
-        return making.learnable.encode(table.many(rows), making.encoding)
+        return plan.spec.encode(table.many(rows), plan.encoding)
 
-    for rows, made in encoded(encode, one.rows, one.part.source.path):
-        for row, found in zip(rows, made, strict=True):
-            if isinstance(found, RowError):
-                bad.add(table.place(row), str(found), json.dumps(table[row], ensure_ascii=False))
-            elif tally.fits(row, found) or making.data.longer_than_model != "filter":
-                learnt_from = [example for example in found if tally.add(row, example)]
-                yield from ((row, example) for example in learnt_from)
-                kept += bool(learnt_from)
+    for rows, results in encoded(encode, one.rows, one.part.source.path):
+        for row, result in zip(rows, results, strict=True):
+            if isinstance(result, RowError):
+                bad.add(table.place(row), str(result), json.dumps(table[row], ensure_ascii=False))
+            elif tally.fits(row, result) or plan.data.longer_than_model != "filter":
+                trained = [example for example in result if tally.add(row, example)]
+                yield from ((row, example) for example in trained)
+                kept += bool(trained)
                 if kept == one.wanted:
                     return
     if one.wanted is not None:
-        raise DataError(f"{one.part.source.path}: has {kept:,} rows that fit; {one.wanted:,} were asked for")
+        raise DataError(f"{one.part.source.path}: has {kept:,} rows that fit; {one.wanted:,} were requested")
 
 
 def _note_duplicates(rows: Sequence[int], digests: Sequence[bytes], tally: Tally) -> None:
@@ -117,13 +146,13 @@ def _note_duplicates(rows: Sequence[int], digests: Sequence[bytes], tally: Tally
         seen.add(digests[row])
 
 
-def _mixed(candidates: Sequence[SelectedRows], sizes: Sequence[int], data: Data) -> list[int] | None:
+def _mixed(selected: Sequence[SelectedRows], sizes: Sequence[int], data: Data) -> list[int] | None:
     """Return the order of the examples of weighted sources, or None where there are no weights."""
-    weights = [one.part.source.weight for one in candidates if one.part.source.weight is not None]
+    weights = [one.part.source.weight for one in selected if one.part.source.weight is not None]
     if not weights:
         return None
     if 0 in sizes:
-        raise DataError(f"{candidates[sizes.index(0)].part.source.path}: no row is left to learn from")
+        raise DataError(f"{selected[sizes.index(0)].part.source.path}: no row is left to train on")
     wanted = mixture.counts(sizes, weights, data.stopping_strategy)
     starts = [sum(sizes[:index]) for index in range(len(sizes))]
     taken = [0] * len(sizes)
@@ -141,8 +170,9 @@ def _write_again(file: Path, order: Sequence[int]) -> None:
     unmixed.unlink()
 
 
-def _pack(file: Path, making: SplitPlan) -> int:
+def _pack(file: Path, plan: SplitPlan) -> int:
     examples = read_table(file)
-    bins = best_fit(token_counts(examples), making.encoding.max_length)
-    write_table(file.with_stem(f"{file.stem}_packed"), columns_of_examples(True, packed=True), packed(examples, bins))
+    bins = best_fit(token_counts(examples), plan.encoding.max_length)
+    records = packed(examples, bins, plan.spec.columns)
+    write_table(file.with_stem(f"{file.stem}_packed"), columns_of_sequences(plan.spec), records)
     return len(bins)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from eyas.evaluation.losses import in_batches, read
-from eyas.inference.generate import generate, go_on
+from eyas.inference.generate import continue_texts, generate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -36,7 +36,7 @@ def losses_and_answers(
         last = torch.tensor([[prompt[-1]] for prompt in own_prompts])  # again, for its logits
         lengths = torch.tensor([[len(prompt) - 1] for prompt in own_prompts])
         mask = torch.cat([torch.arange(ids.shape[1])[None] < lengths, torch.ones_like(lengths).bool()], dim=1).long()
-        answers = go_on(model, tokenizer, torch.cat([ids, last], dim=1), mask, cache, max_new_tokens)
+        answers = continue_texts(model, tokenizer, torch.cat([ids, last], dim=1), mask, cache, max_new_tokens)
         return list(zip(losses, answers, strict=True))
 
     return in_batches(encoded, tokenizer.pad_token_id, of_batch, more=max_new_tokens)

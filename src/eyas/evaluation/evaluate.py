@@ -36,8 +36,8 @@ def evaluate(
 ) -> list[Record]:
     """Return the records of a model, in the order of the rows."""
     rows = held_out(recipe, splits)
-    encoded = [tensors(example) for _, example in rows]
-    if splits.labels is not None:
+    encoded = [tensors(sequence) for _, example in rows for sequence in splits.spec.sequences(example)]
+    if splits.spec.classes == "text" and splits.labels is not None:
         choices = class_losses(model, encoded, tokenizer.pad_token_id)
         return _classified([row for row, _ in rows], splits.labels, choices)
     if any("text" in row for row, _ in rows):  # plain text has no prompt to answer
@@ -61,7 +61,7 @@ def _share_right(name: str) -> Statistic:
 def majority(recipe: Recipe, splits: Splits) -> dict[str, Record]:
     """Return the majority class of the training rows and its score, by measure."""
     scored = [row for row, _ in held_out(recipe, splits)]
-    if splits.labels is not None:
+    if splits.spec.classes == "text":
         names = [[str(row["label"]) for row in rows] for rows in (splits.train.trained_rows(), scored)]
         return {"accuracy": _constant_answer(*names)}
     if not recipe.evaluation.json_fields:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from eyas.data.batches import by_length, padded
-from eyas.inference.shared_prefix import plain_cache, read_beginning
+from eyas.inference.shared_prefix import plain_cache, read_prefix
 
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel
@@ -61,7 +61,7 @@ def read(model: "PreTrainedModel", batch: dict[str, Any]) -> "tuple[list[float],
     labeled = (labels != -100).to(model.device)
     targets = labels.to(model.device)[labeled]
     batch = _moved(batch, model)
-    shared, cache = read_beginning(model, batch["input_ids"].tolist(), int(labeled.any(0).int().argmax()))
+    shared, cache = read_prefix(model, batch["input_ids"].tolist(), int(labeled.any(0).int().argmax()))
     if shared:
         batch |= {"input_ids": batch["input_ids"][:, shared:], "past_key_values": cache}
         labeled = labeled[:, shared:]

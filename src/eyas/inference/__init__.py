@@ -1,1 +1,1 @@
-"""Tuned models at work."""
+"""Models of a finished run, and their answers."""

@@ -1,17 +1,17 @@
-"""Answers to prompts, greedily, in batches of similar length."""
+"""Greedy answers to prompts, in batches of similar length."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from eyas.data.batches import by_length
-from eyas.inference.shared_prefix import read_beginning
+from eyas.inference.shared_prefix import read_prefix
 
 
 def generate(model: Any, tokenizer: Any, prompts: Sequence[list[int]], max_new_tokens: int) -> list[str]:
-    """Return one answer a prompt, in the order of the prompts, decoded without special tokens.
+    """Return one answer per prompt, decoded without special tokens.
 
-    Prompts are token ids, batched by length. They are padded on the left of what they do not share, and what they all
-    begin with is read once, which changes no answer.
+    Prompts are token ids, batched by length. The prefix that all prompts of a batch share is read once, which changes
+    no answer. Padding is inserted after that prefix.
     """
     answers: dict[int, str] = {}
     for batch in by_length([len(prompt) + max_new_tokens for prompt in prompts]):
@@ -20,8 +20,11 @@ def generate(model: Any, tokenizer: Any, prompts: Sequence[list[int]], max_new_t
     return [answers[index] for index in range(len(prompts))]
 
 
-def go_on(model: Any, tokenizer: Any, ids: Any, mask: Any, cache: Any, max_new_tokens: int) -> list[str]:
-    """Return what a model writes after `ids` [rows, length] of which `mask` says what counts, of each row."""
+def continue_texts(model: Any, tokenizer: Any, ids: Any, mask: Any, cache: Any, max_new_tokens: int) -> list[str]:
+    """Return the text that a model generates after each row of `ids` [rows, length].
+
+    `mask` [rows, length] is 0 on padding. `cache` holds the keys and values of the tokens before the last, or is None.
+    """
     import torch
 
     with torch.inference_mode():
@@ -30,21 +33,21 @@ def go_on(model: Any, tokenizer: Any, ids: Any, mask: Any, cache: Any, max_new_t
             max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id,
             eos_token_id=_end_tokens(model, tokenizer),
         )  # fmt: skip
-    found: list[str] = tokenizer.batch_decode(written[:, ids.shape[1] :], skip_special_tokens=True)
-    return found
+    texts: list[str] = tokenizer.batch_decode(written[:, ids.shape[1] :], skip_special_tokens=True)
+    return texts
 
 
 def _answers(model: Any, tokenizer: Any, prompts: list[list[int]], max_new_tokens: int) -> list[str]:
     import torch
 
-    shared, cache = read_beginning(model, prompts, min(map(len, prompts)) - 1)
+    shared, cache = read_prefix(model, prompts, min(map(len, prompts)) - 1)
     longest = max(map(len, prompts))
     ids = [p[:shared] + [tokenizer.pad_token_id] * (longest - len(p)) + p[shared:] for p in prompts]
     mask = [[1] * shared + [0] * (longest - len(p)) + [1] * (len(p) - shared) for p in prompts]
-    return go_on(model, tokenizer, torch.tensor(ids), torch.tensor(mask), cache, max_new_tokens)
+    return continue_texts(model, tokenizer, torch.tensor(ids), torch.tensor(mask), cache, max_new_tokens)
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
-    named = model.generation_config.eos_token_id
-    ends = {tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])}
+    configured = model.generation_config.eos_token_id
+    ends = {tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])}
     return sorted(end for end in ends if end is not None)

@@ -1,4 +1,4 @@
-"""Which of a run's models answers: the bare base, the base with its adapter, or the merged model."""
+"""Loading of a run's base, tuned or merged model."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,7 +15,7 @@ Which = Literal["base", "tuned", "merged"]
 
 
 def load(run: RunDirectory, recipe: Recipe, auto_model: str, labels: Sequence[str] | None, which: Which) -> Any:
-    """Return that model of a run on this machine's device, computing in float32 on a CPU."""
+    """Return one model of a run, on this machine's device. It computes in float32 on a CPU."""
     import torch
 
     dtype = torch_dtype(recipe.model.dtype) if has_gpu() else torch.float32
@@ -31,12 +31,12 @@ def load(run: RunDirectory, recipe: Recipe, auto_model: str, labels: Sequence[st
 
 
 def without_adapter(model: Any) -> AbstractContextManager[None]:
-    """Return a context in which a model with an adapter computes as its bare base does."""
+    """Return a context in which a model's adapter is off."""
     return model.disable_adapter() if hasattr(model, "peft_config") else nullcontext()
 
 
 def which_model(name: str) -> Which:
-    """Return the name of a model of a run, or raise PreflightError."""
+    """Return the validated name of a run's model. Raises PreflightError for an unknown one."""
     if name not in get_args(Which):
         raise PreflightError(f"--model {name}: choose one of {', '.join(get_args(Which))}")
     return cast(Which, name)

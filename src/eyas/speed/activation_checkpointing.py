@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 from eyas.data.splits import Split
-from eyas.data.tables import token_counts
 from eyas.distributed.gather import gather_objects
 from eyas.distributed.topology import running_topology, world_size
 from eyas.files import in_units
@@ -58,5 +57,5 @@ def micro_batch_tokens(recipe: Recipe, split: Split) -> int:
     """Return the most tokens, padding included, in a forward pass of one rank."""
     training = recipe.training
     full = split.stream is not None or split.sequences is not None or recipe.data.pad_to_max_length
-    longest = training.max_length if full else max(token_counts(split.examples))
-    return int(training.per_device_train_batch_size * longest)
+    longest = training.max_length if full else max(split.token_counts())
+    return int(training.per_device_train_batch_size * split.sequences_per_example * longest)

@@ -3,7 +3,7 @@
 from functools import partial
 from typing import TYPE_CHECKING
 
-from eyas.data.examples import LABELLED
+from eyas.data.examples import LABELED
 from eyas.data.sampler import group_by_length
 from eyas.data.splits import Splits
 from eyas.metrics import accuracy, macro_f1
@@ -59,7 +59,7 @@ def build_trainer(
     )
     if recipe.adapter:
         in_float32(trainer)
-    group_by_length(trainer)
+    group_by_length(trainer, splits.train)
     return trainer
 
 
@@ -88,7 +88,7 @@ def _scores(prediction: "EvalPrediction") -> dict[str, float]:
 TASK = Task(
     auto_model="AutoModelForSequenceClassification",
     peft_task_type="SEQ_CLS",
-    rows=LABELLED,
+    rows=LABELED,
     arguments_for=arguments_for,
     build_trainer=build_trainer,
     compaction="encoder",

@@ -55,7 +55,7 @@ def build_trainer(
     if recipe.adapter:
         give_bias_to_wrapped_head(trainer.model)
         in_float32(trainer)
-    group_by_length(trainer)
+    group_by_length(trainer, splits.train)
     return trainer
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from eyas.data.examples import RowSpec
+from eyas.data.row_spec import RowSpec
 from eyas.data.splits import Splits
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory

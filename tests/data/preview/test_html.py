@@ -42,7 +42,7 @@ def made(class_name=None):
     return page(f"my {NASTY}", f"data: {NASTY}", [Batch([BatchRow(documents, class_name)])])
 
 
-def test_what_a_row_says_stays_text():
+def test_text_of_a_row_is_escaped():
     read = Reader(made(class_name=NASTY))
 
     assert {tag for tag, _ in read.tags}.isdisjoint({"script", "img", "link", "iframe", "a"})
@@ -51,7 +51,7 @@ def test_what_a_row_says_stays_text():
     assert read.open == []
 
 
-def test_nothing_comes_from_elsewhere_and_nothing_runs():
+def test_page_fetches_and_runs_nothing():
     text = made()
 
     assert not re.search(r"https?:|//|@import|url\(|<script|<link|<img|\bon\w+=", text)
@@ -59,7 +59,7 @@ def test_nothing_comes_from_elsewhere_and_nothing_runs():
     assert "prefers-color-scheme: dark" in text
 
 
-def test_a_token_says_its_place_its_id_and_its_label():
+def test_title_of_a_token_has_its_position_id_and_label():
     spans = [attributes for tag, attributes in Reader(made()).tags if tag == "span" and "title" in attributes]
 
     assert spans[0] == {"class": "masked", "title": "position 0: id 5, label -100"}
@@ -67,7 +67,7 @@ def test_a_token_says_its_place_its_id_and_its_label():
     assert spans[2] == {"class": "padding", "title": "positions 3 to 5: id 0"}
 
 
-def test_rows_documents_and_what_was_cut_are_marked():
+def test_rows_documents_and_cuts_are_marked():
     text = made()
 
     assert text.count("<article>") == 1 and text.count('<div class="document">') == 2
@@ -75,7 +75,7 @@ def test_rows_documents_and_what_was_cut_are_marked():
     assert "⋯ 3 padding" in text and "é↵\n" in text
 
 
-def test_the_legend_counts():
+def test_legend_counts_tokens_of_each_kind():
     legend = made().partition('<p class="legend">')[2].partition("</p>")[0]
 
     assert re.findall(">([^<]+)</span>", legend) == ["2 trained", "2 masked", "3 padding", "↵ line end"]

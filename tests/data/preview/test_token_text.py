@@ -1,4 +1,4 @@
-"""What each token of a text stands for."""
+"""Text of each token."""
 
 import pytest
 from tokenizers import Tokenizer, decoders, models
@@ -18,7 +18,7 @@ def byte_level(tmp_path_factory):
 @pytest.mark.parametrize(
     "text", ["the falcon flew", "né 🦅 猛禽", "a\n\n  b\t", "�", "🦅 cut \N{REPLACEMENT CHARACTER}x", ""]
 )
-def test_the_texts_of_the_tokens_are_the_text(text, byte_level):
+def test_texts_of_the_tokens_are_the_text(text, byte_level):
     ids = byte_level(text)["input_ids"]
 
     texts = token_texts(ids, byte_level)
@@ -26,14 +26,14 @@ def test_the_texts_of_the_tokens_are_the_text(text, byte_level):
     assert len(texts) == len(ids) and "".join(texts) == text
 
 
-def test_a_character_of_several_tokens_stands_at_its_last(byte_level):
+def test_character_of_several_tokens_belongs_to_the_last(byte_level):
     ids = byte_level("a🦅b")["input_ids"]
 
     assert len(ids) == 6
     assert token_texts(ids, byte_level) == ["a", "", "", "", "🦅", "b"]
 
 
-def test_a_character_that_was_cut_in_two_is_shown_as_one_that_is_missing(byte_level):
+def test_unfinished_last_character_is_shown_as_a_replacement_character(byte_level):
     ids = byte_level("a🦅")["input_ids"][:-1]
 
     assert token_texts(ids, byte_level)[-1].startswith("\N{REPLACEMENT CHARACTER}")
@@ -62,5 +62,5 @@ def test_words_of_sentencepiece_keep_the_space_between_them():
         ("👨\u200d👩\u200d👧 می\u200cخواهم", "👨\u200d👩\u200d👧 می\u200cخواهم"),
     ],
 )
-def test_nothing_in_a_row_acts_on_the_terminal_that_shows_it(text, shown):
+def test_control_characters_of_a_row_do_not_act_on_the_terminal(text, shown):
     assert visible(text) == shown

@@ -6,13 +6,14 @@ import pytest
 from datasets import Dataset
 
 from conftest import ROOT
+from eyas.data.examples import LANGUAGE
 from eyas.data.splits import Split
 from eyas.recipe import load_recipe
 from eyas.training.guards import batch_shape
 from eyas.training.guards.batch_shape import BatchShape, largest_batch
 
 LENGTHS = (10, 60, 100, 30)
-EXAMPLES = Dataset.from_list([{"input_ids": [0] * length, "row": 7 + row} for row, length in enumerate(LENGTHS)])
+EXAMPLES = Dataset.from_list([{"lengths": [length], "row": 7 + row} for row, length in enumerate(LENGTHS)])
 PACKED = Dataset.from_list([{"rows": [1, 3], "seq_lengths": [60, 30]}, {"rows": [2], "seq_lengths": [100]}])
 ROWS = SimpleNamespace(place=lambda row: f"a.jsonl:{row}")
 
@@ -24,7 +25,7 @@ def largest(overrides_for, monkeypatch):
     def of(batches, *words, name="falcon7b_lora", sequences=None):
         monkeypatch.setattr(batch_shape, "micro_batches", lambda *_: batches)
         file = ROOT / "recipes" / f"{name}.yaml"
-        split = Split(rows=ROWS, examples=EXAMPLES, sequences=sequences)
+        split = Split(rows=ROWS, examples=EXAMPLES, spec=LANGUAGE, sequences=sequences)
         return largest_batch(load_recipe(file, [*overrides_for(file), *words]), split, None, None)
 
     return of

@@ -4,13 +4,15 @@ import pytest
 from datasets import Dataset
 
 from conftest import ROOT
+from eyas.data.examples import LANGUAGE
 from eyas.data.splits import Split
 from eyas.recipe import load_recipe
 from eyas.training.guards import memory_savings
 from eyas.training.guards.batch_shape import BatchShape
 from eyas.training.guards.memory_savings import cheapest_changes
 
-SPLIT = Split(rows=None, examples=Dataset.from_list([{"input_ids": [0] * length} for length in (10, 60, 100, 1000)]))
+EXAMPLES = Dataset.from_list([{"lengths": [length]} for length in (10, 60, 100, 1000)])
+SPLIT = Split(rows=None, examples=EXAMPLES, spec=LANGUAGE)
 PADDED = BatchShape(rows=4, width=1000, tokens=1170, longest=1000, longest_at="a.jsonl:4", flat=False)
 FULL = BatchShape(rows=4, width=1000, tokens=3900, longest=1000, longest_at="a.jsonl:4", flat=False)
 

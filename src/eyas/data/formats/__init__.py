@@ -1,5 +1,5 @@
-"""The formats of rows: recognised by their columns, converted to the few that tasks learn from."""
+"""Formats of rows: recognition by columns, and conversion."""
 
-from eyas.data.formats.table import FORMATS, Recognition, canonical, convert, recognise
+from eyas.data.formats.table import FORMATS, FormatMatch, canonical, convert, recognize_format
 
-__all__ = ["FORMATS", "Recognition", "canonical", "convert", "recognise"]
+__all__ = ["FORMATS", "FormatMatch", "canonical", "convert", "recognize_format"]

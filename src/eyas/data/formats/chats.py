@@ -1,9 +1,9 @@
-"""Chats as files spell them, read into one spelling: what chat templates of `transformers` expect."""
+"""Chats of several layouts, read as messages for chat templates."""
 
 from collections.abc import Collection
 from typing import Any
 
-from eyas.data.formats.fields import Item, each, needed, others, parsed, said, unexpected
+from eyas.data.formats.fields import Item, as_text, each, needed, others, parsed, unexpected
 from eyas.data.formats.tool_calls import read_call
 from eyas.data.rows import RowError
 
@@ -25,34 +25,37 @@ SPEAKERS = {
     "observation": "tool",
     "function_response": "tool",
 }
-"""ShareGPT's `from`, and the role it is."""
+"""The role of each `from` of ShareGPT."""
 
 
 def read_messages(value: Any, name: str) -> list[Message]:
     """Return messages with every key that is not null. Raises RowError with the number of the first bad one.
 
-    A table gives each message the keys of all, as nulls; only `content` may mean something by it.
+    A table gives each message the keys of all messages, as nulls. Only a null `content` has a meaning.
     """
     return each(value, name, "message", _message)
 
 
 def read_turns(value: Any, name: str) -> list[Message]:
-    """Return ShareGPT's {from, value} turns as messages. A `function_call` becomes an assistant's tool calls."""
+    """Return ShareGPT's {from, value} turns as messages. A `function_call` becomes tool calls of the assistant."""
     return each(value, name, "message", _turn)
 
 
-def led_by(system: str, messages: list[Message]) -> list[Message]:
-    """Return the messages with the system message of a column before them, unless there is none or they have it."""
+def with_system(system: str, messages: list[Message]) -> list[Message]:
+    """Return the messages, with the text of a `system` column as first message if there is one.
+
+    Raises RowError if the messages start with a different system message.
+    """
     first = messages[0]
     if not system or (first["role"], first["content"]) == ("system", system):
         return messages
     if first["role"] in ("system", "developer"):
-        raise RowError(f"`system` differs from the {first['role']} message that the chat begins with")
+        raise RowError(f"`system` differs from the {first['role']} message at the start of the chat; keep one of them")
     return [{"role": "system", "content": system}, *messages]
 
 
 def refuse_without_answer(messages: list[Message], name: str) -> None:
-    """Raise RowError where no assistant message has text or a call: there would be nothing to learn."""
+    """Raise RowError if no assistant message has text or a call, so that nothing can be trained."""
     answers = [message for message in messages if message["role"] == "assistant"]
     if not answers:
         raise RowError(f"`{name}` has no assistant message")
@@ -62,11 +65,11 @@ def refuse_without_answer(messages: list[Message], name: str) -> None:
 
 def _message(message: Message) -> Message:
     role = _known(message, "role", ROLES)
-    if len(message) == 2 and "content" in message:  # nearly every message; what follows would double its time
+    if len(message) == 2 and "content" in message:  # nearly every message; the checks below would double the time
         return {"role": role, "content": _content(message, may_be_null=False)}
     calls = message.get("tool_calls")
-    if message.get("function_call") is not None:  # templates pass over it, and the call would not be learnt
-        raise RowError("`function_call` is OpenAI's old spelling, which chat templates do not print; use `tool_calls`")
+    if message.get("function_call") is not None:  # templates skip it, so the call would not be trained
+        raise RowError("`function_call` is OpenAI's old spelling, which chat templates skip; use `tool_calls`")
     read: Message = {"role": role, "content": _content(message, may_be_null=bool(calls))}
     if calls:
         if role != "assistant":
@@ -81,30 +84,30 @@ def _turn(turn: Message) -> Message:
     read: Message = {"role": SPEAKERS[speaker]}
     if speaker == "function_call":
         calls = parsed(value, "value")
-        calls = [calls] if isinstance(calls, dict) else calls  # files write one call without a list around it
+        calls = [calls] if isinstance(calls, dict) else calls  # files hold one call without a list around it
         read |= {"content": None, "tool_calls": each(calls, "value", "call", read_call)}
     else:
-        read["content"] = said(value, "value")
+        read["content"] = as_text(value, "value")
     return _message(others(turn, ("from", "value")) | read)
 
 
 def _content(message: Message, may_be_null: bool) -> str | None:
-    """Return the text of a message, its parts joined. Null stays null beside calls.
+    """Return the text of a message, its parts joined. Null stays null in a message with calls.
 
-    DeepSeek's templates print calls only where content is null, so neither null nor "" may become the other.
+    DeepSeek's templates print calls only if the content is null, so null and "" must stay different.
     """
     content = message.get("content") if may_be_null else needed(message, "content")
     if content is None and may_be_null:
         return None
     if isinstance(content, list):
         return "".join(part["text"] for part in each(content, "content", "part", _text_part)) if content else ""
-    return said(content, "content")
+    return as_text(content, "content")
 
 
 def _text_part(part: Message) -> Message:
     if part.get("type") != "text":
-        raise RowError(f"is of type {part.get('type')!r}; only text can be learnt from")
-    return {"text": said(part.get("text"), "text")}
+        raise RowError(f"is of type {part.get('type')!r}; only text is supported")
+    return {"text": as_text(part.get("text"), "text")}
 
 
 def _known(message: Message, key: str, known: Collection[str]) -> str:
@@ -112,5 +115,5 @@ def _known(message: Message, key: str, known: Collection[str]) -> str:
     if not isinstance(word, str):
         raise unexpected(word, key, "text")
     if word not in known:
-        raise RowError(f"`{key}` is {word!r}, which is none of {', '.join(known)}")
+        raise RowError(f"`{key}` is {word!r}, expected one of {', '.join(known)}")
     return word

@@ -1,27 +1,28 @@
-"""Rows of prompts and the answers to them. One function a format.
+"""Converters of prompts and their answers. One function per format.
 
-Each raises RowError where nothing can be learnt; what it returns, converted again, stays as it is.
+Each raises RowError if the row cannot be trained on. Its result, converted again, stays the same.
 """
 
 from typing import Any
 
+from eyas.data.common_prefix import common_prefix_length
 from eyas.data.formats.chats import Message, read_messages, refuse_without_answer
-from eyas.data.formats.fields import Cells, unexpected, written
-from eyas.data.formats.tool_calls import tools_beside
+from eyas.data.formats.fields import Cells, nonblank_text, unexpected
+from eyas.data.formats.tool_calls import tools_column
 from eyas.data.rows import RowError
 
-Said = str | list[Message]
+TextOrMessages = str | list[Message]
 
 
 def prompt_completion(cells: Cells) -> dict[str, Any]:
-    """Return a prompt and what is to be learnt after it, both text or both messages."""
-    prompt, completion = _spoken(cells, "prompt"), _answer(cells, "completion")
+    """Return a prompt and its completion, both text or both messages."""
+    prompt, completion = _text_or_messages(cells, "prompt"), _answer(cells, "completion")
     _refuse_mixed(prompt=prompt, completion=completion)
-    return {"prompt": prompt, "completion": completion, **tools_beside(prompt, cells)}
+    return {"prompt": prompt, "completion": completion, **tools_column(prompt, cells)}
 
 
 def unpaired_preference(cells: Cells) -> dict[str, Any]:
-    """Return a prompt, an answer, and whether the answer is wanted."""
+    """Return a prompt, an answer, and whether the answer is good."""
     label = cells.value("label")
     if not isinstance(label, bool):
         raise unexpected(label, cells.column("label"), "true or false")
@@ -31,45 +32,45 @@ def unpaired_preference(cells: Cells) -> dict[str, Any]:
 def preference(cells: Cells) -> dict[str, Any]:
     """Return a prompt, the better answer and the worse one.
 
-    Where `prompt` is missing, or both answers repeat it, it is what both begin with (TRL's extract_prompt).
+    If `prompt` is missing, or both answers repeat it, the prompt is their common prefix (TRL's extract_prompt).
     """
     chosen, rejected = _answer(cells, "chosen"), _answer(cells, "rejected")
     _refuse_mixed(chosen=chosen, rejected=rejected)
     if chosen == rejected:
         raise RowError("`chosen` and `rejected` are the same")
-    prompt = None if cells.optional("prompt") is None else _spoken(cells, "prompt")
-    start = _prompt_length(prompt, chosen, rejected)
-    if start or prompt is None:
-        prompt, chosen, rejected = _parted(chosen, rejected, start)
-    return {"prompt": prompt, "chosen": chosen, "rejected": rejected, **tools_beside(prompt, cells)}
+    prompt = None if cells.optional("prompt") is None else _text_or_messages(cells, "prompt")
+    length = _prompt_length(prompt, chosen, rejected)
+    if length or prompt is None:
+        prompt, chosen, rejected = _split(chosen, rejected, length)
+    return {"prompt": prompt, "chosen": chosen, "rejected": rejected, **tools_column(prompt, cells)}
 
 
-def _spoken(cells: Cells, name: str) -> Said:
+def _text_or_messages(cells: Cells, name: str) -> TextOrMessages:
     value, column = cells.value(name), cells.column(name)
     if isinstance(value, list):
         return read_messages(value, column)
     if not isinstance(value, str):
         raise unexpected(value, column, "text or a list of messages")
-    return written(value, column)
+    return nonblank_text(value, column)
 
 
-def _answer(cells: Cells, name: str) -> Said:
-    said = _spoken(cells, name)
-    if isinstance(said, list):
-        refuse_without_answer(said, cells.column(name))
-    return said
+def _answer(cells: Cells, name: str) -> TextOrMessages:
+    answer = _text_or_messages(cells, name)
+    if isinstance(answer, list):
+        refuse_without_answer(answer, cells.column(name))
+    return answer
 
 
-def _refuse_mixed(**said: Said) -> None:
-    (one, first), (other, second) = said.items()
+def _refuse_mixed(**sides: TextOrMessages) -> None:
+    (one, first), (other, second) = sides.items()
     if isinstance(first, str) != isinstance(second, str):
         kinds = ["text" if isinstance(side, str) else "a list of messages" for side in (first, second)]
-        raise RowError(f"`{one}` is {kinds[0]} and `{other}` is {kinds[1]}; both must be of one kind")
+        raise RowError(f"`{one}` is {kinds[0]} and `{other}` is {kinds[1]}; use the same type for both")
 
 
-def _prompt_length(prompt: Said | None, chosen: Said, rejected: Said) -> int:
-    """Return how much of both answers is the prompt again: so many messages, or characters."""
-    shared = _length_in_common(chosen, rejected)
+def _prompt_length(prompt: TextOrMessages | None, chosen: TextOrMessages, rejected: TextOrMessages) -> int:
+    """Return the length of the prompt that both answers repeat, in messages or characters."""
+    shared = common_prefix_length(chosen, rejected)
     if prompt is None:
         leaves_a_space = isinstance(chosen, str) and chosen[:shared].endswith(" ")  # the space belongs to the answer
         return shared - leaves_a_space
@@ -78,33 +79,23 @@ def _prompt_length(prompt: Said | None, chosen: Said, rejected: Said) -> int:
         repeated = isinstance(prompt, list) and chosen[: len(prompt)] == rejected[: len(prompt)] == prompt
         return shared if repeated else 0
     if not any(message["role"] == "user" and message["content"] == prompt for message in chosen[:shared]):
-        raise RowError("`prompt` is text, and no user message that `chosen` and `rejected` begin with says it")
+        raise RowError("`prompt` is text, and is not among the user messages that `chosen` and `rejected` share")
     return shared
 
 
-def _length_in_common(one: Said, other: Said) -> int:
-    """Return how much two begin with alike, by halving: comparing letter by letter takes a millisecond a row."""
-    alike, unknown = 0, min(len(one), len(other))
-    while alike < unknown:
-        middle = (alike + unknown + 1) // 2
-        if one[alike:middle] == other[alike:middle]:
-            alike = middle
-        else:
-            unknown = middle - 1
-    return alike
-
-
-def _parted(chosen: Said, rejected: Said, start: int) -> tuple[Said, Said, Said]:
-    """Return the prompt that two answers begin with, and the rest of each."""
-    if not chosen[:start] or (isinstance(chosen, str) and chosen[:start].isspace()):
-        raise RowError("no `prompt`, and `chosen` and `rejected` do not begin alike")
-    for name, rest in (("chosen", chosen[start:]), ("rejected", rejected[start:])):
+def _split(
+    chosen: TextOrMessages, rejected: TextOrMessages, length: int
+) -> tuple[TextOrMessages, TextOrMessages, TextOrMessages]:
+    """Return the common prefix of two answers as the prompt, and the rest of each."""
+    if not chosen[:length] or (isinstance(chosen, str) and chosen[:length].isspace()):
+        raise RowError("no `prompt`, and `chosen` and `rejected` have no common prefix; add a prompt")
+    for name, rest in (("chosen", chosen[length:]), ("rejected", rejected[length:])):
         if not rest or (isinstance(rest, str) and rest.isspace()):
-            raise RowError(f"`{name}` ends where the two answers part")
+            raise RowError(f"`{name}` is a prefix of the other answer")
         if isinstance(rest, list) and rest[0]["role"] != "assistant":
             raise RowError(
-                f"`chosen` and `rejected` part at a {rest[0]['role']} message: they answer different prompts"
+                f"`chosen` and `rejected` differ first in a {rest[0]['role']} message, so they answer different prompts"
             )
         if isinstance(rest, list):
             refuse_without_answer(rest, name)
-    return chosen[:start], chosen[start:], rejected[start:]
+    return chosen[:length], chosen[length:], rejected[length:]

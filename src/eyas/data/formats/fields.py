@@ -1,4 +1,4 @@
-"""What a row's cells hold, and plain words for what they should not hold."""
+"""Reading of a row's cells, with plain words for invalid values."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -8,10 +8,10 @@ from typing import Any
 from eyas.data.rows import Row, RowError
 
 Item = dict[str, Any]
-"""An object in a cell: a message, a call, a tool."""
+"""A JSON object in a cell: a message, a call, a tool."""
 
 MISSING = object()
-"""What a row has in a column that it does not have; null is something else."""
+"""Value of a column that a row does not have. Null is a different value."""
 
 
 @dataclass(frozen=True)
@@ -20,36 +20,36 @@ class Cells:
 
     row: Row
     names: Mapping[str, str]
-    """The file's name for each of ours that it spells otherwise."""
+    """The file's name of each column that it names differently."""
 
     def column(self, name: str) -> str:
-        """Return what the file calls one of our columns."""
+        """Return the file's name of one of our columns."""
         return self.names.get(name, name)
 
     def value(self, name: str) -> Any:
-        """Return a cell that must be there, though it may be null. Raises RowError where the row lacks it."""
+        """Return a required cell, which may be null. Raises RowError if the row lacks it."""
         value = cell(self.row, self.column(name))
         if value is MISSING:
             raise RowError(f"no `{self.column(name)}`; it has: {', '.join(map(str, self.row)) or 'nothing'}")
         return value
 
     def text(self, name: str) -> str:
-        """Return a cell that must hold more than whitespace."""
-        return written(self.value(name), self.column(name))
+        """Return the text of a required cell. Raises RowError if it is blank."""
+        return nonblank_text(self.value(name), self.column(name))
 
     def optional(self, name: str) -> Any:
-        """Return a cell, or None where the row lacks it; one that was asked for by name must be there."""
+        """Return a cell, or None if the row lacks it. A column that the recipe names is required."""
         return self.value(name) if name in self.names or name in self.row else None
 
     def optional_text(self, name: str) -> str:
-        """Return a cell's text, empty where it is null, blank or not there."""
+        """Return a cell's text, empty if it is null, blank or missing."""
         value = self.optional(name)
-        text = "" if value is None else said(value, self.column(name))
+        text = "" if value is None else as_text(value, self.column(name))
         return "" if text.isspace() else text
 
 
 def cell(row: Row, column: str) -> Any:
-    """Return the value in a column, or MISSING; `translation.en` is the `en` inside `translation`."""
+    """Return the value of a column, or MISSING. `translation.en` is the `en` inside `translation`."""
     if column in row:
         return row[column]
     outer, dot, inner = column.partition(".")
@@ -57,16 +57,16 @@ def cell(row: Row, column: str) -> Any:
     return cell(inside, inner) if isinstance(inside, Mapping) else MISSING
 
 
-def written(value: Any, name: str) -> str:
-    """Return the value if it is text with something in it, else raise RowError."""
-    text = said(value, name)
+def nonblank_text(value: Any, name: str) -> str:
+    """Return a value that is text and not blank. Raises RowError for any other."""
+    text = as_text(value, name)
     if not text or text.isspace():
         raise RowError(f"`{name}` is {'only whitespace' if text else 'empty'}")
     return text
 
 
-def said(value: Any, name: str) -> str:
-    """Return the value if it is text, even empty text, else raise RowError."""
+def as_text(value: Any, name: str) -> str:
+    """Return a value that is text, even empty text. Raises RowError for any other."""
     if not isinstance(value, str):
         raise unexpected(value, name, "text")
     refuse_unencodable(value, name)
@@ -74,12 +74,12 @@ def said(value: Any, name: str) -> str:
 
 
 def unexpected(value: Any, name: str, expected: str) -> RowError:
-    """Return the error for a cell that holds the wrong kind of thing."""
+    """Return the error for a cell with a value of the wrong type."""
     return RowError(f"`{name}` is null" if value is None else f"`{name}` is {described(value)}, expected {expected}")
 
 
 def described(value: Any) -> str:
-    """Return what a value is, as one would say it of a JSON file."""
+    """Return the type of a value as text, in the words of JSON."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -91,7 +91,7 @@ def described(value: Any) -> str:
 
 
 def refuse_unencodable(value: Any, name: str) -> None:
-    """Raise RowError where text, at any depth, has no UTF-8 form; tokenizers and our own files would stop at it."""
+    """Raise RowError if text, at any depth, cannot be encoded as UTF-8, which tokenizers and our files need."""
     if isinstance(value, str):
         try:
             value.isascii() or value.encode()
@@ -108,7 +108,7 @@ def refuse_unencodable(value: Any, name: str) -> None:
 
 
 def each(value: Any, name: str, noun: str, read: Callable[[Item], Item]) -> list[Item]:
-    """Return what is read from each object of a list. Raises RowError with the number of the first bad one."""
+    """Return the result of `read` for each object of a list. Raises RowError with the number of the first bad one."""
     if not isinstance(value, list):
         raise unexpected(value, name, f"a list of {noun}s")
     if not value:
@@ -125,14 +125,14 @@ def each(value: Any, name: str, noun: str, read: Callable[[Item], Item]) -> list
 
 
 def needed(item: Item, key: str) -> Any:
-    """Return what an object has under a key, null or not."""
+    """Return the value of a required key, which may be null. Raises RowError if the object lacks it."""
     if key not in item:
         raise RowError(f"no `{key}`; it has: {', '.join(map(str, item)) or 'nothing'}")
     return item[key]
 
 
 def others(item: Item, read: tuple[str, ...]) -> Item:
-    """Return what is left of an object beside the keys that were read; nulls are what a table adds."""
+    """Return the keys of an object that are not in `read`, without nulls, which a table adds."""
     left = {key: value for key, value in item.items() if key not in read and value is not None}
     if left:
         refuse_unencodable(left, "/".join(map(str, left)))
@@ -140,7 +140,7 @@ def others(item: Item, read: tuple[str, ...]) -> Item:
 
 
 def parsed(value: Any, name: str) -> Any:
-    """Return what a cell of JSON text says; a cell that is no text says it already."""
+    """Return the parsed value of JSON text. A value that is not text is returned as it is."""
     if not isinstance(value, str):
         return value
     try:

@@ -1,18 +1,18 @@
-"""Rows that are learnt whole: chats, texts, and texts with labels. One function a format.
+"""Converters of chats, texts, and texts with labels. One function per format.
 
-Each raises RowError where nothing can be learnt; what it returns, converted again, stays as it is.
+Each raises RowError if the row cannot be trained on. Its result, converted again, stays the same.
 """
 
 from typing import Any
 
-from eyas.data.formats.chats import Message, led_by, read_messages, read_turns, refuse_without_answer
-from eyas.data.formats.fields import Cells, described, refuse_unencodable, unexpected, written
-from eyas.data.formats.tool_calls import tools_beside
+from eyas.data.formats.chats import Message, read_messages, read_turns, refuse_without_answer, with_system
+from eyas.data.formats.fields import Cells, described, nonblank_text, refuse_unencodable, unexpected
+from eyas.data.formats.tool_calls import tools_column
 from eyas.data.rows import RowError
 
 
 def messages(cells: Cells) -> dict[str, Any]:
-    """Return a chat, its system message first where a column of its own held it."""
+    """Return a chat, with the text of a `system` column as first message."""
     return _chat(cells, "messages", read_messages(cells.value("messages"), cells.column("messages")))
 
 
@@ -22,11 +22,11 @@ def sharegpt(cells: Cells) -> dict[str, Any]:
 
 
 def alpaca(cells: Cells) -> dict[str, Any]:
-    """Return an instruction, with its input after a blank line, and its output, after the turns of `history`."""
-    asked = [cells.text("instruction"), cells.optional_text("input")]
-    last = (("user", "\n\n".join(filter(None, asked))), ("assistant", cells.text("output")))
+    """Return a chat of `history`, the instruction with its input after a blank line, and the output."""
+    question = [cells.text("instruction"), cells.optional_text("input")]
+    last = (("user", "\n\n".join(filter(None, question))), ("assistant", cells.text("output")))
     turns = [{"role": role, "content": content} for role, content in (*_history(cells), *last)]
-    return {"messages": led_by(cells.optional_text("system"), turns)}
+    return {"messages": with_system(cells.optional_text("system"), turns)}
 
 
 def text(cells: Cells) -> dict[str, Any]:
@@ -38,14 +38,14 @@ def labelled_text(cells: Cells) -> dict[str, Any]:
     """Return one text and its class, by number or by name."""
     label = cells.value("label")
     if isinstance(label, str):
-        written(label, cells.column("label"))
+        nonblank_text(label, cells.column("label"))
     elif not isinstance(label, int):
         raise unexpected(label, cells.column("label"), "a class: a whole number, text, or true or false")
     return {"text": cells.text("text"), "label": label}
 
 
 def token_labels(cells: Cells) -> dict[str, Any]:
-    """Return words and a tag for each: numbers, or names by the BIO scheme."""
+    """Return words and one tag for each: numbers, or names of the BIO scheme."""
     tokens, tags = (_list(cells, name) for name in ("tokens", "tags"))
     for position, token in enumerate(tokens, start=1):
         if not isinstance(token, str):
@@ -58,23 +58,23 @@ def token_labels(cells: Cells) -> dict[str, Any]:
 
 
 def seq2seq(cells: Cells) -> dict[str, Any]:
-    """Return a text and the text to write for it."""
+    """Return a text and its target text."""
     return {"source": cells.text("source"), "target": cells.text("target")}
 
 
 def _chat(cells: Cells, name: str, chat: list[Message]) -> dict[str, Any]:
     refuse_without_answer(chat, cells.column(name))
-    return {"messages": led_by(cells.optional_text("system"), chat), **tools_beside(chat, cells)}
+    return {"messages": with_system(cells.optional_text("system"), chat), **tools_column(chat, cells)}
 
 
 def _history(cells: Cells) -> list[tuple[str, str]]:
     history = cells.optional("history") or []
     if not isinstance(history, list):
-        raise unexpected(history, cells.column("history"), "a list of pairs [asked, answered]")
+        raise unexpected(history, cells.column("history"), "a list of pairs [question, answer]")
     turns: list[tuple[str, str]] = []
     for number, pair in enumerate(history, start=1):
         if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(side, str) for side in pair)):
-            raise RowError(f"entry {number} of `{cells.column('history')}` is not a pair of texts [asked, answered]")
+            raise RowError(f"entry {number} of `{cells.column('history')}` is not a pair of texts [question, answer]")
         refuse_unencodable(pair, cells.column("history"))
         turns += [("user", pair[0]), ("assistant", pair[1])]
     return turns
@@ -103,7 +103,7 @@ def _refuse_broken_spans(tags: list[str]) -> None:
     for position, tag in enumerate(tags, start=1):
         inside, _, name = tag.partition("-")
         if tag != "O" and (inside not in ("B", "I") or not name):
-            raise RowError(f"tag {position} is {tag!r}, which is neither O nor B-… nor I-…")
+            raise RowError(f"tag {position} is {tag!r}, expected O, B-… or I-…")
         if inside == "I" and before not in (f"B-{name}", f"I-{name}"):
             raise RowError(f"tag {position} is {tag} after {before}; it may follow only B-{name} or I-{name}")
         before = tag

@@ -1,4 +1,4 @@
-"""What a format needs of a row: its columns, and the kind of thing in each."""
+"""Shapes of formats: their columns, and the type of value in each."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from eyas.data.rows import Row
 
 
 class Kind(NamedTuple):
-    """What a cell must hold for its row to count as a format's: in words, and as a question about the value."""
+    """Type of value that a cell must hold: its name, and a test of a value."""
 
     words: str
     fits: Callable[[Any], bool]
@@ -30,31 +30,31 @@ def _with_key(key: str) -> Callable[[Any], bool]:
 TEXT = Kind("text", _is(str))
 MESSAGES = Kind("a list of {role, content}", _list_of(_with_key("role")))
 TURNS = Kind("a list of {from, value}", _list_of(_with_key("from")))
-SPOKEN = Kind("text or a list of {role, content}", lambda value: TEXT.fits(value) or MESSAGES.fits(value))
+TEXT_OR_MESSAGES = Kind("text or a list of {role, content}", lambda value: TEXT.fits(value) or MESSAGES.fits(value))
 CLASS = Kind("a whole number, text, or true or false", _is(int, str))
-VERDICT = Kind("true or false", _is(bool))
+TRUE_OR_FALSE = Kind("true or false", _is(bool))
 WORDS = Kind("a list of texts", _list_of(_is(str)))
 TAGS = Kind("a list of numbers or BIO tags", _list_of(_is(int, str)))
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The columns of a format under our names, and what is made of them."""
+    """Columns of a format under our names, and the converter of its rows."""
 
     needs: Mapping[str, Kind]
     convert: Callable[[Cells], dict[str, Any]]
     may: tuple[str, ...] = ()
-    """Columns that are read where they are there."""
+    """Optional columns."""
     spellings: tuple[Mapping[str, str], ...] = ()
-    """Other names that files are known to use, those of one row together."""
+    """Other names that files are known to use, each set for one row."""
 
     @property
     def columns(self) -> set[str]:
-        """Every name that `data.columns` may give to this format."""
+        """Every column name that `data.columns` may map for this format."""
         return {*self.needs, *self.may}
 
     def cells(self, row: Row, columns: Mapping[str, str]) -> Cells:
-        """Return the row under the first spelling that it has all columns of."""
+        """Return the cells of a row, under the first spelling whose columns it all has."""
         for spelling in ({}, *self.spellings):
             names = {**spelling, **columns}
             if all(cell(row, names.get(name, name)) is not MISSING for name in self.needs):
@@ -62,16 +62,16 @@ class Shape:
         return Cells(row, columns)
 
     def described(self, columns: Mapping[str, str]) -> str:
-        """Return the columns it needs, under the file's names for them, each with what it holds."""
+        """Return the required columns as text, under the file's names, each with its type."""
         needs = [f"`{columns.get(name, name)}` ({kind.words})" for name, kind in self.needs.items()]
         return listed(needs, "and")
 
     def fits(self, row: Row, columns: Mapping[str, str]) -> bool:
-        """Return whether the row has the columns, each holding its kind of thing, be it a good one or not."""
+        """Return whether the row has the required columns with values of their types. Values are not validated."""
         names = self.cells(row, columns).names
         return all(kind.fits(cell(row, names.get(name, name))) for name, kind in self.needs.items())
 
 
 def listed(words: Sequence[str], last: str) -> str:
-    """Return the words as a sentence lists them: "a, b or c"."""
+    """Return the words as a list in a sentence: "a, b or c"."""
     return f"{', '.join(words[:-1])} {last} {words[-1]}" if len(words) > 1 else "".join(words)

@@ -1,4 +1,4 @@
-"""The formats of rows: how each is recognised, and the row that it becomes."""
+"""Table of formats: how each is recognized, and how its rows are converted."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,16 +6,31 @@ from typing import Any
 
 from eyas.data.formats import completions, plain
 from eyas.data.formats.fields import MISSING, cell
-from eyas.data.formats.shapes import CLASS, MESSAGES, SPOKEN, TAGS, TEXT, TURNS, VERDICT, WORDS, Shape, listed
+from eyas.data.formats.shapes import (
+    CLASS,
+    MESSAGES,
+    TAGS,
+    TEXT,
+    TEXT_OR_MESSAGES,
+    TRUE_OR_FALSE,
+    TURNS,
+    WORDS,
+    Shape,
+    listed,
+)
 from eyas.data.rows import Row, RowError
 from eyas.errors import DataError
 from eyas.recipe.data import Format
 
 FORMATS: dict[Format, Shape] = {
     "unpaired_preference": Shape(
-        {"prompt": SPOKEN, "completion": SPOKEN, "label": VERDICT}, completions.unpaired_preference, ("tools",)
+        {"prompt": TEXT_OR_MESSAGES, "completion": TEXT_OR_MESSAGES, "label": TRUE_OR_FALSE},
+        completions.unpaired_preference,
+        ("tools",),
     ),
-    "preference": Shape({"chosen": SPOKEN, "rejected": SPOKEN}, completions.preference, ("prompt", "tools")),
+    "preference": Shape(
+        {"chosen": TEXT_OR_MESSAGES, "rejected": TEXT_OR_MESSAGES}, completions.preference, ("prompt", "tools")
+    ),
     "messages": Shape(
         {"messages": MESSAGES},
         plain.messages,
@@ -28,7 +43,9 @@ FORMATS: dict[Format, Shape] = {
         ("system", "tools"),
         ({"conversations": "conversation"}, {"conversations": "messages"}),
     ),
-    "prompt_completion": Shape({"prompt": SPOKEN, "completion": SPOKEN}, completions.prompt_completion, ("tools",)),
+    "prompt_completion": Shape(
+        {"prompt": TEXT_OR_MESSAGES, "completion": TEXT_OR_MESSAGES}, completions.prompt_completion, ("tools",)
+    ),
     "alpaca": Shape({"instruction": TEXT, "output": TEXT}, plain.alpaca, ("input", "system", "history")),
     "token_labels": Shape(
         {"tokens": WORDS, "tags": TAGS},
@@ -41,53 +58,53 @@ FORMATS: dict[Format, Shape] = {
     "labelled_text": Shape({"text": TEXT, "label": CLASS}, plain.labelled_text),
     "text": Shape({"text": TEXT}, plain.text),
 }
-"""In the order in which formats that fit equally many rows are chosen: those that say most about a row first."""
+"""Formats in order of preference: of those that fit equally many rows, the most specific comes first."""
 
 
 def canonical(format: Format) -> Format:
-    """Return the format of the rows that `convert` makes of this one."""
+    """Return the format of rows that `convert` returns for this one."""
     return "messages" if format in ("sharegpt", "alpaca") else format
 
 
 def convert(row: Row, format: Format, columns: Mapping[str, str] = {}) -> dict[str, Any]:
-    """Return the row in its canonical format, under TRL's names where TRL has the format; other columns stay behind.
+    """Return the row in its canonical format, under TRL's names if TRL has the format. Other columns are dropped.
 
-    `columns` gives the file's name for each of ours that it spells otherwise. Raises RowError with what is wrong.
+    `columns` gives the file's name of each column that it names differently. Raises RowError with the reason.
     """
     shape = FORMATS[format]
     return shape.convert(shape.cells(row, columns))
 
 
 @dataclass(frozen=True)
-class Recognition:
-    """The format of some rows, and the evidence for it in words."""
+class FormatMatch:
+    """Format of some rows, and the evidence for it as text."""
 
     format: Format
     why: str
 
 
-def recognise(
+def recognize_format(
     rows: Sequence[Row], columns: Mapping[str, str] = {}, among: Sequence[Format] | None = None
-) -> Recognition:
-    """Return the format that most of the rows have, of those that a task learns from (`among`; all if None).
+) -> FormatMatch:
+    """Return the format that most of the rows have, of those that a task trains on (`among`. All if None).
 
-    Where a format is another one and more (labelled text is text with a label), it is chosen if it fits half of the
-    rows that the other fits: a row whose label is missing is then a bad row, and not a row of text. Raises DataError
-    where nothing fits, where a name in `columns` is not to be found, and where the rows are plainly something else.
+    A format may extend another one, as a labeled text is a text with a label. It is chosen if it fits half of the
+    rows that the other fits: a row without its label is then a bad row, and not a row of text.
+    Raises DataError if no format fits, if a column in `columns` is missing, and if most rows have a different format.
     """
-    _refuse_names_of_nothing(rows, columns)
+    _refuse_unknown_columns(rows, columns)
     votes = {format: _votes(shape, rows, columns) for format, shape in FORMATS.items()}
     usable = {format: count for format, count in votes.items() if _is_among(format, among)}
     best, chosen = _most_fitting(votes), _most_fitting(usable)
     if best is None:
-        found = ", ".join(_columns_of(rows)) or "no columns"
-        raise DataError(_refusal(f"no format fits the rows, which have {found}", rows, columns, usable))
+        names = ", ".join(_columns_of(rows)) or "no columns"
+        raise DataError(_refusal(f"no format fits the rows, which have {names}", rows, columns, usable))
     if chosen is None or 2 * votes[chosen] < votes[best]:
-        found = f"rows are {best} ({_evidence(best, rows, columns)})"
-        learnable = f"this task learns from {listed(among or (), 'or')}"
-        raise DataError(_refusal(f"{found}, and {learnable}", rows, columns, usable))
+        actual = f"rows are {best} ({_evidence(best, rows, columns)})"
+        expected = f"this task trains on {listed(among or (), 'or')}"
+        raise DataError(_refusal(f"{actual}, and {expected}", rows, columns, usable))
     others = [_also(format, votes, chosen, format in usable) for format in votes if votes[format] and format != chosen]
-    return Recognition(chosen, "; ".join([_evidence(chosen, rows, columns), *others]))
+    return FormatMatch(chosen, "; ".join([_evidence(chosen, rows, columns), *others]))
 
 
 def _is_among(format: Format, among: Sequence[Format] | None) -> bool:
@@ -118,10 +135,10 @@ def _evidence(format: Format, rows: Sequence[Row], columns: Mapping[str, str]) -
 
 def _also(format: Format, votes: Mapping[Format, int], chosen: Format, usable: bool) -> str:
     fit = f"they also fit {format}" if votes[format] == votes[chosen] else f"{votes[format]} fit {format}"
-    return f"{fit}, {'which data.format can name' if usable else 'not learnt from here'}"
+    return f"{fit}, {'which data.format can name' if usable else 'which this task does not train on'}"
 
 
-def _refuse_names_of_nothing(rows: Sequence[Row], columns: Mapping[str, str]) -> None:
+def _refuse_unknown_columns(rows: Sequence[Row], columns: Mapping[str, str]) -> None:
     known = sorted(set().union(*(shape.columns for shape in FORMATS.values())))
     for name, column in columns.items():
         if name not in known:
@@ -136,13 +153,13 @@ def _columns_of(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(str(column) for row in rows for column in row))
 
 
-def _refusal(found: str, rows: Sequence[Row], columns: Mapping[str, str], usable: Iterable[Format]) -> str:
-    """Return what was found, what each format needs, and for formats whose columns are there, what is wrong in them."""
-    lines = [f"{found}:"]
+def _refusal(problem: str, rows: Sequence[Row], columns: Mapping[str, str], usable: Iterable[Format]) -> str:
+    """Return the problem, and the columns that each format needs, with the first invalid value in them."""
+    lines = [f"{problem}:"]
     for format in usable:
         wrong = _first_wrong(format, rows, columns)
         lines.append(f"  {format} needs {FORMATS[format].described(columns)}{f'; here {wrong}' if wrong else ''}")
-    lines.append("Name the columns in data.columns, as in {prompt: question, completion: answer}, or mend the rows")
+    lines.append("Name the columns in data.columns, as in {prompt: question, completion: answer}, or fix the rows")
     return "\n".join([*lines, *_pairs_of_texts(rows)])
 
 
@@ -159,10 +176,10 @@ def _first_wrong(format: Format, rows: Sequence[Row], columns: Mapping[str, str]
 
 
 def _pairs_of_texts(rows: Sequence[Row]) -> list[str]:
-    """Return how to name the texts inside a column of one text a language, which direction nobody can guess."""
+    """Return how to name the two languages inside a column of translations, whose direction the recipe must give."""
     for column, value in rows[0].items() if rows else ():
         if isinstance(value, dict) and len(value) > 1 and all(isinstance(text, str) for text in value.values()):
             one, other = list(value)[:2]
             pair = f"{{source: {column}.{one}, target: {column}.{other}}}"
-            return [f"`{column}` holds texts under {', '.join(value)}: to write one from another, data.columns: {pair}"]
+            return [f"`{column}` holds texts under {', '.join(value)}; set the direction with data.columns: {pair}"]
     return []

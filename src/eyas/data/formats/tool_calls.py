@@ -1,12 +1,22 @@
-"""Tools that a chat may call and the calls it makes, in OpenAI's layout but for arguments, which are objects."""
+"""Tools and tool calls of a chat. Arguments are objects, else the layout is OpenAI's."""
 
-from eyas.data.formats.fields import Cells, Item, each, needed, others, parsed, refuse_unencodable, unexpected, written
+from eyas.data.formats.fields import (
+    Cells,
+    Item,
+    each,
+    needed,
+    nonblank_text,
+    others,
+    parsed,
+    refuse_unencodable,
+    unexpected,
+)
 
 
-def tools_beside(chat: str | list[Item], cells: Cells) -> dict[str, list[Item]]:
-    """Return the column of tools that a chat may call, from a list or its JSON text; no column where there are none.
+def tools_column(chat: str | list[Item], cells: Cells) -> dict[str, list[Item]]:
+    """Return the column of tools that a chat may call, from a list or its JSON text. No column if there are none.
 
-    Plain text meets no chat template, so it has no place for tools.
+    Plain text uses no chat template, so it cannot have tools.
     """
     value, name = cells.optional("tools"), cells.column("tools")
     if isinstance(chat, str) or value is None or (isinstance(value, str) and not value.strip()):
@@ -16,7 +26,7 @@ def tools_beside(chat: str | list[Item], cells: Cells) -> dict[str, list[Item]]:
 
 
 def read_call(call: Item) -> Item:
-    """Return a tool call whose arguments are an object: OpenAI sends JSON text, templates want what it says."""
+    """Return a tool call with its arguments as an object: OpenAI sends JSON text, but templates expect objects."""
     call = read_tool(call)
     function = call["function"]
     arguments = parsed(needed(function, "arguments"), "arguments")
@@ -27,12 +37,12 @@ def read_call(call: Item) -> Item:
 
 
 def read_tool(item: Item) -> Item:
-    """Return a tool or a call under `function`, where OpenAI has it; ShareGPT files leave that level out."""
+    """Return a tool or a call under the key `function`, as OpenAI has it. ShareGPT files omit that level."""
     if item.get("function") is None:
         outside = ("id", "type", "function")
         inside = {key: value for key, value in item.items() if key not in outside}
         item = {key: item[key] for key in outside if key in item} | {"function": inside}
     if not isinstance(item["function"], dict):
         raise unexpected(item["function"], "function", "an object")
-    written(needed(item["function"], "name"), "name")
+    nonblank_text(needed(item["function"], "name"), "name")
     return {"type": "function"} | others(item, ())

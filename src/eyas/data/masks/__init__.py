@@ -1,7 +1,7 @@
 """Token ids and labels of a conversation, for any chat template.
 
-A template is a program of its author's, so nothing is read out of its source. It is run over growing parts of the
-conversation instead: what an answer adds to the prompt that comes before it is what the model will have to write there.
+A template is a program, so its source is not parsed. It is rendered with and without each answer instead, over growing
+parts of the conversation; the difference is the answer.
 """
 
 from eyas.data.masks.conversation import Chat

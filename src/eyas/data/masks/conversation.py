@@ -1,28 +1,32 @@
-"""A conversation that a chat template can be run over in part, and the special tokens that it is written with."""
+"""Conversations that a chat template renders in part, and special tokens."""
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from eyas.data.masks.said import Message, said, texts
 from eyas.data.rows import RowError
 from eyas.errors import DataError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Message = Mapping[str, Any]
+
 
 class Chat(NamedTuple):
-    """The messages of a conversation, and the tools that were offered in it."""
+    """Messages of a conversation, and the tools that it may call."""
 
     messages: Sequence[Message]
     tools: Sequence[Mapping[str, Any]] | None = None
     first: int = 0
-    """Answers before this message are given, and not learnt."""
+    """Index of the first message whose answer is trained. Earlier answers are given."""
 
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """The tokens that a tokenizer reads out of any text as one, whoever wrote them."""
+    """Special tokens of a tokenizer, which it recognizes in any text, also a user's."""
 
     ids: Mapping[str, int]
     end: str | None
@@ -30,7 +34,7 @@ class SpecialTokens:
     pattern: re.Pattern[str]
 
     @classmethod
-    def of(cls, tokenizer: Any) -> "SpecialTokens":
+    def of(cls, tokenizer: "PreTrainedTokenizerBase") -> "SpecialTokens":
         ids = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
         ids |= {added.content: id for id, added in tokenizer.added_tokens_decoder.items() if added.special}
         visible = [token for token in ids if token.strip()]  # RWKV ends with two line breaks, as do paragraphs
@@ -39,47 +43,47 @@ class SpecialTokens:
         return cls(ids, tokenizer.eos_token, longest_first, pattern)
 
     def closing(self, text: str, start: int) -> list[tuple[int, str]]:
-        """Return the special tokens with nothing but such and whitespace behind them, each with its end; last first."""
-        found = []
+        """Return the special tokens at the end of the text, whitespace aside, each with its end. The last first."""
+        closing = []
         end = start + len(text[start:].rstrip())
         while text.endswith(self.longest_first, start, end):
             token = next(token for token in self.longest_first if text.endswith(token, start, end))
-            found.append((end, token))
+            closing.append((end, token))
             end = start + len(text[start : end - len(token)].rstrip())
-        return found
+        return closing
 
     def next_after_space(self, text: str, start: int) -> re.Match[str] | None:
-        """Return the special token that stands at `start` or after whitespace there."""
+        """Return the match of the special token at `start`, or after whitespace there."""
         return self.pattern.match(text, len(text) - len(text[start:].lstrip()))
 
 
 @dataclass(frozen=True)
 class Writer:
-    """A tokenizer's way to write conversations, read from it once for all of them."""
+    """A tokenizer with its special tokens and template variables, read once for all conversations."""
 
-    tokenizer: Any
+    tokenizer: "PreTrainedTokenizerBase"
     special_tokens: SpecialTokens
     variables: Mapping[str, Any]
 
     def conversation(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None, first: int
     ) -> "Conversation":
-        """Return a conversation to render. Raises DataError if the tokenizer has no template for it."""
-        offered = list(tools) if tools else None
+        """Return a conversation that can be rendered. Raises DataError if the tokenizer has no template for it."""
+        callable_tools = list(tools) if tools else None
         try:
-            template = self.tokenizer.get_chat_template(None, offered)
+            template = self.tokenizer.get_chat_template(None, callable_tools)
         except ValueError as error:
             raise DataError(
-                f"this tokenizer cannot write conversations; name a .jinja file in model.chat_template: {error}"
+                f"this tokenizer has no chat template; name a .jinja file in model.chat_template: {error}"
             ) from error
-        # Like apply_chat_template: templates ask whether a key is there, and would write a None out.
+        # As in apply_chat_template: templates test whether a key exists, and would print a None.
         given: list[Message] = [{key: value for key, value in m.items() if value is not None} for m in messages]
-        return Conversation(template, given, offered, first, self.variables, self.special_tokens)
+        return Conversation(template, given, callable_tools, first, self.variables, self.special_tokens)
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """Messages that a template can be run over in part."""
+    """Messages that a template can render in part."""
 
     template: str
     messages: list[Message]
@@ -91,12 +95,12 @@ class Conversation:
 
     @property
     def answers(self) -> list[int]:
-        """Return the answers that are learnt, as indices of messages."""
+        """Trained answers, as indices of messages."""
         return [index for index in self.all_answers if index >= self.first]
 
     @property
     def all_answers(self) -> list[int]:
-        """Return the answers, given ones too."""
+        """All answers, given ones too, as indices of messages."""
         return [index for index, message in enumerate(self.messages) if message["role"] == "assistant"]
 
     @property
@@ -104,35 +108,59 @@ class Conversation:
         return _has_marks(self.template)
 
     def render(self, count: int, add_generation_prompt: bool = False) -> str:
-        """Return the first `count` messages as apply_chat_template writes them."""
-        wanted = count, add_generation_prompt
-        if wanted not in self.rendered:
-            self.rendered[wanted], _ = self._run(self.messages[:count], add_generation_prompt=add_generation_prompt)
-        return self.rendered[wanted]
+        """Return the first `count` messages as apply_chat_template renders them."""
+        key = count, add_generation_prompt
+        if key not in self.rendered:
+            self.rendered[key], _ = self._run(self.messages[:count], add_generation_prompt=add_generation_prompt)
+        return self.rendered[key]
 
     def render_with_marks(self, count: int) -> tuple[str, list[tuple[int, int]]]:
         """Return the first `count` messages, and the characters inside each {% generation %} mark."""
         return self._run(self.messages[:count], return_assistant_tokens_mask=True)
 
     def render_another_answer(self, index: int) -> str:
-        """Return the conversation up to message `index`, with a plain answer there that begins otherwise."""
-        begins = said("".join(texts(self.messages[index].get("content"))))
-        answer = {"role": "assistant", "content": "^" if begins.startswith("~") else "~"}
+        """Return the conversation up to message `index`, with a plain answer there that starts differently."""
+        original = verbatim_part("".join(text_parts(self.messages[index].get("content"))))
+        answer = {"role": "assistant", "content": "^" if original.startswith("~") else "~"}
         return self._run([*self.messages[:index], answer])[0]
 
     def _run(self, messages: list[Message], **settings: bool) -> tuple[str, list[tuple[int, int]]]:
         from transformers.utils.chat_template_utils import render_jinja_template
 
         try:
-            # What apply_chat_template does, less a look at every special token for each of millions of renderings.
+            # As apply_chat_template, which would also collect every special token for each of millions of renderings.
             texts, marks = render_jinja_template(
                 conversations=[messages], tools=self.tools, chat_template=self.template, **settings, **self.variables
             )
-        except Exception as error:  # the template is someone else's program: it may raise anything
-            raise RowError(f"the chat template cannot write this conversation: {error}") from error
+        except Exception as error:  # a template is a third-party program: it may raise anything
+            raise RowError(f"the chat template cannot render this conversation: {error}") from error
         return texts[0], sorted(marks[0]) if marks else []
 
 
 @lru_cache
 def _has_marks(template: str) -> bool:
     return re.search(r"\{%[-+]?\s*generation\s*[-+]?%\}", template) is not None
+
+
+def is_written(message: Message, text: str) -> bool:
+    """Return whether a text contains the message's content, in each of its parts."""
+    return all(verbatim_part(part) in text for part in text_parts(message.get("content")))
+
+
+def verbatim_part(content: str) -> str:
+    """Return the part of an answer that every template renders unchanged: without reasoning and outer whitespace."""
+    return content.rpartition("</think>")[2].strip()
+
+
+def text_parts(content: Any) -> list[str]:
+    """Return the texts of a message's content, which is text or a list of parts."""
+    return [content] if isinstance(content, str) else [part["text"] for part in content or []]
+
+
+def all_text(value: Any) -> str:
+    """Return every string in a message or in tools, names of arguments included, one per line."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        return "\n".join([*map(all_text, value), *map(all_text, value.values())])
+    return "\n".join(map(all_text, value)) if isinstance(value, list | tuple) else ""

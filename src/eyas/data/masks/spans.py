@@ -1,33 +1,33 @@
-"""Texts, and the characters of them that are learnt."""
+"""Texts with their trained spans of characters."""
 
 from dataclasses import dataclass
 
 MARKS = "{% generation %} marks"
-MOVE_THEM = "move them around the answers, or take them out"
+MOVE_THEM = "move them around the answers, or remove them"
 
 
 @dataclass(frozen=True)
 class Span:
-    """Characters that are learnt."""
+    """Characters that are trained."""
 
     start: int
     end: int
     end_token: str | None
-    """The special token that the span ends with."""
+    """Special token at the end of the span."""
     ends_turn: bool = True
-    """False for a part of an answer that is not its last."""
+    """False for a part of an answer that is not its last part."""
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A text, and what is learnt of it."""
+    """A text with its trained spans."""
 
     text: str
     spans: list[Span]
 
     @property
     def question(self) -> str:
-        """What stands before the first answer: the headers of given turns, and no answer's own special tokens."""
+        """Text before the first answer: headers of given turns, without any answer's own special tokens."""
         return self.text[: self.spans[0].start] if self.spans else ""
 
 
@@ -38,6 +38,6 @@ class Turn:
     text: str
     span: Span
 
-    def stands_in(self, text: str) -> bool:
-        """Return whether this text begins with the answer and all that came before it, unchanged."""
+    def is_prefix_of(self, text: str) -> bool:
+        """Return whether this text starts with the conversation up to the end of the answer, unchanged."""
         return text.startswith(self.text[: self.span.end])

@@ -1,7 +1,6 @@
-"""Where the answers of a conversation stand in what its template writes."""
+"""Search for the answers of a conversation in its rendered text."""
 
-from bisect import bisect_left
-
+from eyas.data.common_prefix import common_prefix_length
 from eyas.data.masks.conversation import Conversation, SpecialTokens
 from eyas.data.masks.refusals import refuse_lost_answer, refuse_marks_around_others
 from eyas.data.masks.spans import MARKS, MOVE_THEM, Draft, Span, Turn
@@ -13,18 +12,18 @@ def unmarked(conversation: Conversation, answers_only: bool) -> list[Draft]:
     turns = [_turn(conversation, index) for index in conversation.answers]
     whole = conversation.render(len(conversation.messages))
     if not answers_only:
-        return [Draft(whole, [turn.span for turn in turns if turn.stands_in(whole)])]
-    text = whole if turns[-1].stands_in(whole) else turns[-1].text
+        return [Draft(whole, [turn.span for turn in turns if turn.is_prefix_of(whole)])]
+    text = whole if turns[-1].is_prefix_of(whole) else turns[-1].text
     drafts = []
     while turns:
-        drafts.append(Draft(text, [turn.span for turn in turns if turn.stands_in(text)]))
-        turns = [turn for turn in turns if not turn.stands_in(text)]
+        drafts.append(Draft(text, [turn.span for turn in turns if turn.is_prefix_of(text)]))
+        turns = [turn for turn in turns if not turn.is_prefix_of(text)]
         text = turns[-1].text if turns else ""
     return drafts[::-1]
 
 
 def _turn(conversation: Conversation, index: int) -> Turn:
-    """Return the answer that is message `index`. Raises RowError if the template does not write it there."""
+    """Return the answer at message `index`. Raises RowError if the template does not render it there."""
     text = conversation.render(index + 1)
     start = _start_of_answer(conversation, index, text)
     end, token = _end_of_turn(conversation, index, text, start)
@@ -33,28 +32,28 @@ def _turn(conversation: Conversation, index: int) -> Turn:
 
 
 def _start_of_answer(conversation: Conversation, index: int, text: str) -> int:
-    """Return where the text stops being given and must be written.
+    """Return where the prompt ends and the answer starts.
 
-    That is the end of the prompt. A prompt may be ahead of the answer: DeepSeek-R1 is handed a `<think>` that its
-    template does not write before a finished answer. Two different answers then part where the prompt's headers end.
+    A prompt may hold more than a finished answer is rendered with: DeepSeek-R1's ends with a `<think>` that its
+    template drops. Two different answers then start to differ where the prompt's headers end.
     """
     if index == 0:  # apply_chat_template renders no empty conversation
-        return _shared(text, conversation.render_another_answer(index))
+        return common_prefix_length(text, conversation.render_another_answer(index))
     prompt = conversation.render(index, add_generation_prompt=True)
     if text.startswith(prompt):
         return len(prompt)
-    shared = _shared(prompt, text)
+    shared = common_prefix_length(prompt, text)
     if shared < len(conversation.render(index)):  # not only the generation prompt differs
         raise RowError(
-            f"the chat template writes what comes before message {index + 1} (assistant) differently once the answer "
-            f"is there: {_around(prompt, shared)} became {_around(text, shared)}. What the model is asked would not "
-            "be what it learnt; mend the chat template, or mark its answers with {% generation %}"
+            f"the chat template changes the text before message {index + 1} (assistant) once the answer is there: "
+            f"{_around(prompt, shared)} became {_around(text, shared)}, so training and generation would see different "
+            "prompts; fix the chat template, or mark its answers with {% generation %}"
         )
-    return min(shared, _shared(text, conversation.render_another_answer(index)))
+    return min(shared, common_prefix_length(text, conversation.render_another_answer(index)))
 
 
 def _end_of_turn(conversation: Conversation, index: int, text: str, start: int) -> tuple[int, str | None]:
-    """Return where the turn ends and the special token that ends it, or None where the template writes none."""
+    """Return where the turn ends, and the special token that ends it or None."""
     closing = conversation.special_tokens.closing(text, start)
     if not closing:
         return max(start, len(text.rstrip())), None
@@ -68,9 +67,9 @@ def _end_of_turn(conversation: Conversation, index: int, text: str, start: int) 
 
 
 def marked(conversation: Conversation) -> list[Draft]:
-    """Return the text up to the last answer, learnt where the template's author put {% generation %} marks.
+    """Return the text up to the last answer, trained inside the template's {% generation %} marks.
 
-    A mark that leaves out the end of the turn is extended over it, one that goes on behind it is cut.
+    A mark that leaves out the end of the turn is extended over it. A mark that continues after it is cut.
     """
     last = conversation.answers[-1]
     text, marks = conversation.render_with_marks(last + 1)
@@ -81,14 +80,14 @@ def marked(conversation: Conversation) -> list[Draft]:
     if not spans[-1].ends_turn:
         raise RowError(f"the chat template's {MARKS} leave out a part of the last answer; {MOVE_THEM}")
     refuse_marks_around_others(conversation, text, spans)
-    given = len(conversation.render(conversation.first)) if conversation.first else 0
+    start = len(conversation.render(conversation.first)) if conversation.first else 0
     whole = conversation.render(len(conversation.messages))
-    learnt = [span for span in spans if span.start >= given]
-    return [Draft(whole if whole.startswith(text[:end]) else text, learnt)]
+    trained = [span for span in spans if span.start >= start]
+    return [Draft(whole if whole.startswith(text[:end]) else text, trained)]
 
 
 def _marked_span(special_tokens: SpecialTokens, text: str, mark: tuple[int, int], end_token: str | None) -> Span:
-    """Return what is learnt of one mark, in a template that ends its last turn with this token or with none."""
+    """Return the trained span of one mark, in a template that ends its last turn with this token or with none."""
     start, end = mark
     closed = start + len(text[start:end].rstrip())
     if end_token is None:
@@ -100,14 +99,14 @@ def _marked_span(special_tokens: SpecialTokens, text: str, mark: tuple[int, int]
         return Span(start, end, None, ends_turn=False)
     if following.group() not in {end_token, special_tokens.end}:
         raise RowError(
-            f"the chat template's {MARKS} leave out what ends a turn, and {following.group()!r} after one answer is "
-            f"not the {end_token!r} after the last. Put the end tokens inside the marks"
+            f"the chat template's {MARKS} leave out the end of a turn, and {following.group()!r} after one answer is "
+            f"not the {end_token!r} after the last; put the end tokens inside the marks"
         )
     return Span(start, following.end(), following.group())
 
 
 def with_ends(draft: Draft, end_token: str | None) -> Draft:
-    """Return the text with an end token after each turn that has none. Raises RowError if the tokenizer has none."""
+    """Return the text with an end token after each turn that lacks one. Raises RowError if the tokenizer has none."""
     if all(span.end_token or not span.ends_turn for span in draft.spans):
         return draft
     if end_token is None:
@@ -115,26 +114,20 @@ def with_ends(draft: Draft, end_token: str | None) -> Draft:
             "neither the chat template nor the tokenizer has a token that ends a turn, so the model could not learn "
             "to stop; set the tokenizer's eos_token"
         )
-    text, read = "", 0
+    text, copied = "", 0
     spans = []
     for span in draft.spans:
-        start = len(text) + span.start - read
-        text += draft.text[read : span.end]
-        read = span.end
+        start = len(text) + span.start - copied
+        text += draft.text[copied : span.end]
+        copied = span.end
         token = span.end_token
         if token is None and span.ends_turn:
-            # A template may write the end of a turn only once another follows.
-            read += len(end_token) if draft.text.startswith(end_token, read) else 0
+            # A template may render the end of a turn only if another turn follows.
+            copied += len(end_token) if draft.text.startswith(end_token, copied) else 0
             text += end_token
             token = end_token
         spans.append(Span(start, len(text), token, span.ends_turn))
-    return Draft(text + draft.text[read:], spans)
-
-
-def _shared(one: str, other: str) -> int:
-    """Return how many characters two texts have in common at their beginning."""
-    shorter = min(len(one), len(other))
-    return bisect_left(range(1, shorter + 1), True, key=lambda length: one[:length] != other[:length])
+    return Draft(text + draft.text[copied:], spans)
 
 
 def _around(text: str, position: int) -> str:

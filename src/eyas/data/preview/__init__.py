@@ -1,1 +1,1 @@
-"""The first batches as the model gets them: tensors, text, terminal and HTML."""
+"""Preview of the first batches: tensors, text, terminal and HTML."""

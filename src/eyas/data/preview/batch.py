@@ -1,4 +1,4 @@
-"""What a batch shows: every token as the trainer gets it, and the row that it came from."""
+"""Records of a previewed batch: every token as the trainer gets it, and the row it came from."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -10,25 +10,25 @@ from eyas.data.rows import Place
 
 Kind = Literal["trained", "masked", "padding"]
 NO_TEXT = "▯"
-"""Stands for tokens of which the next, of another kind, ends their common character."""
+"""Stands for tokens whose character ends with a token of another kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token as it stands in the batch."""
+    """One token of the batch."""
 
     position: int
     id: int
     label: int | None
-    """None where a whole text has one label, its class."""
+    """None where the whole text has one label, its class."""
     text: str
-    """Empty within a character that a later token ends."""
+    """Empty inside a character that a later token ends."""
     kind: Kind
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Tokens that are read together: those of one character, or a run of padding."""
+    """Tokens that are shown together: those of one character, or a run of padding."""
 
     kind: Kind
     text: str
@@ -37,26 +37,26 @@ class Piece:
 
 @dataclass(frozen=True)
 class Document:
-    """One example within a row, with the padding beside it."""
+    """One example of a batch row, with its padding."""
 
     tokens: list[Token]
     places: list[Place]
-    """Where its row stands, and the rows that are equal to it."""
+    """Place of its row, and of the rows that are equal to it."""
     full_length: int | None
-    """Its tokens before it was cut."""
+    """Number of its tokens before it was cut."""
 
     def count(self, kind: Kind) -> int:
-        """Return how many tokens are of a kind."""
+        """Return the number of tokens of a kind."""
         return sum(token.kind == kind for token in self.tokens)
 
     @property
     def length(self) -> int:
-        """Tokens without padding."""
+        """Number of tokens without padding."""
         return len(self.tokens) - self.count("padding")
 
     @property
     def where(self) -> str:
-        """The row it came from, in words."""
+        """Place of the row it came from, as text."""
         if not self.places:
             return "not among the prepared rows"
         more = len(self.places) - 2
@@ -64,19 +64,19 @@ class Document:
 
     @property
     def cut(self) -> str | None:
-        """What was cut off, in words; None where nothing was."""
+        """Number of lost tokens, as text; None if it was not cut."""
         if self.full_length is None or self.full_length <= self.length:
             return None
         return f"cut: {self.full_length - self.length:,} of {self.full_length:,} tokens lost"
 
     @property
     def headline(self) -> str:
-        """What it is, in one line."""
-        learnt = f"{self.count('trained'):,} of {self.length:,} tokens trained"
-        return " · ".join(filter(None, [self.where, learnt, self.cut]))
+        """Its row, trained tokens and cut, in one line."""
+        trained = f"{self.count('trained'):,} of {self.length:,} tokens trained"
+        return " · ".join(filter(None, [self.where, trained, self.cut]))
 
     def pieces(self) -> Iterator[Piece]:
-        """Yield the tokens in order, as they are read."""
+        """Yield the tokens in order, as they are shown."""
         for kind, run in groupby(self.tokens, lambda token: token.kind):
             tokens: list[Token] = []
             for token in run:
@@ -90,30 +90,30 @@ class Document:
 
 @dataclass(frozen=True)
 class BatchRow:
-    """One row of a batch: a document, or several end to end."""
+    """One row of a batch: a document, or several packed ones."""
 
     documents: list[Document]
     class_name: str | None
 
     def count(self, kind: Kind) -> int:
-        """Return how many tokens are of a kind."""
+        """Return the number of tokens of a kind."""
         return sum(document.count(kind) for document in self.documents)
 
     @property
     def length(self) -> int:
-        """Tokens with padding."""
+        """Number of tokens with padding."""
         return sum(len(document.tokens) for document in self.documents)
 
     def headline(self, number: int) -> str:
-        """Return what the row is, in one line."""
+        """Return the row's place, tokens and padding, in one line."""
         one = self.documents[0] if len(self.documents) == 1 else None
         what = one.where if one else f"{len(self.documents):,} documents"
         read = self.length - self.count("padding")
-        learnt = f"{self.count('trained'):,} of {read:,} tokens trained"
+        trained = f"{self.count('trained'):,} of {read:,} tokens trained"
         if self.class_name is not None:
-            learnt = f"class {self.class_name} · {read:,} tokens"
+            trained = f"class {self.class_name} · {read:,} tokens"
         padding = f"{self.count('padding'):,} padding" if self.count("padding") else None
-        return " · ".join(filter(None, [f"row {number}", what, learnt, padding, one.cut if one else None]))
+        return " · ".join(filter(None, [f"row {number}", what, trained, padding, one.cut if one else None]))
 
 
 @dataclass(frozen=True)
@@ -123,31 +123,31 @@ class Batch:
     rows: list[BatchRow]
 
     def count(self, kind: Kind) -> int:
-        """Return how many tokens are of a kind."""
+        """Return the number of tokens of a kind."""
         return sum(row.count(kind) for row in self.rows)
 
     @property
     def tokens(self) -> int:
-        """All tokens, with padding."""
+        """Number of tokens with padding."""
         return sum(row.length for row in self.rows)
 
     @property
     def classes(self) -> Counter[str]:
-        """How many rows are of each class; empty where tokens are learnt."""
+        """Number of rows of each class; empty where tokens are trained."""
         return Counter(row.class_name for row in self.rows if row.class_name is not None)
 
     def share(self, kind: Kind) -> str:
-        """Return how many tokens are of a kind, and their share of the batch."""
+        """Return the number of tokens of a kind, and their share of the batch."""
         return f"{self.count(kind):,} ({self.count(kind) / self.tokens:.1%})"
 
     def headline(self, number: int) -> str:
-        """Return what the batch is, in one line."""
+        """Return the batch's shape and counts, in one line."""
         rows, documents = len(self.rows), sum(len(row.documents) for row in self.rows)
         shape = f"{rows:,} row{'s' * (rows > 1)} of {self.rows[0].length:,} tokens"
         if self.classes:
-            learnt = [", ".join(f"{name}: {count:,}" for name, count in sorted(self.classes.items()))]
-            learnt.append(f"{self.share('masked')} read")
+            counts = [", ".join(f"{name}: {count:,}" for name, count in sorted(self.classes.items()))]
+            counts.append(f"{self.share('masked')} read")
         else:
-            learnt = [f"{self.share('trained')} trained", f"{self.share('masked')} masked"]
-        among = [f"{documents:,} documents"] if documents != rows else []
-        return " · ".join([f"batch {number}", shape, *among, *learnt, f"{self.share('padding')} padding"])
+            counts = [f"{self.share('trained')} trained", f"{self.share('masked')} masked"]
+        packed = [f"{documents:,} documents"] if documents != rows else []
+        return " · ".join([f"batch {number}", shape, *packed, *counts, f"{self.share('padding')} padding"])

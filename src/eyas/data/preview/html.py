@@ -1,4 +1,4 @@
-"""Batches as one self-contained page: no script, nothing from elsewhere, light or dark as the reader's system is."""
+"""Batches as one self-contained HTML page without scripts."""
 
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -8,10 +8,10 @@ from eyas.data.preview.token_text import visible
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --soft: #60676e; --paper: #fbfbf9; --card: #fff; --line: #d9dcdf;
-  --read: #f0f1f2; --read2: #e5e7e9; --learnt: #bfeac8; --learnt2: #a3dfb0; --learnt-ink: #0b3d18; --warn: #9a4b00; }
+  --read: #f0f1f2; --read2: #e5e7e9; --trained: #bfeac8; --trained2: #a3dfb0; --trained-ink: #0b3d18; --warn: #9a4b00; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6e8ea; --soft: #9aa2aa; --paper: #15181b; --card: #1c2024; --line: #343a40; --read: #272c31;
-    --read2: #31373d; --learnt: #1d5a30; --learnt2: #26713d; --learnt-ink: #e3fbe8; --warn: #f0ad60; } }
+    --read2: #31373d; --trained: #1d5a30; --trained2: #26713d; --trained-ink: #e3fbe8; --warn: #f0ad60; } }
 body { margin: 0 auto; max-width: 72rem; padding: 1rem; background: var(--paper); color: var(--ink);
   font: 15px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.4rem; margin: 0.2rem 0 0.8rem; } h2 { font-size: 1rem; margin: 2rem 0 0.6rem; }
@@ -29,8 +29,8 @@ h3 { font-size: 0.85rem; margin: 0 0 0.4rem; overflow-wrap: anywhere; }
 .legend { position: sticky; top: 0; display: flex; flex-wrap: wrap; gap: 0.3rem 0.5rem; font-size: 0.85rem;
   background: var(--paper); padding: 0.5rem 0; margin: 0; border-bottom: 1px solid var(--line); }
 .masked { background: var(--read); } .masked:nth-child(even) { background: var(--read2); }
-.trained { background: var(--learnt); color: var(--learnt-ink); }
-.trained:nth-child(even) { background: var(--learnt2); }
+.trained { background: var(--trained); color: var(--trained-ink); }
+.trained:nth-child(even) { background: var(--trained2); }
 .padding { color: var(--soft); font-style: italic; border: 1px dashed var(--line); }
 .tokens .padding { padding: 1px 4px; margin-left: 4px; white-space: nowrap; }
 .tokens span:hover { outline: 2px solid var(--soft); }
@@ -38,12 +38,12 @@ h3 { font-size: 0.85rem; margin: 0 0 0.4rem; overflow-wrap: anywhere; }
 
 
 def page(name: str, report: str, batches: Sequence[Batch]) -> str:
-    """Return the page of a recipe's batches as HTML text, headed by what its rows are like."""
+    """Return the HTML page of a recipe's batches, with the report on its rows first."""
     title = f"{escape(name)}: what the trainer gets"
     parts = [
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        # The rows may come from anyone: a browser is told to run nothing and to fetch nothing.
+        # The rows may come from anyone: the policy makes a browser run nothing and fetch nothing.
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">",
         f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>",
         f"<h1>{title}</h1>",

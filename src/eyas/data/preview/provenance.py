@@ -1,48 +1,43 @@
-"""Which example a document of a batch was made of."""
+"""Search for the example of a document in a batch."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections import defaultdict
 
 from eyas.data.masks import IGNORED
+from eyas.data.row_spec import TokenSequence
 from eyas.data.splits import Split
+from eyas.data.tables import fingerprint_of
+
+Origin = tuple[int, int]
+"""Index of an example, and of the sequence within it."""
 
 
 class Origins:
-    """The examples of a split, found again by their tokens: a batch keeps no note of its rows."""
+    """Examples of a split by the tokens of their sequences, for a batch does not record its rows."""
 
     def __init__(self, split: Split) -> None:
         self._split = split
-        self._chunks = split.examples.with_format("arrow")[:]["input_ids"].chunks
+        self._by_fingerprint: defaultdict[int, list[Origin]] = defaultdict(list)
+        fingerprints = split.examples.with_format("arrow")[:]["fingerprints"].to_pylist()
+        for example, of_sequences in enumerate(fingerprints):
+            for position, fingerprint in enumerate(of_sequences):
+                self._by_fingerprint[fingerprint].append((example, position))
 
-    def of(self, ids: Sequence[int], labels: Sequence[int] | int) -> list[int]:
-        """Return every example with these tokens and labels; two rows may be alike.
+    def of(self, sequence: TokenSequence) -> list[Origin]:
+        """Return every sequence of an example with these tokens and labels. Several rows may be equal.
 
-        `labels` is one a token, or a class. The first one may be ignored: a flat batch learns no document's beginning
-        from the end of the document before.
+        The first label may be ignored in the batch: a flat batch trains no document's first token.
         """
-        same_tokens, before = [], 0
-        for chunk in self._chunks:
-            same_tokens += [before + index for index in _equal(chunk, ids)]
-            before += len(chunk)
-        return [index for index in same_tokens if _may_become(self._split.examples[index]["labels"], labels)]
+        candidates = self._by_fingerprint.get(fingerprint_of(sequence.ids), [])
+        return [origin for origin in candidates if _may_become(self._prepared(*origin), sequence)]
+
+    def _prepared(self, example: int, position: int) -> TokenSequence:
+        return self._split.spec.sequences(self._split.examples[example])[position]
 
 
-def _equal(chunk: Any, ids: Sequence[int]) -> list[int]:
-    """Return the places of the lists of an Arrow column that are these ids."""
-    import numpy
-
-    offsets, values = chunk.offsets.to_numpy(), chunk.values.to_numpy()
-    starts, lengths = offsets[:-1], numpy.diff(offsets)
-    found = numpy.flatnonzero(lengths == len(ids))
-    for position, token in enumerate(ids):
-        if not len(found):
-            break
-        found = found[values[starts[found] + position] == token]
-    places: list[int] = found.tolist()
-    return places
-
-
-def _may_become(prepared: Sequence[int] | int, in_batch: Sequence[int] | int) -> bool:
-    if isinstance(prepared, int) or isinstance(in_batch, int):
-        return prepared == in_batch
-    return list(prepared[1:]) == list(in_batch[1:]) and in_batch[0] in (prepared[0], IGNORED)
+def _may_become(prepared: TokenSequence, in_batch: TokenSequence) -> bool:
+    if list(prepared.ids) != list(in_batch.ids) or prepared.class_index != in_batch.class_index:
+        return False
+    if prepared.labels is None or in_batch.labels is None:
+        return prepared.labels is in_batch.labels
+    same_tail = list(prepared.labels[1:]) == list(in_batch.labels[1:])
+    return same_tail and list(in_batch.labels[:1]) in (list(prepared.labels[:1]), [IGNORED])

@@ -1,4 +1,4 @@
-"""Batches on a terminal: coloured, or marked where there are no colours."""
+"""Batches on a terminal, in color or with marks."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -17,23 +17,23 @@ SHADES: Shades = {
     "masked": ("#d0d0d0 on #3a3a3a", "#d0d0d0 on #4e4e4e"),
     "padding": ("italic #808080", "italic #808080"),
 }
-"""Two of each kind, so that each token ends where the shade changes. Exact in a terminal of 256 colours."""
+"""Two shades of each kind, so that each token ends where the shade changes. Exact with 256 colors."""
 SHADES_OF_SIXTEEN: Shades = {
     "trained": ("black on green", "black on bright_green"),
     "masked": ("default", "underline"),
     "padding": ("italic", "italic"),
 }
-"""For a terminal of sixteen colours, to which the others would all be grey."""
+"""Shades for a terminal of sixteen colors, which would show the others all in gray."""
 OPEN, CLOSE = "⟦", "⟧"
 
 
 def print_batches(batches: Sequence[Batch], console: "Console") -> None:
-    """Print each batch, its rows and their documents, after a legend; lines are broken on a coloured terminal only."""
+    """Print each batch, its rows and their documents, after a legend. Lines are wrapped on a color terminal only."""
     from rich.padding import Padding
 
     shades = _shades_of(console)
-    for text, inset in _texts(batches, shades):
-        console.print(Padding(text, (0, 0, 0, inset)) if inset and shades else text, soft_wrap=not shades)
+    for text, indentation in _texts(batches, shades):
+        console.print(Padding(text, (0, 0, 0, indentation)) if indentation and shades else text, soft_wrap=not shades)
 
 
 def _shades_of(console: "Console") -> Shades | None:
@@ -43,7 +43,7 @@ def _shades_of(console: "Console") -> Shades | None:
 
 
 def _texts(batches: Sequence[Batch], shades: Shades | None) -> Iterator[tuple["Text", int]]:
-    """Yield one paragraph after the other, and how far it is set in."""
+    """Yield each paragraph with its indentation."""
     yield _legend(bool(batches[0].classes), shades), 0
     for number, batch in enumerate(batches, 1):
         yield _headline(f"\n{batch.headline(number)}", "bold reverse"), 0
@@ -56,7 +56,7 @@ def _row(row: BatchRow, shades: Shades | None) -> Iterator[tuple["Text", int]]:
     for document in row.documents:
         if len(row.documents) > 1:
             yield _headline(f"┄┄ {document.headline}", "cyan"), 0
-        text = _coloured(document, shades) if shades else _marked(document)
+        text = _colored(document, shades) if shades else _marked(document)
         if text.plain.endswith("\n"):
             text.right_crop()
         yield text, 2
@@ -73,7 +73,7 @@ def _headline(words: str, style: str) -> "Text":
 def _legend(classes: bool, shades: Shades | None) -> "Text":
     from rich.text import Text
 
-    read = "read (a row's class is learnt)" if classes else "masked (read, not learnt)"
+    read = "read (the row's class is trained)" if classes else "masked (read, not trained)"
     if shades is None:
         return Text(f"{'' if classes else f'{OPEN}trained{CLOSE}  '}{read}  ⋯ padding  ↵ line end  ⇥ tab")
     words: dict[Kind, str] = {"masked": read, "padding": "⋯ padding"}
@@ -85,7 +85,7 @@ def _legend(classes: bool, shades: Shades | None) -> "Text":
     return legend.append("each shade a token, ↵ line end, ⇥ tab", "italic")
 
 
-def _coloured(document: Document, shades: Shades) -> "Text":
+def _colored(document: Document, shades: Shades) -> "Text":
     from rich.text import Text
 
     text = Text(overflow="fold")

@@ -1,42 +1,40 @@
-"""What each token of a text stands for, for people to read."""
+"""Text of each token, for people to read."""
 
 import unicodedata
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
-UNFINISHED = "\N{REPLACEMENT CHARACTER}"
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 MARKED = {"\n": "↵\n", "\t": "⇥"}
 JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"
 """Invisible, but part of how emoji and several scripts are written."""
 
 
-def token_texts(ids: Sequence[int], tokenizer: Any) -> list[str]:
-    """Return what each token adds to the text; together they are the decoded text.
+def token_texts(ids: Sequence[int], tokenizer: "PreTrainedTokenizerBase") -> list[str]:
+    """Return the text that each token adds. Together they are the decoded text.
 
-    A character that is spread over several tokens stands at its last one, and the others are empty. Each token is
-    decoded after those before it, for a tokenizer of words or of SentencePiece drops the space before a lone token.
+    A character of several tokens is given to the last of them, and the others are empty. The last token also gets what
+    is left of an unfinished character. A tokenizer without a backend of `tokenizers` decodes each token by itself.
     """
-    texts, start, middle = [""] * len(ids), 0, 0  # the tokens from start to middle are known, and decoded once more
-    for end in range(1, len(ids) + 1):
-        known = _decoded(ids[start:middle], tokenizer)
-        whole = _decoded(ids[start:end], tokenizer)
-        if end == len(ids) or not (whole.endswith(UNFINISHED) or len(whole) <= len(known)):
-            texts[end - 1] = whole[len(known) :]
-            start, middle = middle, end
+    if not tokenizer.is_fast:
+        return [tokenizer.decode([token], skip_special_tokens=False) for token in ids]
+    from tokenizers.decoders import DecodeStream
+
+    backend, stream = tokenizer.backend_tokenizer, DecodeStream(skip_special_tokens=False)
+    texts = [stream.step(backend, token) or "" for token in ids]
+    if texts:
+        texts[-1] += backend.decode(list(ids), skip_special_tokens=False).removeprefix("".join(texts))
     return texts
 
 
 def visible(text: str) -> str:
-    """Return the text with its line ends and tabs marked, and no character that could act on what shows it."""
+    """Return the text with marked line ends and tabs, and control characters spelled out."""
     return "".join(MARKED.get(character) or _inert(character) for character in text)
 
 
-def _decoded(ids: Sequence[int], tokenizer: Any) -> str:
-    text: str = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False) if ids else ""
-    return text
-
-
 def _inert(character: str) -> str:
-    # Cc: control characters; Cf: invisible marks, such as those that turn the direction of all that follows.
+    # Cc: control characters; Cf: invisible marks, such as those that change the direction of the text after them.
     invisible = unicodedata.category(character) in ("Cc", "Cf") and character not in JOINERS
     return f"<U+{ord(character):04X}>" if invisible else character

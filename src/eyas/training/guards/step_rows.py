@@ -58,7 +58,7 @@ def documents(split: Split, index: int) -> list[tuple[int, int]]:
     """Return the row number and tokens of each document in a training row."""
     if split.sequences is None:
         example = split.examples[index]
-        return [(example["row"], len(example["input_ids"]))]
+        return [(example["row"], length) for length in example["lengths"]]
     sequence = split.sequences[index]
     rows = split.examples[sequence["rows"]]["row"]  # the "rows" of a packed sequence are indices of examples
     return list(zip(rows, sequence["seq_lengths"], strict=True))
