@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from eyas.cli.arguments import open_run
+from eyas.cli.open_run import open_run
 from eyas.evaluation.compare import Score, compare
 from eyas.evaluation.evaluate import evaluate
 from eyas.inference.load import load

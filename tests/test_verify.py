@@ -77,7 +77,7 @@ def test_a_flipped_bit_anywhere_in_a_run_is_told_with_its_file(run, name):
     code, text = eyas_verify(run.path)
 
     assert code == 1 and f"{run.path / name}: " in text and "1 fault" in text
-    assert "1 of 9 are not what was written" in text
+    assert "1 of 9 are not as written" in text
 
 
 def test_the_checkpoint_that_a_resume_would_take_is_told(run):
@@ -119,7 +119,7 @@ def test_what_was_put_aside_or_not_finished_is_named_and_not_judged(run):
     code, text = eyas_verify(run.path)
 
     assert code == 0
-    assert all(f"put aside or unfinished, not judged: {folder}" in text for folder in aside)
+    assert all(f"renamed or unfinished, not checked: {folder}" in text for folder in aside)
 
 
 def test_one_folder_of_a_run_can_be_verified_alone(run):
@@ -207,7 +207,8 @@ def test_the_help_teaches_what_is_found_and_how_it_exits():
     text = " ".join(CliRunner().invoke(app, ["verify", "--help"]).output.split())
 
     assert (
-        "MANIFEST.json with the SHA-256 of every file" in text and "Exits with 0 when all is whole, else with 1" in text
+        "MANIFEST.json with the SHA-256 of every file" in text
+        and "Exits with 0 if every byte is as written, else with 1" in text
     )
 
 

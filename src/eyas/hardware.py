@@ -67,6 +67,18 @@ def has_gpu() -> bool:
     return bool(torch.accelerator.is_available())
 
 
+def gpu_count() -> int:
+    """Return how many GPUs torch sees through CUDA or ROCm."""
+    import torch
+
+    return int(torch.cuda.device_count())
+
+
+def first_visible_gpu() -> str:
+    """Return the first visible GPU as `CUDA_VISIBLE_DEVICES` names it: an index or a UUID."""
+    return (os.environ.get("CUDA_VISIBLE_DEVICES") or "0").split(",")[0].strip()
+
+
 def free_bytes() -> int:
     """Return how much memory this machine can still give to processes."""
     import psutil

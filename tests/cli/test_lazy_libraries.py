@@ -10,10 +10,10 @@ from conftest import ROOT
 RECIPE = "recipes/smollm2_qlora_quickstart.yaml"
 PROGRAM = f"""
 import sys
-from eyas.cli.lazy_libraries import only_what_is_used
+from eyas.cli.lazy_libraries import only_used_libraries
 from eyas.recipe import load_recipe
 
-with only_what_is_used(load_recipe({RECIPE!r}, sys.argv[1:])):
+with only_used_libraries(load_recipe({RECIPE!r}, sys.argv[1:])):
     from trl import SFTTrainer
 print("IMPORTED", *sorted({{"bitsandbytes", "deepspeed", "scipy", "sklearn", "wandb"}} & sys.modules.keys()))
 """
@@ -39,7 +39,7 @@ def test_what_the_recipe_does_not_use_is_not_imported(overrides, imported):
 @pytest.mark.slow
 def test_a_process_of_one_verb_does_not_go_through_what_it_imports_again_and_again():
     counts = []
-    for first in ("", "from eyas.cli.lazy_libraries import this_process_has_one_verb; this_process_has_one_verb()"):
+    for first in ("", "from eyas.cli.lazy_libraries import process_runs_one_command; process_runs_one_command()"):
         program = (
             f"import gc\n{first}\nimport transformers.trainer\nprint(*(of['collections'] for of in gc.get_stats()))"
         )

@@ -74,7 +74,7 @@ def test_a_stream_is_shown(preview):
 def test_an_epoch_that_is_shorter_than_asked_is_said(preview):
     found = preview(CLASSES, "--batches", "5")
 
-    assert "batch 2 · 8 rows" in found.output and "an epoch has no more than these 2 batches" in found.output
+    assert "batch 2 · 8 rows" in found.output and "an epoch has only these 2 batches" in found.output
 
 
 def test_a_page_is_written_instead(preview, tmp_path):

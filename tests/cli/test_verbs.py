@@ -104,7 +104,7 @@ def test_rows_that_changed_since_training_are_refused(finished):
         with open(path, "w", encoding="utf-8") as stream:
             stream.write(text)
 
-    assert found.exit_code == 1 and f"began with other rows; changed since: {path}. Bring back" in found.output
+    assert found.exit_code == 1 and f"its rows have changed since the training: {path}. Restore" in found.output
 
 
 @pytest.mark.parametrize("verb", [("evaluate",), ("generate", "--prompt", "the hill")])
@@ -115,7 +115,7 @@ def test_a_run_whose_start_failed_is_told_so(verb, finished):
 
     found = eyas(verb[0], finished.path, *verb[1:])
 
-    assert found.exit_code == 1 and "no training began here" in found.output
+    assert found.exit_code == 1 and "training never started here" in found.output
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "generate"])

@@ -2,10 +2,10 @@
 
 import sys
 
-from eyas.cli.errors import mistakes_as_text
+from eyas.cli.errors import errors_as_text
 from eyas.preflight.pinning import pinned
 from eyas.recipe import load_recipe
 
 if __name__ == "__main__":
-    with mistakes_as_text(), pinned(load_recipe(sys.argv[1]), print):
+    with errors_as_text(), pinned(load_recipe(sys.argv[1]), print):
         print("fetched", flush=True)

@@ -13,7 +13,7 @@ from conftest import ROOT
 from eyas.errors import EyasError
 from eyas.hub import look_up as look_up_module
 from eyas.hub.repository import Commit, Repository
-from eyas.hub.snapshot import refuse_other_bytes
+from eyas.hub.snapshot import refuse_damaged_files
 from eyas.preflight.pinning import pinned
 from eyas.recipe import load_recipe
 from hub.conftest import GLUE, MODELS, process_environment
@@ -74,7 +74,7 @@ REFUSED = {
     "busy for good": ({"status": 429}, r"answered 429 \(too many requests\)"),
     "broken for good": ({"status": 503}, r"answered 503 \(server error\)"),
     "silent": ({"silent_seconds": 4}, "did not answer in time"),
-    "damaged": ({"flip": True}, "the bytes are not those that the hub has of commit .* rm "),
+    "damaged": ({"flip": True}, "the bytes differ from the hub's at commit .* rm "),
     "forbidden": ({"status": 403}, "answered 403"),
 }
 
@@ -105,7 +105,7 @@ def test_a_download_that_fails_is_refused_with_the_cause_and_the_next_start_comp
     assert NAMES[kind] in message and re.search(cause, message), message
     if fault == "damaged":
         damaged = re.search(r"rm (.*)", message)[1]
-        with pytest.raises(EyasError, match="the bytes are not those that the hub has"):
+        with pytest.raises(EyasError, match="the bytes differ from the hub's"):
             pin(tmp_path)  # found again, though nothing is fetched
         subprocess.run(["rm", *damaged.split()], check=True)
     pin(tmp_path)
@@ -121,7 +121,7 @@ def test_a_byte_that_changes_in_the_cache_is_found_at_the_next_start(kind, hub, 
     content = file.read_bytes()
     file.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
 
-    with pytest.raises(EyasError, match="the bytes are not those that the hub has"):
+    with pytest.raises(EyasError, match="the bytes differ from the hub's"):
         pin(tmp_path)
 
 
@@ -131,11 +131,11 @@ def test_a_small_file_is_compared_too(hub, tmp_path):
     commit = Commit(Repository("model", name, None, "m"), hub.repository("models", name).refs["main"])
     config = commit.snapshot / "config.json"
     assert (commit.snapshot / "config.json").readlink().name == etag_of("config.json", config.read_bytes())
-    refuse_other_bytes(commit, ["config.json"])
+    refuse_damaged_files(commit, ["config.json"])
     config.write_text(config.read_text().replace("2", "3", 1))
 
     with pytest.raises(EyasError, match=r"config\.json in the cache"):
-        refuse_other_bytes(commit, ["config.json"])
+        refuse_damaged_files(commit, ["config.json"])
 
 
 def start(hub, tmp_path):
@@ -151,7 +151,7 @@ def test_two_starts_at_once_share_one_download(hub, tmp_path):
 
     assert [process.returncode for process in both] == [0, 0], told
     assert len(hub.downloads(FILES["model"])) == 1 and len(hub.downloads(FILES["dataset"])) == 1
-    assert sum("another process fetches it; waiting" in text for text in told) == 1
+    assert sum("another process is downloading it; waiting" in text for text in told) == 1
 
 
 def test_after_twenty_kills_in_mid_download_the_next_start_completes_it(hub, tmp_path):

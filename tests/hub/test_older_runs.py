@@ -38,8 +38,8 @@ def test_merge_is_refused_until_the_commit_is_named(older_run, hub, capsys):
 
     message = refused(lambda: merge(run.path), capsys)
 
-    assert f"an earlier version of eyas trained it and did not record the commit of {FALCON} (" in message
-    assert f"--base-revision COMMIT (they are listed at {hub.endpoint}/{FALCON}/commits/main)" in message
+    assert f"an old version of eyas trained it and did not record the commit of {FALCON} (" in message
+    assert f"--base-revision COMMIT (listed at {hub.endpoint}/{FALCON}/commits/main)" in message
     assert not run.merged.exists()
     merge(run.path, base_revision=commit)
     assert run.merged.exists() and commit in (run.merged / "README.md").read_text()

@@ -35,7 +35,7 @@ def test_two_ranks_of_a_node_make_one_look_up_and_one_download(hub, tmp_path):
     assert codes == [0, 0], told
     assert len(hub.look_ups()) == 2  # the model and the dataset
     assert len(hub.downloads("model.safetensors")) == 1
-    assert "fetching" in told[0] and "fetching" not in told[1]  # rank 0 alone shows progress
+    assert "downloading" in told[0] and "downloading" not in told[1]  # rank 0 alone shows progress
 
 
 def test_a_node_with_a_cache_of_its_own_fetches_for_itself(hub, tmp_path):

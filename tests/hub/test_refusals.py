@@ -75,7 +75,7 @@ def test_a_mistyped_model_names_the_nearest_one(asked, meant, hub, recipe_of):
 
 
 def test_what_is_no_name_at_all_is_refused_as_such(hub, recipe_of):
-    assert "no folder here, and no name of a hub repository" in refused(recipe_of("my--model-"))
+    assert "no such folder here, and not the name of a hub repository" in refused(recipe_of("my--model-"))
     assert hub.requests == []
 
 
@@ -151,7 +151,7 @@ def test_a_file_that_is_listed_outside_of_its_repository_is_refused_and_written_
 
     message = refused(recipe_of(train="some/climber"))
 
-    assert f"data.train some/climber: lists {path!r}, which is not within the repository" in message
+    assert f"data.train some/climber: lists {path!r}, which lies outside the repository" in message
     assert hub.downloads("some/climber") == []
 
 
@@ -166,7 +166,7 @@ def test_a_disk_without_room_is_found_out_before_a_byte_is_fetched(hub, recipe_o
 
     message = refused(recipe_of(words=["adapter={method: lora}"]))
 
-    assert "to fetch, and 1.0 KiB are free in the cache" in message and "HF_HOME" in message
+    assert "to download, and 1.0 KiB are free in the cache" in message and "HF_HOME" in message
     assert hub.downloads() == []
 
 

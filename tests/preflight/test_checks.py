@@ -64,7 +64,7 @@ def test_no_held_out_rows_is_a_note_and_not_a_refusal():
     ],
 )
 def test_a_model_folder_that_is_not_there_is_found(name, do):
-    assert check(recipe(model=name)) == [Finding(f"{name} is no folder with a config.json", "model.name", True, do)]
+    assert check(recipe(model=name)) == [Finding(f"{name} is not a folder with a config.json", "model.name", True, do)]
 
 
 def test_a_model_folder_with_a_config_is_no_finding(elsewhere):
@@ -98,5 +98,5 @@ def test_every_blocking_finding_is_told_at_once_and_notes_are_not():
 
     assert str(refused.value).splitlines() == [
         "refused: data.train.path: rows.csv does not exist; name a file here or a hub dataset",
-        "refused: model.name: ./falcon is no folder with a config.json; name a model folder or a hub id",
+        "refused: model.name: ./falcon is not a folder with a config.json; name a model folder or a hub id",
     ]
