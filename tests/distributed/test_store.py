@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from eyas.distributed.store import first_on_each_node, broadcast_from_rank_zero
+from eyas.distributed.store import broadcast_from_rank_zero, first_on_each_node
 from trials import free_port
 
 PROGRAM = """

@@ -10,10 +10,10 @@ import pytest
 
 from eyas.distributed.topology import (
     Topology,
-    requested_topology,
     differences,
     rank,
     refuse_impossible_launch,
+    requested_topology,
     running_topology,
     started_topology,
     world_size,

@@ -39,7 +39,7 @@ def checkout(tmp_path):
 
 
 def run(words, folder, hub, **more):
-    path = f"{ROOT / '.venv' / 'bin'}:/usr/bin:/bin"
+    path = f"{sys.prefix}/bin:/usr/bin:/bin"
     environment = process_environment(hub, folder / "hf", PATH=path, HF_TOKEN=TOKEN, OMP_NUM_THREADS="1", **more)
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False)
 

@@ -69,7 +69,7 @@ def test_tensors_of_other_names_shapes_or_types_differ(run_of):
     shaped = first_difference(run_of("shaped", w=torch.zeros(2, 2)), plain)
     typed = first_difference(run_of("typed", w=torch.zeros(4, dtype=torch.float16)), plain)
 
-    assert named.what == "1 tensors and 1, which are not of the same names"
+    assert named.what == "1 tensors and 1, with different names"
     assert shaped.what == "w: F32 (2, 2) and F32 (4,)" and typed.what == "w: F16 (4,) and F32 (4,)"
 
 
@@ -78,7 +78,7 @@ def test_two_runs_without_a_tensor_are_not_the_same(run_of):
     for run in runs:
         (run.adapter / "model.safetensors").unlink()
 
-    assert first_difference(*runs).what == "0 tensors and 0, which are not of the same names"
+    assert first_difference(*runs).what == "0 tensors and 0, with different names"
 
 
 def test_the_tensors_of_a_whole_model_are_those_that_its_library_reads(run_of):

@@ -80,7 +80,7 @@ def test_a_training_that_fails_is_told_with_the_end_of_what_it_said(overrides_fo
     def failing(run, resume):
         return Command([*plain(run, resume).words, "training.learning_rate=-1"])
 
-    with pytest.raises(TrainingError, match=r"(?s)left with exit code 1.*whole\.log.*training\.learning_rate"):
+    with pytest.raises(TrainingError, match=r"(?s)exited with code 1.*whole\.log.*training\.learning_rate"):
         prove_resume(failing, tmp_path, print)
 
 
@@ -101,5 +101,5 @@ def test_a_folder_that_is_there_is_not_written_into(tmp_path):
     assert new_folder(tmp_path / "runs" / "mini", None).name.startswith("mini-selftest-")
     assert list(new_folder(tmp_path / "runs" / "mini", tmp_path / "new" / "place").iterdir()) == []
 
-    with pytest.raises(CheckpointError, match="cannot be made: File exists; name a folder that is not there"):
+    with pytest.raises(CheckpointError, match="cannot be created: File exists; name a new folder"):
         new_folder(tmp_path / "runs" / "mini", tmp_path)

@@ -25,13 +25,15 @@ def checkout(tmp_path_factory):
         if name and (ROOT / name).is_file():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, copy / name)
-    (copy / ".venv").symlink_to(ROOT / ".venv")
+    (copy / ".venv").symlink_to(sys.prefix)
     return copy
 
 
 def run(command, checkout):
     path = f"{checkout / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")} | {"PATH": path}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "MAKE"))} | {
+        "PATH": path
+    }
     words = ["bash", "-ec", command]
     return subprocess.run(
         words, cwd=checkout, capture_output=True, text=True, timeout=1500, env=environment, check=False

@@ -17,7 +17,7 @@ Beat = Callable[[], None]
 """Callback with which a working rank shows the waiting ones that it is alive."""
 
 WAIT_SECONDS = 300.0
-"""How long a rank waits for another one that sends nothing."""
+"""Timeout of a rank that waits for another one."""
 BEAT_SECONDS = 5.0
 """Minimum time between two beats."""
 
