@@ -1,4 +1,4 @@
-"""Runs to be merged, made in a second: a tiny random base, a random adapter on it, and rows of random tokens."""
+"""Runs for merge tests: a tiny random base, a random adapter, and rows of random tokens."""
 
 import json
 import random
@@ -19,7 +19,7 @@ TOKENIZER = SimpleNamespace(save_pretrained=lambda _folder: None)
 
 
 class SameProcess:
-    """Reader of what was written that is no process of its own, and may change the file first."""
+    """Reader of the written model in this process; it may change the file first."""
 
     def __init__(self, change=lambda folder: None):
         self.change = change
@@ -30,7 +30,7 @@ class SameProcess:
 
 
 def random_rows(rows, seed=0, longest=24):
-    """Return rows of random tokens, each of another length."""
+    """Return rows of random tokens, all of different lengths."""
     draw = random.Random(seed)
     made = []
     for _ in range(rows):
@@ -40,7 +40,7 @@ def random_rows(rows, seed=0, longest=24):
 
 
 def seal_again(folder, kind="adapter"):
-    """Seal a folder that was changed, so that only what is in it can give it away."""
+    """Seal a changed folder again, so that only its contents show the change."""
     write_seal(folder, listed(folder, files_in(folder)), {"kind": kind})
 
 
@@ -64,7 +64,7 @@ def finished_run(folder, family="llama", dtype="bfloat16", size=0.3, seed=0, exp
 
 
 def train(base, recipe, size):
-    """Return the base with an adapter as if trained: random, each update of the given size beside its weight."""
+    """Return the base with a random adapter, whose updates have the given size relative to their weights."""
     from peft import get_peft_model
 
     tuned = get_peft_model(base, lora_config(recipe.adapter, "CAUSAL_LM"))
@@ -96,7 +96,7 @@ def merged(run, recipe, rows=8, seed=0, reader=None, probes=None, **options):
 
 
 def plant_wrong_update(monkeypatch, error):
-    """Let the last linear layer be merged with an update that is off by that much of its size."""
+    """Merge the last linear layer with an update that is off by this share of its size."""
     from eyas.export import merge as line
 
     right = line.merge_and_check

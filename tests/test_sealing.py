@@ -41,9 +41,9 @@ def entry(content):
 
 def test_a_sealed_folder_is_whole_and_says_what_it_holds(sealed):
     assert faults(sealed) == [] and looks_whole(sealed)
-    told = read_seal(sealed)
-    assert told["step"] == 3 and told["files"].keys() == FILES.keys() == set(files_in(sealed))
-    assert told["files"]["state.json"] == entry(FILES["state.json"])
+    manifest = read_seal(sealed)
+    assert manifest["step"] == 3 and manifest["files"].keys() == FILES.keys() == set(files_in(sealed))
+    assert manifest["files"]["state.json"] == entry(FILES["state.json"])
     assert sealed_bytes(sealed) == sum(map(len, FILES.values()))
     assert os.listdir(sealed.parent) == ["checkpoint-3"]
     refuse_unless_sealed(sealed)
@@ -290,6 +290,6 @@ def test_a_folder_may_be_moved(sealed, tmp_path):
 
 
 def test_a_manifest_says_the_same_as_json(sealed):
-    told = json.loads((sealed / SEAL).read_text())
+    manifest = json.loads((sealed / SEAL).read_text())
 
-    assert list(told) == ["step", "files", "sha256"] and list(told["files"]) == sorted(FILES)
+    assert list(manifest) == ["step", "files", "sha256"] and list(manifest["files"]) == sorted(FILES)

@@ -1,4 +1,4 @@
-"""`eyas verify` on a run as it is on disk; no model is needed to make one."""
+"""`eyas verify` on a run's files; no model is needed to make them."""
 
 import hashlib
 import json
@@ -54,7 +54,7 @@ def flip(file):
     file.write_bytes(content)
 
 
-def test_a_run_that_is_whole_is_told_piece_by_piece(run):
+def test_a_valid_run_is_listed_piece_by_piece(run):
     code, text = eyas_verify(run.path)
 
     assert code == 0 and "every byte is as written" in text
@@ -71,7 +71,7 @@ def test_a_run_that_is_whole_is_told_piece_by_piece(run):
      "checkpoints/checkpoint-6/MANIFEST.json", "adapter/model.safetensors", "merged/global_step3/optim.pt",
      "export/gguf/model.safetensors"],
 )  # fmt: skip
-def test_a_flipped_bit_anywhere_in_a_run_is_told_with_its_file(run, name):
+def test_a_flipped_bit_anywhere_in_a_run_is_reported_with_its_file(run, name):
     flip(run.path / name)
 
     code, text = eyas_verify(run.path)
@@ -80,7 +80,7 @@ def test_a_flipped_bit_anywhere_in_a_run_is_told_with_its_file(run, name):
     assert "1 of 9 are not as written" in text
 
 
-def test_the_checkpoint_that_a_resume_would_take_is_told(run):
+def test_the_checkpoint_that_a_resume_would_use_is_printed(run):
     run.record(status="running")
     assert f"--resume would go on from {run.checkpoint(6)}" in eyas_verify(run.path)[1]
 
@@ -95,7 +95,7 @@ def test_the_checkpoint_that_a_resume_would_take_is_told(run):
     assert "--resume would start at the first step" in eyas_verify(run.path)[1]
 
 
-def test_a_finished_run_that_has_lost_its_adapter_is_not_whole(run):
+def test_a_finished_run_without_its_adapter_is_not_valid(run):
     shutil.rmtree(run.adapter)
 
     code, text = eyas_verify(run.path)
@@ -104,14 +104,14 @@ def test_a_finished_run_that_has_lost_its_adapter_is_not_whole(run):
     assert f"--resume would go on from {run.checkpoint(6)}" in text
 
 
-def test_what_an_unfinished_run_still_writes_is_not_judged(run):
+def test_files_that_an_unfinished_run_still_writes_are_not_checked(run):
     run.record(status="running")
     run.metrics.write_text('{"step": 1}\n{"step": 2}\n')
 
     assert eyas_verify(run.path)[0] == 0
 
 
-def test_what_was_put_aside_or_not_finished_is_named_and_not_judged(run):
+def test_renamed_and_unfinished_folders_are_listed_and_not_checked(run):
     aside = [run.checkpoints / "broken-checkpoint-9", run.staging / "checkpoint-7", run.merging]
     for folder in aside:
         folder.mkdir(parents=True)
@@ -149,7 +149,7 @@ def test_a_manifest_that_cannot_be_read_is_a_fault(run, content):
     assert code == 1 and f"{run.manifest}: is not what was written" in text
 
 
-def test_a_folder_that_holds_nothing_sealed_is_refused_with_what_to_name(run, tmp_path):
+def test_a_folder_without_a_sealed_one_is_refused_with_a_hint(run, tmp_path):
     code, text = eyas_verify(run.path.parent)
     assert code == 1 and f"holds nothing that was sealed (no {SEAL}, no manifest.json)" in text
     assert f"name a run's folder, such as {run.path}" in text
@@ -160,7 +160,7 @@ def test_a_folder_that_holds_nothing_sealed_is_refused_with_what_to_name(run, tm
         subjects_of(run.recipe)
 
 
-def test_a_run_of_which_only_checkpoints_are_left_can_be_verified(run):
+def test_a_run_with_only_its_checkpoints_can_be_verified(run):
     run.manifest.unlink()
     run.recipe.unlink()
 
@@ -171,7 +171,7 @@ def test_a_run_of_which_only_checkpoints_are_left_can_be_verified(run):
 
 
 @pytest.mark.slow
-def test_a_trained_run_is_whole_and_each_of_its_files_counts(trained):
+def test_a_trained_run_is_valid_and_each_of_its_files_is_checked(trained):
     run, _ = trained("minilm_lora_sentiment", "training.save_steps=1")
     assert eyas_verify(run.path)[0] == 0
     assert {"metrics.jsonl", "data_report.json"} <= run.read_manifest()["records"].keys()
@@ -203,7 +203,7 @@ def test_a_gigabyte_is_verified_in_less_than_ten_seconds(tmp_path):
     assert time.monotonic() - started < 10
 
 
-def test_the_help_teaches_what_is_found_and_how_it_exits():
+def test_the_help_explains_the_checks_and_the_exit_codes():
     text = " ".join(CliRunner().invoke(app, ["verify", "--help"]).output.split())
 
     assert (
@@ -212,8 +212,8 @@ def test_the_help_teaches_what_is_found_and_how_it_exits():
     )
 
 
-def test_a_manifest_says_json_that_a_reader_without_eyas_can_check(run):
-    told = json.loads((run.adapter / SEAL).read_text())
+def test_a_manifest_can_be_checked_without_eyas(run):
+    manifest = json.loads((run.adapter / SEAL).read_text())
 
-    for name, entry in told["files"].items():
+    for name, entry in manifest["files"].items():
         assert hashlib.sha256((run.adapter / name).read_bytes()).hexdigest() == entry["sha256"]

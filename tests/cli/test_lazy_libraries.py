@@ -1,4 +1,4 @@
-"""A training imports the libraries that its recipe uses, and they still find those."""
+"""A training imports only the libraries that its recipe uses."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ print("IMPORTED", *sorted({{"bitsandbytes", "deepspeed", "scipy", "sklearn", "wa
         (["quantization=null", "tracking.report_to=wandb"], {"wandb"}),
     ],
 )
-def test_what_the_recipe_does_not_use_is_not_imported(overrides, imported):
+def test_libraries_that_the_recipe_does_not_use_are_not_imported(overrides, imported):
     command = [sys.executable, "-c", PROGRAM, *overrides]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
 
@@ -37,7 +37,7 @@ def test_what_the_recipe_does_not_use_is_not_imported(overrides, imported):
 
 
 @pytest.mark.slow
-def test_a_process_of_one_verb_does_not_go_through_what_it_imports_again_and_again():
+def test_a_process_with_one_command_makes_no_full_garbage_collection_during_imports():
     counts = []
     for first in ("", "from eyas.cli.lazy_libraries import process_runs_one_command; process_runs_one_command()"):
         program = (
@@ -48,4 +48,4 @@ def test_a_process_of_one_verb_does_not_go_through_what_it_imports_again_and_aga
     usual, ours = counts
 
     assert ours[2] == 0 < usual[2]
-    assert ours[0] > 0.9 * usual[0]  # young objects are gone through as ever
+    assert ours[0] > 0.9 * usual[0]  # young objects are collected as usual

@@ -1,4 +1,4 @@
-"""Fetch what one recipe names from the hub and leave: a process that a test can kill. Arguments: the recipe's file."""
+"""Download the hub files of one recipe and exit: a process that a test can kill. Argument: the recipe's file."""
 
 import sys
 

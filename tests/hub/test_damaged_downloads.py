@@ -1,4 +1,4 @@
-"""Downloads that are cut, refused, damaged, killed or shared: what arrives is whole, or it is refused in words."""
+"""Truncated, refused, damaged, killed and shared downloads are completed, or refused with a reason."""
 
 import random
 import re
@@ -33,7 +33,9 @@ def impatient(monkeypatch):
     for module in ("utils._http", "file_download"):
         monkeypatch.setattr(f"huggingface_hub.{module}.time", at_once)
     monkeypatch.setattr("huggingface_hub.file_download._ETAG_RETRY_TIMEOUT", 2)
-    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 16)  # a resume begins after whole chunks
+    monkeypatch.setattr(
+        "huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 16
+    )  # a resumed download starts after complete chunks
 
 
 def recipe_file(tmp_path):
@@ -51,7 +53,7 @@ def pin(tmp_path):
 
 
 def assert_whole(hub):
-    """Compare every file in the cache with what the hub has."""
+    """Compare every file in the cache with the hub's."""
     for kind, name in NAMES.items():
         repository = hub.repository(f"{kind}s", name)
         commit = Commit(Repository(kind, name, None, kind), repository.refs["main"])
@@ -81,7 +83,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("kind", NAMES)
 @pytest.mark.parametrize("fault", RECOVERS)
-def test_a_download_that_is_hindered_arrives_whole(fault, kind, hub, tmp_path):
+def test_a_disturbed_download_arrives_complete(fault, kind, hub, tmp_path):
     faults = dict(RECOVERS[fault])
     if fault == "cut again and again":
         repository = hub.repository(f"{kind}s", NAMES[kind])
@@ -90,13 +92,13 @@ def test_a_download_that_is_hindered_arrives_whole(fault, kind, hub, tmp_path):
         pin(tmp_path)
 
     assert_whole(hub)
-    if fault == "cut again and again":  # it went on where it was cut, not from the first byte
+    if fault == "cut again and again":  # it resumed at the cut, not at the first byte
         assert len(hub.downloads(FILES[kind])) in (4, 5)
 
 
 @pytest.mark.parametrize("kind", NAMES)
 @pytest.mark.parametrize("fault", REFUSED)
-def test_a_download_that_fails_is_refused_with_the_cause_and_the_next_start_completes_it(fault, kind, hub, tmp_path):
+def test_a_failed_download_is_reported_with_its_cause_and_the_next_start_completes_it(fault, kind, hub, tmp_path):
     faults, cause = REFUSED[fault]
     with hub.broken(only=FILES[kind], **faults), pytest.raises(EyasError) as refused:
         pin(tmp_path)
@@ -106,14 +108,14 @@ def test_a_download_that_fails_is_refused_with_the_cause_and_the_next_start_comp
     if fault == "damaged":
         damaged = re.search(r"rm (.*)", message)[1]
         with pytest.raises(EyasError, match="the bytes differ from the hub's"):
-            pin(tmp_path)  # found again, though nothing is fetched
+            pin(tmp_path)  # found again, without a download
         subprocess.run(["rm", *damaged.split()], check=True)
     pin(tmp_path)
     assert_whole(hub)
 
 
 @pytest.mark.parametrize("kind", NAMES)
-def test_a_byte_that_changes_in_the_cache_is_found_at_the_next_start(kind, hub, tmp_path):
+def test_a_changed_byte_in_the_cache_is_found_at_the_next_start(kind, hub, tmp_path):
     pin(tmp_path)
     repository = hub.repository(f"{kind}s", NAMES[kind])
     commit = Commit(Repository(kind, NAMES[kind], None, kind), repository.refs["main"])
@@ -125,7 +127,7 @@ def test_a_byte_that_changes_in_the_cache_is_found_at_the_next_start(kind, hub, 
         pin(tmp_path)
 
 
-def test_a_small_file_is_compared_too(hub, tmp_path):
+def test_a_small_file_is_checked_too(hub, tmp_path):
     pin(tmp_path)
     name = NAMES["model"]
     commit = Commit(Repository("model", name, None, "m"), hub.repository("models", name).refs["main"])
@@ -144,17 +146,17 @@ def start(hub, tmp_path):
     return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def test_two_starts_at_once_share_one_download(hub, tmp_path):
+def test_two_simultaneous_starts_share_one_download(hub, tmp_path):
     with hub.broken(bytes_a_second=100_000, only=FILES["model"]):
         both = [start(hub, tmp_path), start(hub, tmp_path)]
-        told = [process.communicate(timeout=120)[0] for process in both]
+        output = [process.communicate(timeout=120)[0] for process in both]
 
-    assert [process.returncode for process in both] == [0, 0], told
+    assert [process.returncode for process in both] == [0, 0], output
     assert len(hub.downloads(FILES["model"])) == 1 and len(hub.downloads(FILES["dataset"])) == 1
-    assert sum("another process is downloading it; waiting" in text for text in told) == 1
+    assert sum("another process is downloading it; waiting" in text for text in output) == 1
 
 
-def test_after_twenty_kills_in_mid_download_the_next_start_completes_it(hub, tmp_path):
+def test_after_twenty_kills_during_a_download_the_next_start_completes_it(hub, tmp_path):
     draw = random.Random(0)
     in_mid_download = 0
     for _ in range(20):
@@ -170,7 +172,7 @@ def test_after_twenty_kills_in_mid_download_the_next_start_completes_it(hub, tmp
             process.communicate()
 
     last = start(hub, tmp_path)
-    told = last.communicate(timeout=120)[0]
-    assert last.returncode == 0 and told.endswith("fetched\n"), told
+    output = last.communicate(timeout=120)[0]
+    assert last.returncode == 0 and output.endswith("fetched\n"), output
     assert in_mid_download >= 5
     assert_whole(hub)
