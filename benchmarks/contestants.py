@@ -1,4 +1,4 @@
-"""The trainers that people use, on a job of benchmarks/training_speed.py: each prints a line a step.
+"""Other trainers on a job of benchmarks/training_speed.py; each prints a line per step.
 
 python benchmarks/contestants.py NAME JOB.json
 
@@ -17,7 +17,7 @@ Job = dict[str, Any]
 
 
 def trl(job: Job, **switches: Any) -> None:
-    """TRL's SFTTrainer, given rows that are tokenized and labelled: its own template would label one token more."""
+    """TRL's SFTTrainer on tokenized and labeled rows; its own template would label one token more."""
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import BitsAndBytesConfig, set_seed
@@ -27,7 +27,7 @@ def trl(job: Job, **switches: Any) -> None:
 
     set_seed(job["seed"])
     quantization = {"quantization_config": BitsAndBytesConfig(**job["quantization"])} if job["quantization"] else {}
-    with falcon_can_be_quantized():  # without that, TRL would train Falcon in full precision and not say so
+    with falcon_can_be_quantized():  # else TRL would silently train Falcon in full precision
         trainer = SFTTrainer(
             model=job["model"],
             args=SFTConfig(
@@ -43,7 +43,7 @@ def trl(job: Job, **switches: Any) -> None:
 
 
 def unsloth(job: Job) -> None:
-    """unsloth, which changes TRL when it is imported, as its notebooks show it. Not yet run: it needs a GPU."""
+    """unsloth as in its notebooks; importing it changes TRL. Not yet run: it needs a GPU."""
     from unsloth import FastModel  # isort: skip
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
@@ -62,7 +62,7 @@ def unsloth(job: Job) -> None:
 
 
 def transformers_and_peft(job: Job, **switches: Any) -> None:
-    """The Trainer of transformers with a peft model; rows are token ids and labels, padded to a batch's longest."""
+    """transformers' Trainer with a peft model; rows of token ids and labels are padded to the batch's longest."""
     from datasets import Dataset
     from peft import LoraConfig, get_peft_model
     from transformers import (
@@ -86,7 +86,7 @@ def transformers_and_peft(job: Job, **switches: Any) -> None:
 
 
 def classifier(job: Job, padding: str, **switches: Any) -> None:
-    """The Trainer of transformers with a peft model that classifies; `padding` is `max_length` or `longest`."""
+    """transformers' Trainer with a peft classifier; `padding` is `max_length` or `longest`."""
     from datasets import Dataset
     from peft import LoraConfig, get_peft_model
     from transformers import (
@@ -113,7 +113,7 @@ def classifier(job: Job, padding: str, **switches: Any) -> None:
 
 
 def llama_factory(job: Job, **switches: Any) -> None:
-    """LLaMA-Factory, given rows that are tokenized; like TRL it recomputes activations unless told not to."""
+    """LLaMA-Factory on tokenized rows; like TRL, it recomputes activations by default."""
     import transformers  # noqa: F401  (looks for torchaudio first)
     from datasets import Dataset, DatasetDict
 
@@ -139,7 +139,7 @@ def llama_factory(job: Job, **switches: Any) -> None:
 
 
 def computing_in(dtype: str, job: Job) -> str:
-    """Return a folder with a job's model whose config names a dtype, for a trainer that asks nothing else."""
+    """Return a folder with a job's model whose config names a dtype, for a trainer without another setting."""
     model, copy = Path(job["model"]).resolve(), Path(job["folder"], "model")
     shutil.rmtree(copy, ignore_errors=True)
     copy.mkdir(parents=True)
@@ -152,7 +152,7 @@ def computing_in(dtype: str, job: Job) -> str:
 
 
 def common(job: Job) -> dict[str, Any]:
-    """Return what every trainer is given."""
+    """Return the training arguments of every trainer."""
     return {
         "output_dir": job["folder"],
         "per_device_train_batch_size": job["batch"],
@@ -172,7 +172,7 @@ def common(job: Job) -> dict[str, Any]:
 
 
 def train(trainer: Any) -> None:
-    """Train, and print the loss of each step as soon as it is known."""
+    """Train, and print the loss after each step."""
     from transformers import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
@@ -181,7 +181,7 @@ def train(trainer: Any) -> None:
 
 
 def lines() -> Any:
-    """Return a callback that prints a line a step, and at the end what a GPU held at most."""
+    """Return a callback that prints a line per step, and the GPU's peak memory at the end."""
     import torch
     from transformers import TrainerCallback
 

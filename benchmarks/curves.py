@@ -1,4 +1,4 @@
-"""Do the levers of speed change what a run learns? The quickstart's QLoRA job with all of them and with none.
+"""Do the speed optimizations change what a run learns? The quickstart's QLoRA job with all of them and with none.
 
 python benchmarks/curves.py [--steps 200] [--write]   (after `eyas demo`; about half an hour on two CPU cores)
 
@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from eyas.cli.arguments import open_run
+from eyas.cli.open_run import open_run
 from eyas.evaluation.compare import Score, compare
 from eyas.evaluation.evaluate import evaluate
 from eyas.inference.load import load
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 RECIPE = "recipes/smollm2_qlora_quickstart.yaml"
 RUNS = {
-    "all levers": [],
+    "all optimizations": [],
     "none": ["speed.compact_batches=false", "speed.fused_lora=false", "speed.dequantized_gib=0"],
 }
 
@@ -42,7 +42,7 @@ def trained(words: list[str], steps: int, folder: Path) -> tuple[list[float], di
 
 
 def draw(curves: dict[str, list[float]], file: Path) -> None:
-    """Draw the curves over each other, and below them how far they are apart."""
+    """Plot both curves, and their difference below."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -60,10 +60,10 @@ def draw(curves: dict[str, list[float]], file: Path) -> None:
 
 
 def main() -> None:
-    """Train both, print how far they are apart, and fail where that is further than chance."""
+    """Train both, print their differences, and fail if these exceed chance."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--write", action="store_true", help="keep figures and picture in benchmarks/results")
+    parser.add_argument("--write", action="store_true", help="write figures and plot to benchmarks/results")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         outcomes = {name: trained(words, given.steps, Path(folder) / name) for name, words in RUNS.items()}
@@ -74,7 +74,7 @@ def main() -> None:
     outside = []
     for measure, found in measures.items():
         other = plain_measures[measure]
-        print(f"{measure}: all levers {found.text(False)}, none {other.text(False)}")
+        print(f"{measure}: all optimizations {found.text(False)}, none {other.text(False)}")
         if not (other.low <= found.value <= other.high and found.low <= other.value <= found.high):
             outside.append(measure)
     if given.write:

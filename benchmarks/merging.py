@@ -1,4 +1,4 @@
-"""What rounding takes from a small update, and how small an error of a merge is found, on SmolLM2-135M-Instruct.
+"""Loss of small updates to rounding, and the smallest detected merge error, on SmolLM2-135M-Instruct.
 
     python benchmarks/merging.py [--steps 1 4] [--rows 8]
 
@@ -27,7 +27,7 @@ LAYER = "model.layers.15.mlp.up_proj"
 
 
 def encoded(tokenizer: Any, file: Path, rows: int) -> list[dict[str, Any]]:
-    """Return rows as token ids, with labels on the answer alone."""
+    """Return rows as token ids, with labels on the answer only."""
     found = []
     for line in file.read_text(encoding="utf-8").splitlines()[:rows]:
         row = json.loads(line)
@@ -88,7 +88,7 @@ def _print_tables(model: Any, rows: list[dict[str, Any]]) -> None:
     print(f"loss {loss(base, rows):.4f} -> {loss(tuned, rows):.4f}; training moved the base by a KL of {moved:.1e}\n")
 
     def with_weights(change: Any) -> list[Any]:
-        """Return predictions of the base with some changes to base + update."""
+        """Return the base's predictions with some changes to base + update."""
 
         def merged(name: str, tensor: Any) -> Any:
             path = name.removeprefix("base_model.model.").removesuffix(".base_layer.weight")

@@ -1,4 +1,4 @@
-"""How many parameters do the shipped adapters train? Counted from configs alone, on the meta device.
+"""Trainable parameters of the shipped adapters, counted from configs on the meta device.
 
 python benchmarks/parameter_counts.py [--write docs/performance.md]
 """
@@ -40,14 +40,14 @@ def row(name: str, config: object) -> str:
 
 
 def table() -> str:
-    """Return the table that the README shows."""
+    """Return the table in the documentation."""
     header = "| recipe | r | layers | trainable | base | share |\n|---|---|---|---|---|---|"
     return "\n".join([header, *(row(name, config) for name, config in JOBS)])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", type=Path, help="put the table between its markers in this file")
+    parser.add_argument("--write", type=Path, help="write the table between its markers in this file")
     given = parser.parse_args()
     print(table())
     if given.write:

@@ -1,4 +1,4 @@
-"""What does sealing cost? The share of a run's wall time, at the default interval between two checkpoints.
+"""Cost of sealing, as a share of a run's time at the default checkpoint interval.
 
 python benchmarks/sealing.py   (after `eyas demo`; SmolLM2-135M with LoRA and in full, some minutes on two CPU cores)
 """
@@ -24,7 +24,7 @@ STEPS, SAVES = 6, 3
 
 
 def measured(words: list[str], folder: Path) -> dict[str, float]:
-    """Train six steps with three checkpoints; return the seconds of a step and of a seal, and what a seal adds."""
+    """Train six steps with three checkpoints; return the seconds of a step and a seal, and the overhead."""
     run = RunDirectory(folder)
     words = [
         *words,
@@ -49,7 +49,7 @@ def measured(words: list[str], folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print one line a method, and JSON with the figures."""
+    """Print one line per method, and JSON with the figures."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for method, words in METHODS.items():

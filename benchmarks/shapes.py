@@ -1,4 +1,4 @@
-"""Models of a published shape with random weights, and rows for them, where no hub is in reach.
+"""Models of published shapes with random weights, and rows for them, for machines without a hub.
 
 How fast a model trains, and in how much memory, does not depend on what its weights are.
 """
@@ -14,7 +14,7 @@ import torch
 from eyas.model.load import empty_model
 
 SHAPES = {"falcon7b": "FalconConfig", "llama7b": "LlamaConfig"}
-"""The classes of transformers whose defaults are the published models of 7B."""
+"""Config classes of transformers whose defaults are published 7B models."""
 TINY = {
     "hidden_size": 64,
     "intermediate_size": 128,
@@ -22,11 +22,11 @@ TINY = {
     "num_attention_heads": 4,
     "vocab_size": 512,
 }
-"""What a shape is made of to rehearse a job on any machine."""
+"""Sizes of a tiny model, to rehearse a job on any machine."""
 
 
 def write_model(shape: str, folder: Path, tiny: bool) -> None:
-    """Write a bfloat16 model and a tokenizer of one token a byte: built without memory, filled where it will train."""
+    """Write a bfloat16 model, created on the meta device, and a tokenizer with one token per byte."""
     import transformers
 
     config_class = getattr(transformers, SHAPES[shape])
@@ -48,7 +48,7 @@ def write_model(shape: str, folder: Path, tiny: bool) -> None:
 
 
 def write_rows(file: Path, rows: int, longest: int) -> None:
-    """Write texts of a quarter of `longest` to `longest` tokens, one byte each, no two of which begin alike."""
+    """Write texts of a quarter of `longest` to `longest` one-byte tokens, without shared prefixes."""
     draw = random.Random(0)
     texts = ("".join(draw.choices(string.ascii_lowercase, k=draw.randint(longest // 4, longest))) for _ in range(rows))
     file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What benchmarks/training_speed.py has measured, as docs/performance.md shows it.
+"""Table of the results of benchmarks/training_speed.py, for the documentation.
 
 python benchmarks/speed_table.py [--write docs/performance.md]
 """
@@ -21,7 +21,7 @@ JOBS = {
 
 
 def table(device: str) -> str:
-    """Return a line for each job: what eyas makes of it, and how that is to each trainer that it was compared with."""
+    """Return a line per job: the speed of eyas, and its ratio to each other trainer."""
     measured = json.loads((RESULTS / f"{device}.json").read_text(encoding="utf-8"))
     lines = [
         "| job | eyas | times as fast as (worst round) | its peak memory, of theirs | its first step, of theirs |",
@@ -43,8 +43,10 @@ def _line(what: str, job: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu", help="whose results: the name of a file in benchmarks/results")
-    parser.add_argument("--write", type=Path, help="put the table between its markers in this file")
+    parser.add_argument(
+        "--device", default="cpu", help="device of the results: the name of a file in benchmarks/results"
+    )
+    parser.add_argument("--write", type=Path, help="write the table between its markers in this file")
     given = parser.parse_args()
     print(table(given.device))
     if given.write:

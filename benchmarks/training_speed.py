@@ -1,4 +1,4 @@
-"""How fast are eyas and the trainers that people use on the same job? One after another, in turns, on this machine.
+"""Speed of eyas and other trainers on the same job, measured in turns on this machine.
 
 python benchmarks/training_speed.py JOB [--rounds 3] [--steps 10] [--only NAME …] [--write]
                                         [--allocator] [--tiny]
@@ -47,16 +47,16 @@ from eyas.tasks.rows import load_rows
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-OURS, TWO_RANKS, LEVERS, KEPT = "eyas", "eyas, two ranks", "eyas, all levers", "eyas, nothing recomputed"
+OURS, TWO_RANKS, ALL_ON, KEPT = "eyas", "eyas, two ranks", "eyas, all optimizations", "eyas, nothing recomputed"
 WAYS = {
     OURS: [],
     TWO_RANKS: ["--config_file", "accelerate_configs/ddp.yaml"],
-    LEVERS: ["speed.compact_batches=true", "speed.fused_lora=true"],
+    ALL_ON: ["speed.compact_batches=true", "speed.fused_lora=true"],
     KEPT: ["training.activation_checkpointing=false"],
 }
-"""What eyas is told beside the job. On a GPU its levers are off until they are asked for."""
+"""Settings of eyas on top of the job's. On a GPU its optimizations are off by default."""
 WARM_UP = 2
-"""Steps that are not timed: allocators, caches and compilers settle in them."""
+"""Untimed warm-up steps, for allocators, caches and compilers."""
 STEP = re.compile(r"^step (\d+)(?:/\d+)?\s+loss (\S+)")
 DEVICE_PEAK = re.compile(r"^device peak (\d+)")
 INSTRUCTION = (
@@ -64,12 +64,12 @@ INSTRUCTION = (
     'shows, and answer with one line of JSON and nothing else: {"source": "movie|tweet|product|news", "sentiment": '
     '"negative|neutral|positive"}'
 )
-"""63 tokens of a row's 104, of which 15 are learnt: the shape of a job that labels, extracts or routes."""
+"""63 of a row's 104 tokens, with 15 supervised ones: the shape of a job that labels, extracts or routes."""
 ALL_LINEAR = "[q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj]"
 LLAMA_FACTORY = ("LLaMA-Factory", "LLaMA-Factory, best switches")
 ENVIRONMENTS = {**dict.fromkeys(LLAMA_FACTORY, "llamafactory"), "unsloth": "unsloth", "TRL, Liger": "liger"}
 SFT_PEERS = ("HF Trainer + peft", "TRL", "TRL, best switches", *LLAMA_FACTORY)
-GPU_PEERS = ("TRL", "TRL, best switches", LEVERS, KEPT, "unsloth")
+GPU_PEERS = ("TRL", "TRL, best switches", ALL_ON, KEPT, "unsloth")
 BF16 = "model.dtype=bfloat16"
 CLASSIFIERS = ("HF Trainer, padded to the longest", "HF Trainer, padded to 128", "HF Trainer, grouped by length")
 SFT = ("smollm2_qlora_quickstart", f"adapter.target_modules={ALL_LINEAR}", "training.learning_rate=2e-4")
@@ -77,21 +77,21 @@ SFT = ("smollm2_qlora_quickstart", f"adapter.target_modules={ALL_LINEAR}", "trai
 
 @dataclass(frozen=True)
 class Question:
-    """One job: what eyas is told, and whom it is compared with. The first contestant is the exact reference."""
+    """A job: its settings for eyas, and the other trainers. The first one is the exact reference."""
 
     recipe: str
     words: tuple[str, ...]
     peers: tuple[str, ...]
     own_prefix: bool = False
-    """Whether each row gets an instruction of its own, so that no two rows begin alike."""
+    """True gives each row its own instruction, so that no two rows share a prefix."""
     dtype_of_peers: str | None = None
-    """What the others compute in, if not what eyas does."""
+    """Data type of the other trainers, if it differs."""
     shape: str | None = None
-    """The model of `shapes.py` that takes the place of the recipe's."""
+    """Model of `shapes.py` instead of the recipe's."""
 
 
 def of_shape(shape: str, how: str) -> Question:
-    """Return the job of a model of 7B: a LoRA on each linear layer, over 4 bits or bfloat16, or the whole model."""
+    """Return the job of a 7B model: LoRA on each linear layer, on 4-bit or bfloat16 weights, or full fine-tuning."""
     words = ["training.global_batch_size=4", "training.packing=false", "training.activation_checkpointing=null"]
     peers = GPU_PEERS
     if how != "qlora":
@@ -101,7 +101,7 @@ def of_shape(shape: str, how: str) -> Question:
         peers = (*peers, "TRL, padding-free", "TRL, Liger")
     if how == "full":
         words += ["adapter=null", "training.optim=paged_adamw_8bit" if has_gpu() else "training.optim=adamw_torch"]
-        peers = tuple(name for name in peers if name != LEVERS)  # one of them is of LoRA
+        peers = tuple(name for name in peers if name != ALL_ON)  # one of them is of LoRA
     return Question("falcon7b_qlora", (*words, BF16), peers, shape=shape)
 
 
@@ -132,14 +132,14 @@ class Measured:
 
     samples_per_second: float
     tokens_per_second: float
-    """Of the rows' own tokens; padding is nobody's achievement."""
+    """Counts the rows' own tokens, without padding."""
     peak_bytes: int
     first_step_seconds: float
     losses: list[float]
 
 
 def job_of(question: Question, steps: int, folder: Path, tiny: bool = False) -> tuple[dict[str, Any], list[str]]:
-    """Write the rows of a job, and its model if that is a shape; return what peers are told and the words for eyas."""
+    """Write a job's rows, and its model if it is a shape; return the peers' settings and the words for eyas."""
     bare = load_recipe(ROOT / "recipes" / f"{question.recipe}.yaml")
     batch = bare.training.per_device_train_batch_size
     file, words = folder / "rows.jsonl", [*question.words]
@@ -174,12 +174,12 @@ def job_of(question: Question, steps: int, folder: Path, tiny: bool = False) -> 
 
 
 def tokens_of(recipe: Recipe) -> list[dict[str, Any]]:
-    """Return the rows as eyas trains on them: token ids and labels."""
+    """Return the rows of eyas: token ids and labels."""
     return [dict(example) for example in load_rows(recipe).splits.train.for_trainer]
 
 
 def measure(name: str, job: dict[str, Any], words: list[str], folder: Path, environment: dict[str, str]) -> Measured:
-    """Run one contestant in a process of its own, and note when it prints each step."""
+    """Run one contestant in its own process, and record the time of each step."""
     run = Path(tempfile.mkdtemp(dir=folder)) / "run"
     if name in WAYS:
         recipe = str(ROOT / "recipes" / f"{job['recipe']}.yaml")
@@ -217,12 +217,12 @@ def measure(name: str, job: dict[str, Any], words: list[str], folder: Path, envi
 
 
 def interpreter(name: str) -> Path:
-    """Return the Python that a contestant runs in."""
+    """Return the Python interpreter of a contestant."""
     return ROOT / ".peers" / ENVIRONMENTS[name] / "bin" / "python" if name in ENVIRONMENTS else Path(sys.executable)
 
 
 def gemm_peak(dtype: str) -> float:
-    """Return the FLOP/s of the best of some products of this size of model, in a process of its own."""
+    """Return the FLOP/s of the fastest of some products of this model's sizes, in its own process."""
     device = "cuda" if has_gpu() else "cpu"
     sizes = ((8192, 8192, 8192),) if has_gpu() else ((880, 576, 1536), (880, 1536, 576), (2048, 2048, 2048))
     code = (
@@ -246,10 +246,10 @@ def gemm_peak(dtype: str) -> float:
 
 
 def flops_per_row(job: dict[str, Any], task: str) -> float:
-    """Return the operations of products that one row of a job cannot do without, no beginning shared.
+    """Return the matrix-product operations that one row of a job needs, without a shared prefix.
 
-    Of each weight that is frozen the product and the gradient of its input, of one that trains that of itself as well;
-    of the output head only where something is learnt. Attention's own products are left out.
+    For a frozen weight: the product and the gradient of its input; for a trainable one also its own gradient;
+    for the output head only where a token is supervised. Products within attention are not counted.
     """
     import torch
 
@@ -270,7 +270,7 @@ def flops_per_row(job: dict[str, Any], task: str) -> float:
 
 
 def compare(asked: Question, rounds: int, steps: int, only: list[str], environment: dict[str, str], tiny: bool) -> Any:
-    """Run all contestants in turns and return what was measured, ratios within rounds included."""
+    """Run all contestants in turns and return the measurements, with ratios within rounds."""
     names = [name for name in (OURS, *asked.peers) if not only or name in only or name in (OURS, asked.peers[0])]
     for name in [name for name in names if not interpreter(name).exists()]:
         print(f"{name}: left out, {interpreter(name)} is not there (--help says how to get it)")
@@ -303,7 +303,7 @@ def compare(asked: Question, rounds: int, steps: int, only: list[str], environme
 
 
 def summary(its: list[Measured], ours: list[Measured], reference: list[float]) -> dict[str, Any]:
-    """Return one contestant's medians, and what eyas is to it in each round."""
+    """Return one contestant's medians, and the ratio of eyas to it in each round."""
     speed = [our.samples_per_second / its.samples_per_second for our, its in zip(ours, its, strict=True)]
     memory = [our.peak_bytes / its.peak_bytes for our, its in zip(ours, its, strict=True)]
     start = [our.first_step_seconds / its.first_step_seconds for our, its in zip(ours, its, strict=True)]
@@ -322,7 +322,7 @@ def summary(its: list[Measured], ours: list[Measured], reference: list[float]) -
 
 
 def table(found: dict[str, Any]) -> str:
-    """Return what was measured as a Markdown table; ratios are eyas to the contestant, the worst round in brackets."""
+    """Return a Markdown table; ratios are eyas to the contestant, with the worst round in brackets."""
     lines = [
         "| | samples/s | tokens/s | peak | first step | eyas is faster | eyas's memory | eyas's first step | loss |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -345,15 +345,15 @@ def table(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Print the table of one job; `--write` keeps the figures."""
+    """Print the table of one job; `--write` saves the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("job", choices=QUESTIONS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--only", action="append", default=[], help="only these contestants, beside eyas")
-    parser.add_argument("--allocator", action="store_true", help="the allocator of eyas for all, not for it alone")
-    parser.add_argument("--tiny", action="store_true", help="rehearse a job of 7B with a model of some kilobytes")
-    parser.add_argument("--write", action="store_true", help="keep the figures in benchmarks/results")
+    parser.add_argument("--only", action="append", default=[], help="run only these contestants and eyas")
+    parser.add_argument("--allocator", action="store_true", help="use eyas's allocator for all contestants")
+    parser.add_argument("--tiny", action="store_true", help="rehearse a 7B job with a model of some kilobytes")
+    parser.add_argument("--write", action="store_true", help="write the figures to benchmarks/results")
     asked = parser.parse_args()
     if asked.tiny and (asked.write or not QUESTIONS[asked.job].shape):
         parser.error("--tiny is for the jobs of 7B, and its figures are not kept")

@@ -1,4 +1,4 @@
-"""Train one recipe: what `accelerate launch` starts on every rank.
+"""Train one recipe. `accelerate launch` starts this script on every rank.
 
 accelerate launch [--config_file accelerate_configs/ddp.yaml] launch/train.py RECIPE [section.key=value …] [--resume]
 """
@@ -6,35 +6,43 @@ accelerate launch [--config_file accelerate_configs/ddp.yaml] launch/train.py RE
 import argparse
 from pathlib import Path
 
-from eyas.allocator import restart_with_allocator
-from eyas.cli.errors import mistakes_as_text
-from eyas.cli.lazy_libraries import only_what_is_used, this_process_has_one_verb
+from eyas.cli.errors import errors_as_text
+from eyas.cli.lazy_libraries import hide_unused_libraries
+from eyas.cli.start import start_process
 from eyas.distributed.topology import restarts
+from eyas.launchers.shipped import recipe_file
 from eyas.recipe import load_recipe
 from eyas.run_directory import RunDirectory
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", help="a YAML file, such as recipes/falcon7b_qlora.yaml")
-    parser.add_argument("overrides", nargs="*", help="settings that differ, such as training.max_steps=10")
-    parser.add_argument("--resume", action="store_true", help="go on from the run's newest valid checkpoint")
-    parser.add_argument(
-        "--resume-with-changes", action="store_true", help="… though the recipe, data or ranks differ; keeps a record"
-    )
-    given = parser.parse_intermixed_args()
-    with mistakes_as_text():
-        recipe = load_recipe(given.recipe, given.overrides)
+    arguments = parse_arguments()
+    with errors_as_text():
+        recipe = load_recipe(recipe_file(arguments.recipe), arguments.overrides)
         run = RunDirectory(Path(recipe.run_folder))
+        hide_unused_libraries(recipe)
+
         from eyas.training.resume.changes import resumes_after_restart
         from eyas.training.run import train
 
-        resume = resumes_after_restart(run) if restarts() else given.resume or given.resume_with_changes
-        with only_what_is_used(recipe):
-            train(recipe, run, resume, given.resume_with_changes)
+        with_changes = arguments.resume_with_changes
+        resume = resumes_after_restart(run) if restarts() else arguments.resume or with_changes
+        train(recipe, run, resume, with_changes)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path, help="a YAML file, such as recipes/falcon7b_qlora.yaml")
+    parser.add_argument("overrides", nargs="*", help="settings to change, such as training.max_steps=10")
+    parser.add_argument("--resume", action="store_true", help="continue from the run's newest valid checkpoint")
+    parser.add_argument(
+        "--resume-with-changes",
+        action="store_true",
+        help="continue although the recipe, the data or the ranks have changed; the manifest records the changes",
+    )
+    return parser.parse_intermixed_args()
 
 
 if __name__ == "__main__":
-    restart_with_allocator()
-    this_process_has_one_verb()
+    start_process()
     main()

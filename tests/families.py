@@ -14,14 +14,14 @@ GPT2 = {
     "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
 EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
-WINDOW = {"sliding_window": 4}  # shorter than the documents, so that a mask which forgets it shows
+WINDOW = {"sliding_window": 4}  # shorter than the documents, so that a mask without it is noticed
 ALTERNATING = WINDOW | {"layer_types": ["sliding_attention", "full_attention"]}
 OLD_FALCON = {"alibi": True, "multi_query": False, "parallel_attn": False, "bias": True}
 BOTH, EAGER = ("sdpa", "eager"), ("eager",)
 NATIVE, MASKED, REFUSED = "native", "block_diagonal", None
 KV_HEADS = {"new_decoder_architecture": True, "num_kv_heads": 2}
 
-# family: (class, config, attentions that it has, how it keeps documents apart)
+# family: (class, config, its attentions, its separation of packed documents)
 FAMILIES = {
     "llama": ("Llama", LLAMA, BOTH, NATIVE),
     "mistral": ("Mistral", LLAMA | WINDOW, BOTH, NATIVE),
@@ -56,7 +56,7 @@ FAMILIES = {
 
 
 def make(family, attention="sdpa", dtype=torch.float32, **more):
-    """Return a tiny random model of that family, with weights large enough that every token matters."""
+    """Return a tiny random model of a family, with weights large enough that every token matters."""
     name, settings, *_ = FAMILIES[family]
     config = getattr(transformers, {"Gemma3": "Gemma3TextConfig"}.get(name, f"{name}Config"))(**settings | more)
     torch.manual_seed(0)

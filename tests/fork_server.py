@@ -1,4 +1,4 @@
-"""Imports the libraries once, then forks a process for each training that a test asks for.
+"""Import the libraries once, then fork a process for each requested training.
 
 A real `launch/train.py` costs ten seconds of imports; a fork of this process costs none. It is asked in lines of JSON,
 `{"argv": [...], "environment": {...}, "log": ...}`, and answers each with a process id; that process's exit code is

@@ -1,4 +1,4 @@
-"""Small faults for probes to find: one token read over a border, one that is not read, one position off by one."""
+"""Small faults for probes: a token read across a border, a token not read, a position off by one."""
 
 import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -9,13 +9,13 @@ def decoder_layers(model):
 
 
 def plant(model, fault, layers):
-    """Let a fault into what some layers are given of packed rows; call what is returned to take it out again."""
+    """Add a fault to the inputs of some layers; call the result to remove it."""
     hooks = [decoder_layers(model)[layer].register_forward_pre_hook(fault, with_kwargs=True) for layer in layers]
     return lambda: [hook.remove() for hook in hooks]
 
 
 def borders(keywords):
-    """Return where documents begin in a packed row, the first left out; none in a row of one document."""
+    """Return the starts of the documents in a packed row, without the first."""
     positions = keywords.get("position_ids")
     return [] if positions is None else ((positions[0].diff() != 1).nonzero().flatten() + 1).tolist()
 

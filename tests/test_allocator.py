@@ -1,4 +1,4 @@
-"""A training's process has its allocator and its settings from its start, unless someone has set others."""
+"""A training process starts with its allocator and settings, unless the user has set others."""
 
 import json
 import os
@@ -31,25 +31,25 @@ def lines(folder, environment):
 
 
 @on_linux
-def test_a_process_starts_again_once_with_its_number_and_words(tmp_path):
+def test_a_process_restarts_once_with_its_id_and_arguments(tmp_path):
     first, second, says = lines(tmp_path, {})
 
     assert first.split()[1] == second.split()[1] and first.endswith("['a word', 'x=y'] None None None")
     assert second.endswith(f"['a word', 'x=y'] {WITH_GLIBC[LEAVE]} None None")
-    assert says.startswith("SAYS True glibc keeps what a step frees, in huge pages")
+    assert says.startswith("SAYS True glibc keeps freed memory, in huge pages")
 
 
 @pytest.mark.parametrize(
     ("name", "value"), [(LEAVE, ""), (LEAVE, "glibc.malloc.check=0"), ("MALLOC_CONF", "narenas:1")]
 )
-def test_settings_of_somebody_else_are_left(name, value, tmp_path):
+def test_settings_of_the_user_are_kept(name, value, tmp_path):
     _, says = lines(tmp_path, {name: value})
 
     assert says == f"SAYS False {name} is {value!r}"
 
 
 @on_linux
-def test_jemalloc_is_taken_where_it_is_installed():
+def test_jemalloc_is_used_where_it_is_installed():
     library = next((path for folder in FOLDERS if (path := Path(folder, LIBRARY)).exists()), None)
     if library is None or allocator.platform.machine() != "x86_64":
         pytest.skip("it is not installed here")
@@ -58,12 +58,12 @@ def test_jemalloc_is_taken_where_it_is_installed():
 
     assert first.split()[1] == second.split()[1]
     assert second.endswith(f"None {library} {JEMALLOC}")
-    assert says.startswith("SAYS True jemalloc keeps what a step frees")
+    assert says.startswith("SAYS True jemalloc reuses freed memory")
 
 
 @on_linux
 @pytest.mark.skipif(allocator.platform.machine() != "x86_64", reason="elsewhere it is not looked for")
-def test_what_only_has_its_name_is_not_taken_for_it(tmp_path):
+def test_a_file_that_only_has_the_name_of_jemalloc_is_not_used(tmp_path):
     (tmp_path / LIBRARY).write_bytes(b"\x7fELF\x01")  # of 32 bits
     assert lines(tmp_path, {})[-1].startswith("SAYS True glibc")
 
@@ -76,21 +76,21 @@ def test_what_only_has_its_name_is_not_taken_for_it(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("start", [["-m", "eyas", "train"], ["launch/train.py"]], ids=["eyas train", "launch/train.py"])
-def test_a_training_has_them(start, tmp_path):
-    """It stops at its recipe, after it has started again: so the module is imported twice."""
+def test_a_training_process_has_the_settings(start, tmp_path):
+    """The script fails at its recipe after the restart, so the module is imported twice."""
     own = {name: value for name, value in os.environ.items() if name not in NAMES}
     trace = [sys.executable, "-X", "importtime", *start, str(tmp_path / "none.yaml")]
-    told = subprocess.run(trace, capture_output=True, text=True, cwd=ROOT, env=own).stderr
+    output = subprocess.run(trace, capture_output=True, text=True, cwd=ROOT, env=own).stderr
 
-    assert "none.yaml" in told
-    assert told.count("eyas.allocator") == 2
+    assert "none.yaml" in output
+    assert output.count("eyas.allocator") == 2
 
 
 @pytest.mark.sweep  # two trainings of a real model
 @pytest.mark.real
 @on_linux
-def test_batches_of_many_sizes_take_no_more_memory_for_it(tmp_path):
-    """Places of one size are no use for the next; by jemalloc's own limit on what it splits, this grew by a third."""
+def test_batches_of_many_sizes_need_no_more_memory(tmp_path):
+    """Freed extents of one size do not fit the next; with jemalloc's default limit, memory grew by a third."""
     own = {name: value for name, value in os.environ.items() if name not in NAMES}
 
     def eyas(*words, environment=own):

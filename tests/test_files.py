@@ -7,7 +7,7 @@ import pytest
 from eyas.files import WORTH_REMEMBERING, digest_of_files, in_units, remembered_sha256, write_json
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+def test_a_file_is_replaced_atomically(tmp_path):
     file = tmp_path / "parity.json"
     write_json(file, {"difference": 0.25})
 
@@ -18,7 +18,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     assert os.listdir(tmp_path) == ["parity.json"]
 
 
-def test_a_digest_is_of_names_and_bytes_in_any_order(tmp_path):
+def test_a_digest_covers_names_and_bytes_in_any_order(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     one.write_bytes(b"1")
     two.write_bytes(b"2")
@@ -32,7 +32,7 @@ def test_a_digest_is_of_names_and_bytes_in_any_order(tmp_path):
     assert digest_of_files([one, two]) != digest
 
 
-def test_a_digest_of_two_files_is_not_that_of_one_that_holds_both(tmp_path):
+def test_two_files_and_their_concatenation_have_different_digests(tmp_path):
     for name, content in {"a": b"x", "b": b"y", "ab": b"xy"}.items():
         (tmp_path / name).write_bytes(content)
 
@@ -42,13 +42,13 @@ def test_a_digest_of_two_files_is_not_that_of_one_that_holds_both(tmp_path):
 @pytest.mark.parametrize(
     ("count", "text"), [(0, "0.0 KiB"), (2**20 - 1, "1024.0 KiB"), (3 * 2**29, "1.5 GiB"), (2**41, "2.0 TiB")]
 )
-def test_bytes_are_told_in_units(count, text):
+def test_bytes_are_printed_in_units(count, text):
     assert in_units(count) == text
 
 
 @pytest.fixture
 def large_file(tmp_path, monkeypatch):
-    """A file that is large enough for its digest to be kept, and how often files were read."""
+    """A file that is large enough for the digest cache, and a counter of reads."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     file = tmp_path / "weights.safetensors"
     file.write_bytes(bytes(WORTH_REMEMBERING))
@@ -57,7 +57,7 @@ def large_file(tmp_path, monkeypatch):
     return file, read
 
 
-def test_the_digest_of_a_large_file_is_kept_by_its_size_time_and_inode(large_file):
+def test_the_digest_of_a_large_file_is_cached_by_its_size_time_and_inode(large_file):
     file, read = large_file
     digest = sha256(bytes(WORTH_REMEMBERING)).hexdigest()
 
@@ -74,7 +74,7 @@ def test_the_digest_of_a_large_file_is_kept_by_its_size_time_and_inode(large_fil
     assert len(read) == 3
 
 
-def test_a_small_file_is_read_each_time_and_nothing_is_kept(large_file, tmp_path):
+def test_a_small_file_is_always_read_and_not_cached(large_file, tmp_path):
     _, read = large_file
     small = tmp_path / "config.json"
     small.write_text("{}")
@@ -83,7 +83,7 @@ def test_a_small_file_is_read_each_time_and_nothing_is_kept(large_file, tmp_path
     assert len(read) == 2 and not (tmp_path / "cache").exists()
 
 
-def test_a_store_that_is_damaged_or_cannot_be_written_costs_another_reading(large_file, tmp_path):
+def test_a_damaged_or_read_only_cache_costs_only_another_read(large_file, tmp_path):
     file, read = large_file
     digest = remembered_sha256(file)
     (kept,) = (tmp_path / "cache" / "eyas" / "digests").iterdir()

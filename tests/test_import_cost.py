@@ -1,4 +1,4 @@
-"""`eyas --help` and `eyas check` answer in well under a second because nothing they touch imports torch."""
+"""`eyas --help` and `eyas check` take under a second because they do not import torch."""
 
 import shutil
 import subprocess
@@ -27,7 +27,7 @@ print("HEAVY", *sorted({heavy!r} & sys.modules.keys()))
 
 
 def imported_by(arguments: list[str], source: Path = ROOT / "src") -> set[str]:
-    """Return which heavy packages a fresh `eyas` of this source has imported when the verb is done."""
+    """Return the heavy packages that a command of this source imports."""
     program = PROGRAM.format(source=str(source), arguments=arguments, heavy=HEAVY)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     *_, code, heavy = done.stdout.splitlines()
@@ -48,7 +48,7 @@ def imported_by(arguments: list[str], source: Path = ROOT / "src") -> set[str]:
     ],
     ids=" ".join,
 )
-def test_what_needs_no_model_imports_no_torch(arguments):
+def test_a_command_without_a_model_does_not_import_torch(arguments):
     assert imported_by(arguments) == set()
 
 

@@ -10,7 +10,7 @@ GENERATOR = random.Random(0)
 
 @pytest.mark.parametrize("classes", [1, 2, 3, 7])
 @pytest.mark.parametrize("rows", [1, 2, 50])
-def test_accuracy_and_macro_f1_are_those_of_scikit_learn(rows, classes):
+def test_accuracy_and_macro_f1_equal_scikit_learn(rows, classes):
     for _ in range(10):
         names = [f"class {number}" for number in range(classes)]
         predictions, references = GENERATOR.choices(names, k=rows), GENERATOR.choices(names, k=rows)
@@ -23,7 +23,7 @@ def test_a_class_that_is_only_predicted_counts_against_macro_f1():
     assert macro_f1(["a", "b", "c"], ["a", "b", "b"]) == pytest.approx((1 + 2 / 3 + 0) / 3)
 
 
-def test_an_answer_of_another_type_is_not_the_same_answer():
+def test_an_answer_of_another_type_is_wrong():
     assert accuracy(["1", None, "a"], [1, "None", "a"]) == pytest.approx(1 / 3)
 
 
@@ -33,7 +33,7 @@ def test_predictions_without_their_references_are_refused():
             score(["a", "b"], ["a"])
 
 
-def test_nothing_has_no_mean():
+def test_an_empty_sequence_has_no_mean():
     assert mean([1, 2, 6]) == 3
     with pytest.raises(AssertionError, match="no values to average"):
         mean([])
@@ -46,7 +46,7 @@ def test_the_bootstrap_interval_is_the_same_for_the_same_rows():
     assert bootstrap_interval(rows, mean, seed=1) != bootstrap_interval(rows, mean)
 
 
-def test_the_bootstrap_interval_of_rows_that_agree_is_a_point():
+def test_the_bootstrap_interval_of_equal_rows_is_a_point():
     assert bootstrap_interval([0.5] * 20, mean) == (0.5, 0.5)
 
 

@@ -21,7 +21,7 @@ def started(run):
     return run
 
 
-def test_every_path_of_a_run_lies_in_its_folder_and_no_two_are_one(run):
+def test_every_path_of_a_run_lies_in_its_folder_and_is_unique(run):
     paths = [getattr(run, name) for name, member in vars(RunDirectory).items() if isinstance(member, property)]
 
     assert len(paths) == len(set(paths)) >= 10
@@ -29,14 +29,14 @@ def test_every_path_of_a_run_lies_in_its_folder_and_no_two_are_one(run):
 
 
 def test_a_folder_has_one_training_at_a_time(run):
-    with run.locked(), pytest.raises(CheckpointError, match="another process works here now"), run.locked():
+    with run.locked(), pytest.raises(CheckpointError, match="another process uses this folder"), run.locked():
         pass
 
     with run.locked():
         run.refuse_if_taken(resume=False)
 
 
-def test_what_is_logged_again_is_dropped_and_so_is_a_line_that_was_cut_off(run):
+def test_lines_that_are_logged_again_and_truncated_lines_are_dropped(run):
     run.path.mkdir(parents=True)
     run.metrics.write_text('{"step": 1}\n{"step": 2}\n{"step": 2, "train_loss": 3.0}\n{"st')
 
@@ -53,7 +53,7 @@ def test_what_is_logged_again_is_dropped_and_so_is_a_line_that_was_cut_off(run):
     assert run.metric_lines() == [{"step": 1}]
 
 
-def test_checkpoints_are_in_the_order_of_their_steps_whatever_their_times(run):
+def test_checkpoints_are_ordered_by_step_whatever_their_times(run):
     for step in (10, 2, 9):
         run.checkpoint(step).mkdir(parents=True)
     (run.checkpoints / "broken-checkpoint-11").mkdir()
@@ -72,38 +72,38 @@ def test_a_fresh_run_keeps_its_recipe(run):
     assert run.read_manifest() == {}
 
 
-def test_a_run_that_was_started_is_not_begun_again(started):
+def test_a_started_run_is_not_overwritten(started):
     with pytest.raises(CheckpointError, match=r"holds a run already \(interrupted\). Continue it with --resume"):
         started.refuse_if_taken(resume=False)
 
     assert started.read_manifest() == {"status": "interrupted"}
 
 
-def test_a_run_that_was_started_goes_on_with_its_own_recipe(started):
+def test_a_started_run_resumes_with_its_own_recipe(started):
     started.refuse_if_taken(resume=True)
 
     assert started.read_manifest() == {"status": "interrupted"}
 
 
-def test_nothing_is_not_resumed(run):
+def test_a_folder_without_a_run_is_not_resumed(run):
     with pytest.raises(CheckpointError, match="nothing to resume"):
         run.refuse_if_taken(resume=True)
 
     assert not run.path.exists()
 
 
-def test_a_folder_of_other_things_is_left_alone(run):
+def test_a_folder_with_other_files_is_refused(run):
     run.path.mkdir(parents=True)
     (run.path / "thesis.txt").write_text("mine")
 
-    with pytest.raises(CheckpointError, match=r"holds no run, but thesis\.txt; name another"):
+    with pytest.raises(CheckpointError, match=r"holds no run, but thesis\.txt; choose another"):
         run.refuse_if_taken(resume=False)
 
     assert [path.name for path in run.path.iterdir()] == ["thesis.txt"]
 
 
-def test_an_empty_folder_is_taken(run):
-    (run.path / "checkpoints").mkdir(parents=True)  # as a start that was refused leaves it
+def test_an_empty_folder_is_accepted(run):
+    (run.path / "checkpoints").mkdir(parents=True)  # a refused start leaves it
 
     run.refuse_if_taken(resume=False)
     run.open(RECIPE)
@@ -111,12 +111,12 @@ def test_an_empty_folder_is_taken(run):
     assert run.read_recipe() == RECIPE
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+def test_a_folder_that_cannot_be_created_is_named(tmp_path):
     (tmp_path / "runs").write_text("a file")
 
     blocked = RunDirectory(tmp_path / "runs" / "falcon")
     with (
-        pytest.raises(CheckpointError, match="cannot be written: Not a directory; name another run_directory=…"),
+        pytest.raises(CheckpointError, match="cannot be written: Not a directory; choose another run_directory=…"),
         blocked.locked(),
     ):
         pass
@@ -127,7 +127,7 @@ def test_a_folder_without_a_run_is_named(run):
         run.read_recipe()
 
 
-def test_what_is_recorded_is_added_to_what_was(run):
+def test_new_entries_are_added_to_the_manifest(run):
     run.record(status="running", world={"processes": 2})
     run.record(status="done", note="é")
 
@@ -135,7 +135,7 @@ def test_what_is_recorded_is_added_to_what_was(run):
     assert [path.name for path in run.path.iterdir()] == ["manifest.json"]
 
 
-def test_metric_lines_come_in_the_order_they_were_logged(run):
+def test_metric_lines_are_in_the_order_of_the_log(run):
     assert run.metric_lines() == []
 
     run.path.mkdir(parents=True)
@@ -144,10 +144,10 @@ def test_metric_lines_come_in_the_order_they_were_logged(run):
     assert run.metric_lines() == [{"step": 1, "loss": 2.5}, {"step": 2, "loss": 2.25}]
 
 
-def test_a_metric_line_that_is_broken_is_named(run):
+def test_a_corrupt_metric_line_is_named(run):
     run.path.mkdir(parents=True)
     run.metrics.write_text('{"step": 1}\n{"step": 2, "lo\n{"step": 3}\n')
 
     for read in (run.metric_lines, lambda: run.keep_metrics_until(3)):
-        with pytest.raises(CheckpointError, match=r"metrics\.jsonl:2: is not what was written"):
+        with pytest.raises(CheckpointError, match=r"metrics\.jsonl:2: is corrupt"):
             read()

@@ -77,7 +77,7 @@ def test_a_flipped_bit_anywhere_in_a_run_is_reported_with_its_file(run, name):
     code, text = eyas_verify(run.path)
 
     assert code == 1 and f"{run.path / name}: " in text and "1 fault" in text
-    assert "1 of 9 are not what was written" in text
+    assert "1 of 9 are not as written" in text
 
 
 def test_the_checkpoint_that_a_resume_would_take_is_printed(run):
@@ -119,7 +119,7 @@ def test_broken_and_unfinished_folders_are_named_but_not_verified(run):
     code, text = eyas_verify(run.path)
 
     assert code == 0
-    assert all(f"put aside or unfinished, not judged: {folder}" in text for folder in folders)
+    assert all(f"renamed or unfinished, not checked: {folder}" in text for folder in folders)
 
 
 def test_one_folder_of_a_run_can_be_verified_alone(run):
@@ -207,7 +207,8 @@ def test_the_help_explains_the_faults_and_the_exit_codes():
     text = " ".join(CliRunner().invoke(app, ["verify", "--help"]).output.split())
 
     assert (
-        "MANIFEST.json with the SHA-256 of every file" in text and "Exits with 0 when all is whole, else with 1" in text
+        "MANIFEST.json with the SHA-256 of every file" in text
+        and "Exits with 0 if every byte is as written, else with 1" in text
     )
 
 

@@ -1,4 +1,4 @@
-"""Trainings in processes of their own that a test can kill, and the comparison of what they leave."""
+"""Trainings in processes that a test can kill, and the comparison of their results."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from eyas.selftest.compare_runs import first_difference
 
 
 def free_port():
-    """Return a port that nothing listens on, below those that the system gives to connections in the meantime."""
+    """Return a free port below the range that the system gives to connections."""
     while True:
         port = random.SystemRandom().randrange(20_000, 32_000)
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
@@ -37,7 +37,7 @@ class Job:
         return [pid for pid in self.pids if not (self.server.codes / str(pid)).exists()]
 
     def wait(self, seconds=120):
-        """Return the exit code of each rank; a rank still there in the end is killed and counts as a failure."""
+        """Return the exit code of each rank; a rank that does not exit is killed and counts as failed."""
         deadline = time.monotonic() + seconds
         while self.running() and time.monotonic() < deadline:
             time.sleep(0.005)
@@ -55,7 +55,7 @@ class Job:
 
 
 class ForkServer:
-    """Starts trainings without the price of their imports."""
+    """Starter of trainings whose libraries are already imported."""
 
     def __init__(self, codes):
         self.codes = codes
@@ -89,6 +89,6 @@ class ForkServer:
 
 
 def assert_the_same(found, wanted):
-    """Compare two runs, bit by bit."""
+    """Compare two runs, bit for bit."""
     difference = first_difference(RunDirectory(found), RunDirectory(wanted))
     assert difference is None, difference.what

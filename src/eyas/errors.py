@@ -1,42 +1,42 @@
-"""What can end a verb in words: five mistakes and a training that cannot go on. Anything else keeps its traceback."""
+"""Exceptions that print as text, without a traceback; every other exception keeps its traceback."""
 
 
 class EyasError(Exception):
-    """A mistake or fault that the user can mend; the message says where, what was found and what to do."""
+    """An error that the user can fix; the message says where, what is wrong and what to do."""
 
 
 class RecipeError(EyasError):
-    """The recipe asks for something that does not exist or contradicts itself."""
+    """The recipe has an unknown, invalid or contradictory setting."""
 
 
 class DataError(EyasError):
-    """The data is not what the recipe says it is."""
+    """The data does not match the recipe."""
 
 
 class PreflightError(EyasError):
-    """What would run here is not what was asked for."""
+    """The run cannot start here as requested."""
 
 
 class CheckpointError(EyasError):
-    """A checkpoint, adapter or run directory cannot be used as it stands."""
+    """A checkpoint, adapter or run directory is unusable."""
 
 
 class TrainingError(EyasError):
-    """A training that cannot go on: numbers that are not finite, memory that ran out, a rank that is gone."""
+    """The training cannot continue: NaN or Inf, out of memory, or a lost rank."""
 
 
 class RankError(TrainingError):
-    """A rank is gone or stands still; another start goes on where the run was."""
+    """A rank has exited or hangs; a restart continues from the last checkpoint."""
 
 
 class Preempted(BaseException):
-    """Not a mistake: the run was asked to leave and can go on later.
+    """Not an error: a signal stopped the run, and it can be resumed.
 
-    Not an Exception, so that no library's `except` on the way keeps the process.
+    Not an Exception, so that no `except` in a library swallows it.
     """
 
     EXIT_CODE = 75  # EX_TEMPFAIL: try again
 
 
 class ExportError(EyasError):
-    """What would be released differs from what was trained."""
+    """The exported model differs from the trained one."""

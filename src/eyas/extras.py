@@ -1,4 +1,4 @@
-"""The one way to reach an optional package, and to spare the import of one that nobody asked for."""
+"""Import of optional packages, and hiding of unused ones."""
 
 import sys
 from collections.abc import Iterator
@@ -10,26 +10,29 @@ from eyas.errors import PreflightError
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """Return the imported module, or say which extra of eyas brings it."""
+    """Import a module of an optional package.
+
+    Raises PreflightError, which names the extra of eyas to install.
+    """
     try:
         return import_module(module)
     except ModuleNotFoundError as missing:
-        if missing.name != module:  # it is there, and something that it needs is not
+        if missing.name != module:  # the package is installed, and one of its own imports is missing
             raise
         raise PreflightError(f"{module} is not installed. Install it with: pip install 'eyas[{extra}]'") from missing
 
 
 @contextmanager
 def hidden(*packages: str) -> Iterator[None]:
-    """Let libraries that are imported within take these packages for absent; one that is imported already stays.
+    """Hide these packages from libraries that are imported within the `with` block; imported ones stay visible.
 
-    transformers, accelerate, peft and trl import each other, bitsandbytes, deepspeed and wandb wherever they find them,
-    which takes seconds. They note what is there once, for good: this is for processes that do one thing.
+    transformers, accelerate, peft and trl import bitsandbytes, deepspeed and wandb wherever they find them, which takes
+    seconds. They remember the result, so this is for processes that run one command.
     """
-    unseen = [name for name in packages if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(unseen))  # type: ignore[arg-type]  # find_spec, by which they look, finds None
+    absent = [name for name in packages if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # find_spec then finds nothing
     try:
         yield
     finally:
-        for name in unseen:
-            sys.modules.pop(name, None)  # at the end of the process it may be gone
+        for name in absent:
+            sys.modules.pop(name, None)  # at exit it may be removed already

@@ -1,4 +1,4 @@
-"""Files that are replaced whole or not at all, the digest of several, and sizes as a person reads them."""
+"""Atomic writes, digests of files, and sizes as text."""
 
 import hashlib
 import json
@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 WORTH_REMEMBERING = 2**20
-"""Bytes from which a file's digest is kept."""
+"""Smallest file size in bytes whose digest is cached."""
 
 
 def write_json(file: Path, value: Mapping[str, Any]) -> None:
-    """Write indented JSON, whole or not at all."""
+    """Write indented JSON atomically."""
     write_text(file, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_text(file: Path, text: str) -> None:
-    """Replace a file's text, whole or not at all, a crash of the machine included."""
+    """Replace a file's text atomically, even if the machine crashes."""
     file.parent.mkdir(parents=True, exist_ok=True)
     staging = file.with_name(f".{file.name}.{os.getpid()}")
     with staging.open("w", encoding="utf-8") as stream:
@@ -29,7 +29,7 @@ def write_text(file: Path, text: str) -> None:
 
 
 def digest_of_files(files: Iterable[Path]) -> str:
-    """Return the SHA-256 over the names and bytes of these files, whatever order they come in."""
+    """Return the SHA-256 over the names and bytes of these files, in any order."""
     return digest_of_digests((file.name, remembered_sha256(file)) for file in sorted(files))
 
 
@@ -42,7 +42,7 @@ def digest_of_digests(digests: Iterable[tuple[str, str]]) -> str:
 
 
 def in_units(count: int) -> str:
-    """Return a number of bytes as a person reads it."""
+    """Return a number of bytes as text, such as `1.5 GiB`."""
     for exponent, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB")):
         if count >= 2**exponent:
             return f"{count / 2**exponent:.1f} {unit}"
@@ -50,16 +50,16 @@ def in_units(count: int) -> str:
 
 
 def remembered_sha256(file: Path) -> str:
-    """Return the SHA-256 of a file's bytes; a file of the same size, time and inode is not read again.
+    """Return the SHA-256 of a file's bytes, from a cache if size, time and inode are unchanged.
 
-    Reading 14 GB takes a minute; what is below a MiB is always read. Digests are kept in the user's cache
-    (`XDG_CACHE_HOME`), one small file each; where that cannot be written, the bytes are read each time.
+    Reading 14 GB takes a minute. Files below one MiB are always read. The cache is in `XDG_CACHE_HOME`, with one small
+    file per digest. Where it cannot be written, files are always read.
     """
     file = file.resolve()
-    now = file.stat()
-    if now.st_size < WORTH_REMEMBERING:
+    status = file.stat()
+    if status.st_size < WORTH_REMEMBERING:
         return _sha256(file)
-    stamp = {"path": str(file), "size": now.st_size, "time": now.st_mtime_ns, "inode": now.st_ino}
+    stamp = {"path": str(file), "size": status.st_size, "time": status.st_mtime_ns, "inode": status.st_ino}
     store = _digest_store() / f"{hashlib.sha256(str(file).encode()).hexdigest()[:32]}.json"
     try:
         known = json.loads(store.read_text(encoding="utf-8"))

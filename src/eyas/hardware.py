@@ -1,12 +1,15 @@
-"""What this machine has. The only room that asks, besides distributed/topology.py."""
+"""Devices, memory and cores of this machine.
+
+Only this file, allocator.py and distributed/topology.py read environment variables about them.
+"""
 
 import os
 import platform
 from dataclasses import asdict, dataclass
 from typing import Any
 
-OF_ARITHMETIC = ("ATEN_", "ONEDNN_", "DNNL_", "MKL_", "CUBLAS_", "NVIDIA_TF32_")
-"""What names of environment variables begin with that choose how a library computes."""
+ARITHMETIC_PREFIXES = ("ATEN_", "ONEDNN_", "DNNL_", "MKL_", "CUBLAS_", "NVIDIA_TF32_")
+"""Prefixes of environment variables that choose how a library computes."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +24,12 @@ class Hardware:
     system: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values for the manifest."""
+        """Return JSON values for the manifest."""
         return asdict(self)
 
 
 def this_machine() -> Hardware:
-    """Return what torch can see here."""
+    """Return the devices that torch sees on this machine."""
     import psutil
     import torch
 
@@ -42,7 +45,7 @@ def this_machine() -> Hardware:
 
 
 def arithmetic() -> dict[str, Any]:
-    """Return what decides the last digits of a product here: devices, instructions, threads, settings of libraries."""
+    """Return everything that affects rounding here: device, instructions, threads and library settings."""
     import torch
 
     return {
@@ -51,38 +54,50 @@ def arithmetic() -> dict[str, Any]:
         "used_instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "float32_products": torch.get_float32_matmul_precision(),
-        "environment": {name: value for name, value in os.environ.items() if name.startswith(OF_ARITHMETIC)},
+        "environment": {name: value for name, value in os.environ.items() if name.startswith(ARITHMETIC_PREFIXES)},
     }
 
 
 def usable_cores() -> int:
-    """Return how many cores this process may use, which a container may set below what the machine has."""
+    """Return the number of cores that this process may use; a container may limit it."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def has_gpu() -> bool:
-    """Return whether torch can compute on something other than the CPU here."""
+    """Return whether torch has an accelerator here."""
     import torch
 
     return bool(torch.accelerator.is_available())
 
 
+def gpu_count() -> int:
+    """Return how many GPUs torch sees through CUDA or ROCm."""
+    import torch
+
+    return int(torch.cuda.device_count())
+
+
+def first_visible_gpu() -> str:
+    """Return the first visible GPU as `CUDA_VISIBLE_DEVICES` names it: an index or a UUID."""
+    return (os.environ.get("CUDA_VISIBLE_DEVICES") or "0").split(",")[0].strip()
+
+
 def free_bytes() -> int:
-    """Return how much memory this machine can still give to processes."""
+    """Return the bytes of memory that this machine has available."""
     import psutil
 
     return int(psutil.virtual_memory().available)
 
 
 def free_device_bytes(ranks: int) -> int:
-    """Return how much memory one of `ranks` processes can still get: on its GPU, or its share of the machine's."""
+    """Return the bytes that one of `ranks` processes can still use: on its GPU, or its share of main memory."""
     import torch
 
     return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else free_bytes() // ranks
 
 
 def peak_bytes() -> int:
-    """Return the most memory held so far: the GPU's allocations, or this process's resident set on a CPU."""
+    """Return the peak memory in bytes: allocated on the GPU or, on a CPU, resident in this process."""
     import torch
 
     if torch.cuda.is_available():

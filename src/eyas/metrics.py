@@ -8,12 +8,12 @@ Row = TypeVar("Row")
 
 
 def accuracy(predictions: Sequence[object], references: Sequence[object]) -> float:
-    """Return the share of predictions that equal their reference, between 0 and 1."""
+    """Return the share of correct predictions, between 0 and 1."""
     return mean([float(p == r) for p, r in zip(predictions, references, strict=True)])
 
 
 def macro_f1(predictions: Sequence[object], references: Sequence[object]) -> float:
-    """Return the unweighted mean of the classes' F1, over every class that was predicted or is true."""
+    """Return the mean F1 over all predicted and true classes, unweighted."""
     pairs = list(zip(predictions, references, strict=True))
     scores = []
     for label in {label for pair in pairs for label in pair}:
@@ -24,7 +24,7 @@ def macro_f1(predictions: Sequence[object], references: Sequence[object]) -> flo
 
 
 def mean(values: Sequence[float]) -> float:
-    """Return the arithmetic mean; an empty sequence is a programmer's mistake."""
+    """Return the arithmetic mean of at least one value."""
     assert values, "no values to average"
     return sum(values) / len(values)
 
@@ -32,7 +32,7 @@ def mean(values: Sequence[float]) -> float:
 def bootstrap_interval(
     rows: Sequence[Row], statistic: Callable[[Sequence[Row]], float], resamples: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """Return the 95 % percentile-bootstrap interval of a statistic (Efron 1979), the same for the same rows."""
+    """Return the 95 % percentile-bootstrap interval of a statistic (Efron 1979); it is deterministic."""
     generator = random.Random(seed)
-    found = sorted(statistic(generator.choices(rows, k=len(rows))) for _ in range(resamples))
-    return found[int(0.025 * resamples)], found[int(0.975 * resamples) - 1]
+    values = sorted(statistic(generator.choices(rows, k=len(rows))) for _ in range(resamples))
+    return values[int(0.025 * resamples)], values[int(0.975 * resamples) - 1]

@@ -1,4 +1,4 @@
-"""Every path of a run, and its manifest. The only file that names files."""
+"""Paths and manifest of a run; only this module names the run's files."""
 
 import json
 import shutil
@@ -14,49 +14,51 @@ from eyas.files import write_json, write_text
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """The folder that passes between verbs: each reads what the one before recorded."""
+    """A run's folder; each command reads what the previous one recorded."""
 
     path: Path
 
     @property
     def recipe(self) -> Path:
-        """The resolved recipe: every default written out."""
+        """The resolved recipe, with every default."""
         return self.path / "recipe.yaml"
 
     @property
     def manifest(self) -> Path:
-        """Versions, commit, hardware, world, digests and status."""
+        """Versions, commits, hardware, topology, digests and status."""
         return self.path / "manifest.json"
 
     @property
     def metrics(self) -> Path:
-        """One JSON line a log step."""
+        """One JSON line per logged step."""
         return self.path / "metrics.jsonl"
 
     @property
     def data_report(self) -> Path:
+        """Rows, tokens and defects, as counted."""
         return self.path / "data_report.json"
 
     @property
     def quarantine(self) -> Path:
-        """Bad rows that were left out, with file, line and reason."""
+        """Dropped invalid rows, with file, line and reason."""
         return self.path / "quarantine.jsonl"
 
     @property
     def checkpoints(self) -> Path:
+        """Folder of the sealed checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def staging(self) -> Path:
-        """Where the trainer writes what is then sealed and renamed."""
+        """Folder where the trainer writes a checkpoint before it is sealed and renamed."""
         return self.checkpoints / ".staging"
 
     def records(self) -> list[Path]:
-        """Return the files that tell what happened, and that nothing changes once a run is finished."""
+        """Return the existing log files, which do not change once a run is finished."""
         return [file for file in (self.metrics, self.data_report, self.quarantine) if file.is_file()]
 
     def unfinished(self) -> list[Path]:
-        """Return the folders that are being written, or were when a process was killed."""
+        """Return the folders that are being written, or that a killed process left."""
         return [path for path in self.staging.glob("*") if path.is_dir()]
 
     def checkpoint(self, step: int) -> Path:
@@ -64,46 +66,48 @@ class RunDirectory:
         return self.checkpoints / f"checkpoint-{step}"
 
     def checkpoint_steps(self) -> list[int]:
-        """Return the steps that have a checkpoint, whole or not, in order."""
+        """Return the steps with a checkpoint, valid or not, in order."""
         numbers = (path.name.removeprefix("checkpoint-") for path in self.checkpoints.glob("checkpoint-*"))
         return sorted(int(number) for number in numbers if number.isdecimal())
 
     @property
     def rehearsal(self) -> Path:
-        """Where an adapter is saved and opened before the first step, for as long as that takes."""
+        """Temporary folder where the adapter is saved and opened before the first step."""
         return self.path / ".rehearsal"
 
     @property
     def lock_file(self) -> Path:
-        """Held by the process that trains or merges here."""
+        """Lock of the process that trains or merges here."""
         return self.path / ".lock"
 
     @property
     def tracker(self) -> Path:
-        """What an offline tracker keeps."""
+        """Files of an offline tracker."""
         return self.path / "tracker"
 
     @property
     def heartbeats(self) -> Path:
-        """What the ranks of a run tell each other while they train."""
+        """Messages between the ranks during training."""
         return self.path / ".heartbeats"
 
     @property
     def hang_report(self) -> Path:
-        """Where every rank stood when the job hung."""
+        """The state of every rank when the job hung."""
         return self.path / "hang_report.txt"
 
     @property
     def adapter(self) -> Path:
+        """The trained adapter."""
         return self.path / "adapter"
 
     @property
     def model(self) -> Path:
-        """The trained model of a full fine-tuning; a run with an adapter has none."""
+        """The trained model of a full fine-tuning."""
         return self.path / "model"
 
     @property
     def merged(self) -> Path:
+        """The base model with the adapter merged into it."""
         return self.artifact("merged")
 
     def artifact(self, name: str) -> Path:
@@ -127,41 +131,33 @@ class RunDirectory:
 
     @property
     def report(self) -> Path:
+        """Folder of the report: table, loss plot and records."""
         return self.path / "report"
 
     def refuse_if_taken(self, resume: bool) -> None:
-        """Refuse a folder in which no run can start nor, with `resume`, go on.
-
-        Raises CheckpointError and changes nothing.
-        """
+        """Raise CheckpointError if no run can start here or, with `resume`, continue; change nothing."""
         if self.manifest.exists():
             if not resume:
                 raise CheckpointError(
                     f"{self.path}: holds a run already ({self.read_manifest().get('status')}). "
-                    "Continue it with --resume, name another run_directory=…, or remove the folder."
+                    "Continue it with --resume, choose another run_directory=…, or remove the folder."
                 )
             return
         if resume:
             raise CheckpointError(f"{self.path}: nothing to resume; start the run without --resume.")
         entries = list(self.path.iterdir()) if self.path.is_dir() else []
-        begun = {
-            self.recipe,
-            self.data_report,
-            self.quarantine,
-            self.lock_file,
-            self.rehearsal,
-        }  # by a start that then failed
-        foreign = [entry.name for entry in entries if entry not in begun and not _is_empty_folder(entry)]
+        left_by_failed_start = {self.recipe, self.data_report, self.quarantine, self.lock_file, self.rehearsal}
+        foreign = [entry.name for entry in entries if entry not in left_by_failed_start and _holds_files(entry)]
         if foreign:
             raise CheckpointError(
-                f"{self.path}: holds no run, but {', '.join(sorted(foreign)[:3])}; name another run_directory=…"
+                f"{self.path}: holds no run, but {', '.join(sorted(foreign)[:3])}; choose another run_directory=…"
             )
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep every other process from training or merging here; the lock goes with the process, however it ends.
+        """Keep other processes from training or merging here; the lock ends with the process, even if that is killed.
 
-        Raises CheckpointError at once where another process holds it.
+        Raises CheckpointError at once if another process holds the lock.
         """
         from filelock import FileLock, Timeout
 
@@ -170,50 +166,53 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except Timeout:
-            raise CheckpointError(f"{self.path}: another process works here now; wait for it or stop it") from None
+            raise CheckpointError(f"{self.path}: another process uses this folder; wait for it or stop it") from None
         except OSError as error:
             raise CheckpointError(
-                f"{self.path}: cannot be written: {error.strerror}; name another run_directory=…"
+                f"{self.path}: cannot be written: {error.strerror}; choose another run_directory=…"
             ) from None
         with lock:
             yield
 
     def open(self, recipe: str) -> None:
-        """Keep this resolved recipe; one that is resumed is as it was."""
+        """Write the resolved recipe."""
         self.recipe.write_text(recipe, encoding="utf-8")
 
     def record(self, **entries: Any) -> None:
-        """Add entries to the manifest; the file is replaced whole, so that a reader never sees half of it."""
+        """Add entries to the manifest atomically, so that a reader never sees half of it."""
         write_json(self.manifest, {**self.read_manifest(), **entries})
 
     def keep_data_report(self, report: Mapping[str, Any], prepared: Path) -> None:
-        """Keep what was counted about the rows, and the bad rows that were left out of them."""
+        """Write the data report, and copy the dropped rows from the `prepared` folder."""
         write_json(self.data_report, report)
         if (prepared / self.quarantine.name).exists():
             shutil.copy(prepared / self.quarantine.name, self.quarantine)
 
     def read_manifest(self) -> dict[str, Any]:
-        """Return the manifest's entries, or none before the run has begun; CheckpointError where it is no JSON."""
+        """Return the manifest's entries; empty before the run has started.
+
+        Raises CheckpointError if the file is not JSON.
+        """
         if not self.manifest.exists():
             return {}
         try:
             entries: dict[str, Any] = json.loads(self.manifest.read_text(encoding="utf-8"))
         except ValueError:
-            raise CheckpointError(f"{self.manifest}: is not what was written; bring back a copy of it") from None
+            raise CheckpointError(f"{self.manifest}: is corrupt; restore it from a copy") from None
         return entries
 
     def hub_commits(self) -> list[dict[str, Any]]:
-        """Return each hub name of the run with its commit; none before the run has begun, or where all is local."""
+        """Return each hub name of the run with its commit; empty before the start, or if all is local."""
         return list(self.read_manifest().get("hub", []))
 
     def read_recipe(self) -> str:
-        """Return the resolved recipe's text, or raise CheckpointError where there is no run."""
+        """Return the resolved recipe's text; raise CheckpointError if there is no run."""
         if not self.recipe.exists():
             raise CheckpointError(f"{self.path}: no run here (it has no {self.recipe.name}); train one with eyas train")
         return self.recipe.read_text(encoding="utf-8")
 
     def keep_metrics_until(self, step: int) -> None:
-        """Drop what was logged after a step, and the run's summary, for they are logged again; and a line cut off."""
+        """Drop the log lines after a step, the final summary and a truncated line; a resume logs them again."""
         if not self.metrics.exists():
             return
         kept = []
@@ -228,7 +227,7 @@ class RunDirectory:
         write_text(self.metrics, "".join(kept))
 
     def metric_lines(self) -> list[dict[str, Any]]:
-        """Return what was logged, in order. Raises CheckpointError for a line that is no JSON."""
+        """Return the log lines in order; raise CheckpointError for a line that is not JSON."""
         if not self.metrics.exists():
             return []
         lines = self.metrics.read_text(encoding="utf-8").splitlines()
@@ -239,11 +238,11 @@ class RunDirectory:
             logged: dict[str, Any] = json.loads(line)
         except ValueError:
             raise CheckpointError(
-                f"{self.metrics}:{number}: is not what was written; remove that line, or bring back a copy"
+                f"{self.metrics}:{number}: is corrupt; remove this line, or restore the file from a copy"
             ) from None
         return logged
 
 
-def _is_empty_folder(entry: Path) -> bool:
-    """The trainer makes its checkpoints' folder before it is known whether the run will begin."""
-    return entry.is_dir() and not any(path.is_file() for path in entry.rglob("*"))
+def _holds_files(entry: Path) -> bool:
+    """Return whether this is a file, or a folder with one; the trainer creates empty folders before a run starts."""
+    return not entry.is_dir() or any(path.is_file() for path in entry.rglob("*"))

@@ -1,4 +1,4 @@
-"""A training imports the libraries that its recipe uses, and they still find those."""
+"""A training imports only the libraries that its recipe uses."""
 
 import subprocess
 import sys
@@ -10,10 +10,10 @@ from conftest import ROOT
 RECIPE = "recipes/smollm2_qlora_quickstart.yaml"
 PROGRAM = f"""
 import sys
-from eyas.cli.lazy_libraries import only_what_is_used
+from eyas.cli.lazy_libraries import only_used_libraries
 from eyas.recipe import load_recipe
 
-with only_what_is_used(load_recipe({RECIPE!r}, sys.argv[1:])):
+with only_used_libraries(load_recipe({RECIPE!r}, sys.argv[1:])):
     from trl import SFTTrainer
 print("IMPORTED", *sorted({{"bitsandbytes", "deepspeed", "scipy", "sklearn", "wandb"}} & sys.modules.keys()))
 """
@@ -29,7 +29,7 @@ print("IMPORTED", *sorted({{"bitsandbytes", "deepspeed", "scipy", "sklearn", "wa
         (["quantization=null", "tracking.report_to=wandb"], {"wandb"}),
     ],
 )
-def test_what_the_recipe_does_not_use_is_not_imported(overrides, imported):
+def test_libraries_that_the_recipe_does_not_use_are_not_imported(overrides, imported):
     command = [sys.executable, "-c", PROGRAM, *overrides]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
 
@@ -37,9 +37,9 @@ def test_what_the_recipe_does_not_use_is_not_imported(overrides, imported):
 
 
 @pytest.mark.slow
-def test_a_process_of_one_verb_does_not_go_through_what_it_imports_again_and_again():
+def test_a_process_with_one_command_makes_no_full_garbage_collection_during_imports():
     counts = []
-    for first in ("", "from eyas.cli.lazy_libraries import this_process_has_one_verb; this_process_has_one_verb()"):
+    for first in ("", "from eyas.cli.lazy_libraries import process_runs_one_command; process_runs_one_command()"):
         program = (
             f"import gc\n{first}\nimport transformers.trainer\nprint(*(of['collections'] for of in gc.get_stats()))"
         )
@@ -48,4 +48,4 @@ def test_a_process_of_one_verb_does_not_go_through_what_it_imports_again_and_aga
     usual, ours = counts
 
     assert ours[2] == 0 < usual[2]
-    assert ours[0] > 0.9 * usual[0]  # young objects are gone through as ever
+    assert ours[0] > 0.9 * usual[0]  # young objects are collected as usual

@@ -1,4 +1,4 @@
-"""`eyas preview` on every recipe that ships."""
+"""`eyas preview` on every shipped recipe."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ def test_a_shipped_recipe_is_shown(recipe, preview):
     assert "\x1b" not in found.output
 
 
-def test_every_row_is_shown_with_the_text_that_stands_at_its_place(preview):
+def test_every_row_is_shown_with_the_text_at_its_line(preview):
     found = preview(TEXTS, "training.packing=false", "--batches", "6")
 
     lines = found.output.splitlines()
@@ -44,9 +44,7 @@ def test_every_row_is_shown_with_the_text_that_stands_at_its_place(preview):
     for place, text in shown.items():
         file, _, line = place.rpartition(":")
         row = json.loads(Path(file).read_text().splitlines()[int(line) - 1])
-        first, _, learnt = text.partition("⟧")[0].partition(
-            "⟦"
-        )  # the first token follows nothing that it is learnt from
+        first, _, learnt = text.partition("⟧")[0].partition("⟦")  # the first token has no context, so it is not trained
         assert first and first + learnt == f"{row['text']}<|endoftext|>"
 
 
@@ -60,7 +58,7 @@ def test_each_document_of_a_flat_row_is_found_in_its_file(words, preview):
     assert len(places) == len(set(places)) == 24 and all("train.jsonl:" in place for place in places)
 
 
-def test_a_row_that_is_cut_says_so(preview):
+def test_a_truncated_row_is_marked(preview):
     assert "· cut: " not in preview(TEXTS).output
     assert "· cut: " in preview(TEXTS, "training.max_length=10").output
 
@@ -71,13 +69,13 @@ def test_a_stream_is_shown(preview):
     assert found.exit_code == 0 and "train.jsonl:1 · " in found.output
 
 
-def test_an_epoch_that_is_shorter_than_asked_is_said(preview):
+def test_an_epoch_with_fewer_batches_than_requested_is_reported(preview):
     found = preview(CLASSES, "--batches", "5")
 
-    assert "batch 2 · 8 rows" in found.output and "an epoch has no more than these 2 batches" in found.output
+    assert "batch 2 · 8 rows" in found.output and "an epoch has only these 2 batches" in found.output
 
 
-def test_a_page_is_written_instead(preview, tmp_path):
+def test_an_html_page_is_written(preview, tmp_path):
     found = preview(CLASSES, "--html", tmp_path / "page.html")
 
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
@@ -86,13 +84,13 @@ def test_a_page_is_written_instead(preview, tmp_path):
     assert "24 rows read; 24 examples" in page and page.count("<article>") == 16
 
 
-def test_a_page_that_cannot_be_written_is_said_in_a_line(preview, tmp_path):
+def test_an_html_page_that_cannot_be_written_is_reported_in_one_line(preview, tmp_path):
     found = preview(CLASSES, "--html", tmp_path / "nowhere" / "page.html")
 
     assert found.exit_code == 2 and "cannot be written: No such file or directory" in found.output
 
 
-def test_what_is_missing_is_said_before_anything_is_loaded(monkeypatch, tmp_path):
+def test_missing_files_are_reported_before_anything_is_loaded(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
     found = CliRunner().invoke(app, ["preview", str(CLASSES)])
@@ -100,7 +98,7 @@ def test_what_is_missing_is_said_before_anything_is_loaded(monkeypatch, tmp_path
     assert found.exit_code == 1 and found.output.count("run `eyas demo` first") == 3
 
 
-def test_the_run_may_have_begun_already(preview, tmp_path):
+def test_a_preview_works_while_the_run_exists(preview, tmp_path):
     taken = tmp_path / "run"
     taken.mkdir()
     (taken / "manifest.json").write_text("{}")

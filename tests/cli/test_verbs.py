@@ -1,4 +1,4 @@
-"""The command line on a finished run, and `eyas train` as a person starts it."""
+"""Commands on a finished run, and `eyas train` in a process of its own."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def finished(trained):
     return trained("smollm2_qlora_quickstart", "evaluation.prompts=[the falcon flew]")[0]
 
 
-def test_help_teaches_the_road_and_names_every_verb():
+def test_help_names_every_command_and_their_order():
     shown = eyas("--help").output
 
     verbs = ["demo", "check", "parameters", "train", "merge", "evaluate", "report", "generate", "schema"]
@@ -31,7 +31,7 @@ def test_help_teaches_the_road_and_names_every_verb():
     assert "eyas train RECIPE, eyas merge RUN, eyas report RUN" in " ".join(shown.split())
 
 
-def test_check_names_every_mistake_and_fails(monkeypatch):
+def test_check_prints_every_error_and_fails(monkeypatch):
     monkeypatch.chdir(ROOT)
 
     found = eyas("check", RECIPE, "training.max_stepz=1", "adapter.q=2")
@@ -40,7 +40,7 @@ def test_check_names_every_mistake_and_fails(monkeypatch):
     assert "did you mean 'max_steps'?" in found.output and "adapter.q: unknown key" in found.output
 
 
-def test_check_says_what_is_missing_and_how_to_get_it(monkeypatch, tmp_path):
+def test_check_prints_the_missing_files_and_how_to_get_them(monkeypatch, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text((ROOT / RECIPE).read_text())
     monkeypatch.chdir(tmp_path)
@@ -77,7 +77,7 @@ def test_generate_answers_each_prompt(finished):
     assert found.exit_code == 0 and len(found.output) > 2
 
 
-def test_a_system_message_that_has_no_place_is_refused_rather_than_dropped(trained):
+def test_a_system_message_that_the_template_drops_is_refused(trained):
     run, _ = trained("falcon7b_lora")
 
     found = eyas("generate", run.path, "--prompt", "the hill", "--system", "be brief")
@@ -104,22 +104,22 @@ def test_rows_that_changed_since_training_are_refused(finished):
         with open(path, "w", encoding="utf-8") as stream:
             stream.write(text)
 
-    assert found.exit_code == 1 and f"began with other rows; changed since: {path}. Bring back" in found.output
+    assert found.exit_code == 1 and f"its rows have changed since the training: {path}. Restore" in found.output
 
 
 @pytest.mark.parametrize("verb", [("evaluate",), ("generate", "--prompt", "the hill")])
-def test_a_run_whose_start_failed_is_told_so(verb, finished):
+def test_a_run_whose_start_failed_is_refused(verb, finished):
     entries = finished.read_manifest()
     del entries["digests"]
     finished.manifest.write_text(json.dumps(entries))
 
     found = eyas(verb[0], finished.path, *verb[1:])
 
-    assert found.exit_code == 1 and "no training began here" in found.output
+    assert found.exit_code == 1 and "training never started here" in found.output
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "generate"])
-def test_an_adapter_that_is_not_what_was_saved_is_not_used(verb, finished):
+def test_a_changed_adapter_is_refused(verb, finished):
     file = finished.adapter / "adapter_config.json"
     file.write_text(file.read_text().replace('"lora_alpha": ', '"lora_alpha": 1'))
 
@@ -137,7 +137,7 @@ def test_parameters_are_counted_without_weights(models, monkeypatch):
 
 
 @pytest.mark.slow
-def test_train_shows_the_command_that_it_runs_and_passes_its_exit_code_on(overrides_for, tmp_path):
+def test_train_prints_its_command_and_returns_its_exit_code(overrides_for, tmp_path):
     words = [RECIPE, *overrides_for(ROOT / RECIPE), f"run_directory={tmp_path / 'run'}"]
     environment = os.environ | {"TQDM_DISABLE": "1"}
 

@@ -1,4 +1,4 @@
-"""What is fetched is what was pinned."""
+"""Demo downloads have the pinned digests, and the rows are as documented."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from eyas.demo.sentences import _as_chat, _sentiment
 from eyas.errors import DataError
 
 
-def test_a_file_that_is_not_the_pinned_one_is_refused_and_not_opened(tmp_path):
+def test_a_file_with_another_digest_is_refused_and_not_opened(tmp_path):
     (tmp_path / "thing.whl").write_bytes(b"something else")
 
     with pytest.raises(DataError, match="not the pinned abc; remove it and try again"):
@@ -22,7 +22,7 @@ def test_neutral_is_within_eight_tenths(rating, sentiment):
     assert _sentiment(rating) == sentiment
 
 
-def test_a_chat_asks_for_json_and_answers_in_it():
+def test_a_chat_requests_json_and_its_answer_is_json():
     chat = _as_chat({"text": "fine.", "source": "tweet", "sentiment": "positive"})["messages"]
 
     assert [message["role"] for message in chat] == ["system", "user", "assistant"]

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from eyas.distributed.store import first_on_each_node, told_by_rank_zero
+from eyas.distributed.store import broadcast_from_rank_zero, first_on_each_node
 from trials import free_port
 
 PROGRAM = """
@@ -37,7 +37,7 @@ case = sys.argv[1]
 if case == "gone" and rank == 1:
     store._store().set("rank 1 is here", "")
 try:
-    print("told", store.told_by_rank_zero("commits", decide), flush=True)
+    print("told", store.broadcast_from_rank_zero("commits", decide), flush=True)
     store.WAIT_SECONDS, store.BEAT_SECONDS = 4.0, 0.1
     store.first_on_each_node("files", act)
 except EyasError as error:
@@ -67,7 +67,7 @@ def run(case, ranks=2):
 
 
 def test_a_single_process_opens_no_store():
-    assert told_by_rank_zero("x", lambda: [1]) == [1]
+    assert broadcast_from_rank_zero("x", lambda: [1]) == [1]
     seen = []
     first_on_each_node("y", lambda beat: seen.append(beat()))
     assert seen == [None]
@@ -97,7 +97,7 @@ def test_a_rank_waits_for_a_slow_one_that_beats_and_not_for_a_hung_one():
 
     began = time.monotonic()
     codes, told = run("hung")
-    assert codes[1] == 1 and "has said nothing for 4 s (files on" in told[1]
+    assert codes[1] == 1 and "has sent nothing for 4 s (files on" in told[1]
     assert time.monotonic() - began < 60
 
 
@@ -106,4 +106,4 @@ def test_the_wait_for_a_dead_rank_0_has_a_limit():
     codes, told = run("gone")
 
     assert codes[0] == 9 and codes[1] != 0
-    assert "RankError rank 0 is gone (commits)" in told[1], told
+    assert "RankError rank 0 has exited (commits)" in told[1], told

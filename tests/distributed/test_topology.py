@@ -10,10 +10,10 @@ import pytest
 
 from eyas.distributed.topology import (
     Topology,
-    asked_topology,
     differences,
     rank,
-    refuse_what_cannot_start,
+    refuse_impossible_launch,
+    requested_topology,
     running_topology,
     started_topology,
     world_size,
@@ -45,7 +45,7 @@ def at_home_without_a_launcher(monkeypatch, tmp_path):
 
 
 def asked(command: str) -> Topology | None:
-    return asked_topology(command=shlex.split(command))
+    return requested_topology(command=shlex.split(command))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_launch_without_options_uses_the_user_s_default_config(tmp_path):
 
 
 def test_the_requested_topology_is_read_from_the_parent_s_command_line(tmp_path):
-    child = "from eyas.distributed.topology import asked_topology; print(asked_topology())"
+    child = "from eyas.distributed.topology import requested_topology; print(requested_topology())"
     parent = tmp_path / "accelerate"  # what `accelerate launch` looks like to the processes that it starts
     parent.write_text(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}], check=True)")
     command = [sys.executable, str(parent), "launch", "--num_processes", "2", "x.py"]
@@ -174,30 +174,30 @@ def test_a_deepspeed_config_without_a_stage_is_stage_zero(monkeypatch, tmp_path)
 
 
 def test_fewer_processes_than_requested_are_refused_with_both_numbers():
-    with pytest.raises(PreflightError, match=r"^2 processes were asked for and 1 started\. On a CPU"):
-        refuse_what_cannot_start(Topology(2, "ddp"), Topology(1, "single"), gpu=False)
+    with pytest.raises(PreflightError, match=r"^2 processes were requested, 1 started\. On a CPU"):
+        refuse_impossible_launch(Topology(2, "ddp"), Topology(1, "single"), gpu=False)
 
 
 @pytest.mark.parametrize("asked", [Topology(2, "fsdp"), None])
 def test_fsdp_without_a_gpu_is_refused(asked):
-    with pytest.raises(PreflightError, match=r"^FSDP was asked for and would run as plain DDP"):
-        refuse_what_cannot_start(asked, Topology(2, "fsdp"), gpu=False)
+    with pytest.raises(PreflightError, match=r"^FSDP was requested and would run as plain DDP"):
+        refuse_impossible_launch(asked, Topology(2, "fsdp"), gpu=False)
 
-    refuse_what_cannot_start(asked, Topology(2, "fsdp"), gpu=True)
+    refuse_impossible_launch(asked, Topology(2, "fsdp"), gpu=True)
 
 
 @pytest.mark.parametrize("asked", ["ddp", "zero-2", "zero-3"])
 def test_a_topology_that_can_start_is_not_refused(asked):
-    refuse_what_cannot_start(Topology(2, asked), Topology(2, asked), gpu=False)
-    refuse_what_cannot_start(None, Topology(2, asked), gpu=False)
+    refuse_impossible_launch(Topology(2, asked), Topology(2, asked), gpu=False)
+    refuse_impossible_launch(None, Topology(2, asked), gpu=False)
 
 
 def test_each_difference_is_one_sentence():
     assert differences(Topology(2, "zero-3"), Topology(2, "zero-3")) == []
-    assert differences(Topology(2, "fsdp"), Topology(2, "ddp")) == ["fsdp was asked for; ddp runs"]
+    assert differences(Topology(2, "fsdp"), Topology(2, "ddp")) == ["fsdp was requested; ddp runs"]
     assert differences(Topology(4, "ddp"), Topology(1, "single")) == [
-        "4 processes were asked for; 1 train together",
-        "ddp was asked for; single runs",
+        "processes: 4 were requested; 1 train together",
+        "ddp was requested; single runs",
     ]
 
 

@@ -102,10 +102,10 @@ def test_the_same_recipe_has_the_same_loss_on_one_rank_and_on_two(falcon_overrid
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--cpu", "--num_processes", "2"], "2 processes were asked for and 1 started"),
+        (["--cpu", "--num_processes", "2"], "2 processes were requested, 1 started"),
         (
             ["--config_file", "accelerate_configs/fsdp2.yaml", "--main_process_port", "0"],
-            "FSDP was asked for and would run as plain DDP",
+            "FSDP was requested and would run as plain DDP",
         ),
     ],
 )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from eyas.cli.arguments import open_run
+from eyas.cli.open_run import open_run
 from eyas.evaluation.evaluate import evaluate
 from eyas.evaluation.side_by_side import score_all
 from eyas.inference.load import load

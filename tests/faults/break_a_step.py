@@ -14,7 +14,7 @@ from transformers import Trainer
 
 sys.path.insert(0, "tests")
 import stand_ins
-from eyas.cli.errors import mistakes_as_text, quieten_libraries
+from eyas.cli.errors import errors_as_text, quieten_libraries
 from eyas.errors import EyasError
 from eyas.recipe import load_recipe
 from eyas.run_directory import RunDirectory
@@ -58,7 +58,7 @@ for number, trial in enumerate(json.loads(Path(os.environ["EYAS_TEST_TRIALS"]).r
     recipe = load_recipe("recipes/falcon7b_lora.yaml", trial["words"])
     run = RunDirectory(Path(recipe.run_folder))
     message = "trained to its end"
-    with mistakes_as_text() if trial["kind"] == "memory" else nullcontext():
+    with errors_as_text() if trial["kind"] == "memory" else nullcontext():
         try:
             train(recipe, run, resume=trial.get("resume", False))
         except EyasError as mistake:

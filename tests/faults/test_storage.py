@@ -228,7 +228,7 @@ def test_a_folder_that_becomes_read_only_is_reported(fork_server, words, disk, u
 def test_a_run_on_a_read_only_disk_does_not_start(fork_server, words, disk):
     run = RunDirectory(disk("8m", "ro") / "run")
 
-    assert "cannot be written: Read-only file system; name another run_directory=…" in refused(
+    assert "cannot be written: Read-only file system; choose another run_directory=…" in refused(
         *train(fork_server, words, run)
     )
 

@@ -23,6 +23,6 @@ def test_one_of_two_starts_in_one_folder_trains(seconds, fork_server, overrides_
 
     assert sorted(codes) == [0, 1], first.text()[-2000:] + second.text()[-2000:]
     refused = (first, second)[codes.index(1)].text()
-    assert "another process works here now" in refused or "holds a run already" in refused
+    assert "another process uses this folder" in refused or "holds a run already" in refused
     assert "Traceback" not in refused
     assert json.loads((run / "manifest.json").read_text())["status"] == "finished" and (run / "adapter").is_dir()

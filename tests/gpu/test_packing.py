@@ -1,4 +1,4 @@
-"""Packing on a GPU, in the precision that the Falcon recipes train in. Not yet run on a GPU."""
+"""Packing on a GPU, in the precision of the Falcon recipes. Not yet run on a GPU."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_falcon_keeps_packed_documents_apart_on_a_gpu(attention, dtype, tmp_path):
+def test_falcon_separates_packed_documents_on_a_gpu(attention, dtype, tmp_path):
     folder = stand_ins.falcon(tmp_path / "falcon", initializer_range=0.2)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=attention).to("cuda")
 

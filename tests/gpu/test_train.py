@@ -1,4 +1,4 @@
-"""The same line on a GPU: trained there, merged there, and still what was trained. Not yet run on a GPU."""
+"""Training and merging on a GPU. Not yet run on a GPU."""
 
 import json
 

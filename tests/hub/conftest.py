@@ -1,4 +1,4 @@
-"""A stand-in of the hub with the repositories that the shipped recipes name, and a cache of its own for each test."""
+"""A stand-in hub with the repositories of the shipped recipes, and an empty cache for each test."""
 
 import json
 import os
@@ -21,7 +21,7 @@ GUANACO, YELP, GLUE = "timdettmers/openassistant-guanaco", "fancyzhx/yelp_polari
 
 @pytest.fixture(scope="session")
 def hub_server(models):
-    """The server, with tiny models and a few rows behind the shipped recipes' own names."""
+    """The server, with tiny models and a few rows under the names in the shipped recipes."""
     server = Hub(token=TOKEN)
     fill(server, models)
     yield server
@@ -38,7 +38,7 @@ def fill(server, models):
 
 
 def guanaco(train=40, test=8, first=0):
-    """Return the files of a dataset of plain text, as the real one has them."""
+    """Return the files of a dataset of plain text, laid out like the real one."""
 
     def lines(rows):
         return "".join(json.dumps({"text": f"{row}: {stand_ins.sentence(row)}"}) + "\n" for row in rows)
@@ -53,7 +53,7 @@ def guanaco(train=40, test=8, first=0):
 
 
 def parquet(sizes, classes, text):
-    """Return the files of a dataset of labelled sentences: by configuration, by split, as many rows."""
+    """Return the files of a dataset of labeled sentences, with numbers of rows by configuration and split."""
     import io
 
     import datasets
@@ -83,7 +83,7 @@ def parquet(sizes, classes, text):
 
 @pytest.fixture
 def hub(hub_server, monkeypatch, tmp_path):
-    """The server as the hub of this process, online, with an empty cache; its faults and requests are back to none."""
+    """The server as this process's hub, online, with an empty cache and without faults."""
     go_online(monkeypatch, hub_server, tmp_path / "hf")
     hub_server.requests.clear()
     yield hub_server
@@ -91,7 +91,7 @@ def hub(hub_server, monkeypatch, tmp_path):
 
 
 def go_online(monkeypatch, server, home):
-    """Point the hub clients of this process at a server and a cache; they read both when they are imported."""
+    """Point this process's hub clients at a server and a cache; they read both at import."""
     import datasets
 
     template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
@@ -107,7 +107,7 @@ def go_online(monkeypatch, server, home):
 
 
 def environment(server, home):
-    """Return the environment of a process that has this server as its hub."""
+    """Return the environment of a process with this server as its hub."""
     kept = {"HF_ENDPOINT": server.endpoint, "HF_HOME": str(home), "XDG_CACHE_HOME": str(home / "digests")}
     kept["TORCH_EXTENSIONS_DIR"] = str(Path("~/.cache/torch_extensions").expanduser())  # DeepSpeed's, built once
     return kept | {"HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0", "HF_TOKEN": ""}
@@ -137,7 +137,7 @@ def hub_run(hub, tmp_path):
 
 
 def words_for(name, folder):
-    """Return the overrides that make a shipped recipe short; its names stay."""
+    """Return the overrides that shorten a shipped recipe and keep its hub names."""
     places = [f"run_directory={folder / name}", f"data.cache_directory={folder / 'prepared'}"]
     batch = ["training.per_device_train_batch_size=4"] if name.startswith("distilbert") else []
     return [*WORDS, *batch, *places]

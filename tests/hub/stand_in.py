@@ -1,7 +1,7 @@
-"""A stand-in of the model hub on loopback: what `huggingface_hub` and `datasets` ask, with the faults of a real one.
+"""A stand-in for the model hub on loopback, for the real clients, with the faults of a real hub.
 
-Repositories are made from folders or from bytes. A commit stays as it was when the next one comes. Faults are set
-while the server runs: it can be down, slow, busy (429, 503), cut downloads short and flip a byte.
+Repositories are made from folders or from bytes. A commit never changes. Faults are set while the server runs: it can
+be down, slow or busy (429, 503), truncate downloads and flip a bit.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 LARGE = (".safetensors", ".bin", ".parquet", ".arrow", ".gguf", ".model")
-"""Endings of files that a hub keeps by their SHA-256 (git LFS); others have the SHA-1 that git gives them."""
+"""Suffixes of files that a hub identifies by SHA-256 (git LFS); others have git's SHA-1."""
 
 
 def is_large(path):
@@ -31,7 +31,7 @@ def etag_of(path, content):
 
 @dataclass
 class Repository:
-    """One repository: its commits, each a mapping of paths to bytes, and what names them."""
+    """One repository: its commits, each a mapping of paths to bytes, with branches and tags."""
 
     commits: dict = field(default_factory=dict)
     refs: dict = field(default_factory=dict)
@@ -53,22 +53,22 @@ class Repository:
 
 @dataclass
 class Faults:
-    """What is wrong with the server now; every field is back to nothing after `clear`."""
+    """Current faults of the server; `clear` removes all."""
 
     status: int | None = None
-    """Answer everything with this status."""
+    """Status of every answer."""
     statuses: int = -1
-    """How many answers have it; -1 for all."""
+    """Number of answers with this status; -1 for all."""
     only: str = ""
-    """Faults strike only requests with this in their path."""
+    """Faults apply only to requests with this in their path."""
     silent_seconds: float = 0
-    """Wait so long before answering anything."""
+    """Delay before every answer."""
     cut_after: int | None = None
-    """End the connection of a download after so many bytes."""
+    """Close the connection of a download after this many bytes."""
     cuts: int = -1
-    """How many downloads are cut; -1 for all."""
+    """Number of truncated downloads; -1 for all."""
     flip: bool = False
-    """Send the middle byte of a large file with its lowest bit the other way round."""
+    """Flip the lowest bit of the middle byte of a large file."""
     bytes_a_second: float | None = None
 
     def clear(self):
@@ -97,7 +97,7 @@ class Hub:
         self._server.server_close()
 
     def push(self, kind, name, files, **options):
-        """Commit files (a folder, or bytes by path) to a repository that is made when it is new; return the commit."""
+        """Commit files (a folder, or bytes by path) to a new or existing repository; return the commit."""
         repository = self.repositories[kind].setdefault(name, Repository())
         return repository.commit(_bytes_of(files), **options)
 
@@ -106,7 +106,7 @@ class Hub:
 
     @contextmanager
     def broken(self, **faults):
-        """Have these faults until the block ends."""
+        """Apply these faults within the `with` block."""
         for name, value in faults.items():
             assert hasattr(self.faults, name)
             setattr(self.faults, name, value)
@@ -116,7 +116,7 @@ class Hub:
             self.faults.clear()
 
     def downloads(self, name=""):
-        """Return the paths of the file contents that were sent, whole or not."""
+        """Return the paths of the sent files, complete or not."""
         return [path for method, path in self.requests if method == "GET" and "/resolve/" in path and name in path]
 
     def look_ups(self):
@@ -161,7 +161,7 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(faults.silent_seconds)
         if struck and faults.status is not None and faults.statuses != 0:
             faults.statuses -= 1
-            return self._error(faults.status, "", "the stand-in is told to fail")
+            return self._error(faults.status, "", "the stand-in is set to fail")
         for pattern, answer in (
             (r"/api/(models|datasets)/([^/]+/[^/]+|[^/]+)/tree/(.+)", self._tree),
             (r"/api/(models|datasets)/([^/]+/[^/]+|[^/]+)/paths-info/(.+)", self._paths_info),
@@ -176,7 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self._error(404, "", "no such page")
 
     def _repository(self, kind, name, revision):
-        """Return a repository and its commit, or answer why not."""
+        """Return a repository and its commit, or send an error."""
         repository = self.hub.repositories[kind].get(name)
         allowed = self.headers.get("Authorization") == f"Bearer {self.hub.token}" and self.hub.token
         if repository is None or (repository.private and not allowed):
@@ -284,7 +284,7 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self.wfile.write(data)
             self.wfile.flush()
-        except (BrokenPipeError, ConnectionResetError):  # who asked was killed
+        except (BrokenPipeError, ConnectionResetError):  # the client was killed
             cut = True
         if cut:
             self.close_connection = True
@@ -293,8 +293,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._whole(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
     def _error(self, status, code, message, headers=()):
-        said = {"X-Error-Code": code, "X-Error-Message": message, "Content-Type": "application/json"}
-        self._whole(status, json.dumps({"error": message}).encode(), said | dict(headers))
+        sent = {"X-Error-Code": code, "X-Error-Message": message, "Content-Type": "application/json"}
+        self._whole(status, json.dumps({"error": message}).encode(), sent | dict(headers))
 
     def _whole(self, status, content, headers):
         self.send_response(status)

@@ -58,7 +58,7 @@ def test_a_row_without_a_known_class_keeps_its_number(hub, tmp_path):
     assert rows == [("some/unlabelled (train):1", {"text": "a", "label": -1})]
 
 
-def test_only_the_files_of_the_splits_that_are_read_are_fetched(hub, tmp_path):
+def test_only_the_files_of_the_used_splits_are_downloaded(hub, tmp_path):
     recipe = recipe_of(tmp_path, f"{{path: {GLUE}, name: sst2, split: validation}}")
 
     with pinned(recipe, NOTHING, weights=False):
@@ -69,7 +69,7 @@ def test_only_the_files_of_the_splits_that_are_read_are_fetched(hub, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         (f"{{path: {GUANACO}, split: validation}}", "has no split 'validation'; it has: train, test"),
         (f"{{path: {GLUE}, name: sst2, split: test}}", "has no split 'test'; it has: train, validation"),
@@ -77,14 +77,14 @@ def test_only_the_files_of_the_splits_that_are_read_are_fetched(hub, tmp_path):
         (f"{{path: {GLUE}, name: sst3}}", "BuilderConfig 'sst3' not found. Available: ['ax', 'sst2']"),
     ],
 )
-def test_a_split_or_configuration_that_is_not_there_is_refused_with_those_that_are(source, said, hub, tmp_path):
+def test_an_unknown_split_or_configuration_is_refused_with_the_existing_ones(source, message, hub, tmp_path):
     with pytest.raises(DataError) as refused, pinned(recipe_of(tmp_path, source), NOTHING, weights=False):
         pass
 
-    assert said in str(refused.value) and str(refused.value).startswith("data.train ")
+    assert message in str(refused.value) and str(refused.value).startswith("data.train ")
 
 
-def test_a_split_that_is_not_there_is_placed_at_the_key_that_names_it(hub, tmp_path):
+def test_an_unknown_split_is_reported_at_its_key(hub, tmp_path):
     recipe = recipe_of(tmp_path, f"{{path: {GUANACO}}}", f"{{path: {GUANACO}, split: validation}}")
 
     with pytest.raises(DataError, match=f"data.evaluation {GUANACO}: has no split 'validation'"):
@@ -108,7 +108,7 @@ def pin_without_weights(recipe):
     ],
     ids=["by name", "shards", "one file", "folders", "as described"],
 )  # fmt: skip
-def test_the_files_of_a_split_are_those_that_datasets_itself_reads_online(files, hub, tmp_path):
+def test_a_split_has_the_files_that_datasets_reads_online(files, hub, tmp_path):
     hub.push("datasets", "some/rows", files)
     repository = Repository("dataset", "some/rows", None, "data.train")
     (commit,) = look_up([repository], NOTHING)
@@ -121,7 +121,7 @@ def test_the_files_of_a_split_are_those_that_datasets_itself_reads_online(files,
     assert split_files(commit, tree_of(commit), WantedSplit("data.train", None, "train"))
 
 
-def test_a_hub_dataset_is_known_by_its_commit(hub, tmp_path):
+def test_a_hub_dataset_is_identified_by_its_commit(hub, tmp_path):
     sha = hub.repository("datasets", YELP).refs["main"]
 
     with pinned(recipe_of(tmp_path, f"{{path: {YELP}, rows: 5}}"), NOTHING, weights=False) as names:
@@ -129,7 +129,7 @@ def test_a_hub_dataset_is_known_by_its_commit(hub, tmp_path):
         assert names.recipe.data.train.rows == 5
 
 
-def test_a_list_of_sources_has_a_commit_each_and_one_look_up_a_repository(hub, tmp_path):
+def test_each_source_of_a_list_has_a_commit_with_one_look_up_per_repository(hub, tmp_path):
     train = f"\n    - {{path: {YELP}, rows: 5}}\n    - {{path: {YELP}, split: test}}"
 
     with pinned(recipe_of(tmp_path, train, f"{{path: {YELP}, split: test}}"), NOTHING, weights=False) as names:
@@ -140,7 +140,7 @@ def test_a_list_of_sources_has_a_commit_each_and_one_look_up_a_repository(hub, t
     assert [path for path in hub.look_ups() if "datasets" in path] == [f"/api/datasets/{YELP}"]
 
 
-def test_a_stream_is_pinned_and_read_from_the_hub_while_it_is_trained_on(hub, tmp_path):
+def test_a_stream_is_pinned_and_read_from_the_hub_during_training(hub, tmp_path):
     file = tmp_path / "recipe.yaml"
     file.write_text(
         "task: sft\nmodel: {name: tiiuae/falcon-7b}\n"

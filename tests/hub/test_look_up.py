@@ -1,4 +1,4 @@
-"""Names become commits with one request each; a hub that is down costs a few seconds, once."""
+"""Each name is resolved to a commit with one request; a hub that is down costs one timeout."""
 
 import os
 import time
@@ -25,25 +25,25 @@ def recipe(tmp_path):
 
 
 @pytest.fixture
-def said():
+def printed():
     return []
 
 
-def pin(recipe, said=None, **more):
-    lines = [] if said is None else said
+def pin(recipe, printed=None, **more):
+    lines = [] if printed is None else printed
     with pinned(recipe, lines.append, **more) as names:
         return names.recipe
 
 
 @pytest.fixture
 def cached(hub, recipe):
-    """All that the recipe reads is in the cache; the hub has answered and is forgotten."""
+    """The hub, after all files of the recipe were cached; its requests are cleared."""
     pin(recipe)
     hub.requests.clear()
     return hub
 
 
-def test_each_name_costs_one_look_up_and_what_is_cached_nothing_else(cached, recipe):
+def test_a_cached_name_costs_one_look_up_and_no_other_request(cached, recipe):
     at = pin(recipe)
 
     assert [path for _, path in cached.requests] == [f"/api/models/{FALCON}", f"/api/datasets/{GUANACO}"]
@@ -51,7 +51,7 @@ def test_each_name_costs_one_look_up_and_what_is_cached_nothing_else(cached, rec
     assert at.data.train.revision == cached.repository("datasets", GUANACO).refs["main"]
 
 
-def test_a_full_commit_costs_none(cached, recipe):
+def test_a_full_commit_costs_no_look_up(cached, recipe):
     at = pin(recipe)
     cached.requests.clear()
 
@@ -84,11 +84,11 @@ DOWN = {
 
 
 @pytest.mark.parametrize("fault", DOWN)
-def test_a_hub_that_does_not_answer_costs_its_seconds_and_one_line_once(fault, cached, recipe, said):
+def test_a_silent_hub_costs_one_timeout_and_one_line(fault, cached, recipe, printed):
     faults, reason = DOWN[fault]
     began = time.monotonic()
     with cached.broken(**faults):
-        at = pin(recipe, said)
+        at = pin(recipe, printed)
     took = time.monotonic() - began
 
     commit = cached.repository("models", FALCON).refs["main"]
@@ -96,30 +96,30 @@ def test_a_hub_that_does_not_answer_costs_its_seconds_and_one_line_once(fault, c
     assert at.model.revision == commit
     assert len(cached.requests) == 1 and took < LOOK_UP_SECONDS + 1
     today = time.strftime("%Y-%m-%d")
-    [line] = said
+    [line] = printed
     assert line.startswith("hub not reached (") and reason in line
     assert f"); from the cache: model.name {FALCON}, commit {commit[:7]} of {today}; " in line
     assert line.endswith(f"data.train {at.data.train.path}, commit {rows[:7]} of {today}")
 
 
-def test_without_a_connection_the_cache_answers_at_once(cached, recipe, said, monkeypatch):
+def test_without_a_connection_the_cache_answers_at_once(cached, recipe, printed, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     began = time.monotonic()
-    pin(recipe, said)
+    pin(recipe, printed)
 
     assert time.monotonic() - began < 2
-    assert "no connection to http://127.0.0.1:9" in said[0]
+    assert "no connection to http://127.0.0.1:9" in printed[0]
 
 
-def test_offline_asks_nobody_and_says_so(cached, recipe, said, monkeypatch):
+def test_offline_mode_sends_no_request_and_prints_it(cached, recipe, printed, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    at = pin(recipe, said)
+    at = pin(recipe, printed)
 
     assert cached.requests == [] and at.model.revision
-    assert "HF_HUB_OFFLINE is set" in said[0]
+    assert "HF_HUB_OFFLINE is set" in printed[0]
 
 
-def test_a_hub_that_is_down_and_an_empty_cache_are_refused_with_the_cause(hub, recipe, monkeypatch):
+def test_a_hub_outage_with_an_empty_cache_is_refused_with_the_cause(hub, recipe, monkeypatch):
     monkeypatch.setattr(look_up_module, "WAITS", (0, 0))
     with hub.broken(status=503), pytest.raises(PreflightError) as refused:
         pin(recipe)
@@ -128,13 +128,13 @@ def test_a_hub_that_is_down_and_an_empty_cache_are_refused_with_the_cause(hub, r
     assert len(hub.requests) == 3
 
 
-def test_a_hub_that_answers_the_second_time_is_enough_for_an_empty_cache(hub, recipe, monkeypatch):
+def test_a_hub_that_answers_the_second_request_fills_an_empty_cache(hub, recipe, monkeypatch):
     monkeypatch.setattr(look_up_module, "WAITS", (0, 0))
     with hub.broken(status=503, statuses=1):
         assert pin(recipe).model.revision
 
 
-def test_offline_and_an_empty_cache_are_refused_at_once(hub, recipe, monkeypatch):
+def test_offline_mode_with_an_empty_cache_is_refused_at_once(hub, recipe, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     began = time.monotonic()
     with pytest.raises(PreflightError, match="HF_HUB_OFFLINE is set, and the cache does not hold all of it"):
@@ -143,7 +143,7 @@ def test_offline_and_an_empty_cache_are_refused_at_once(hub, recipe, monkeypatch
     assert time.monotonic() - began < 2
 
 
-def test_a_snapshot_of_which_a_file_is_missing_is_not_taken_for_whole_while_the_hub_is_down(cached, recipe):
+def test_an_incomplete_snapshot_is_not_used_while_the_hub_is_down(cached, recipe):
     sha = cached.repository("models", FALCON).refs["main"]
     snapshot = Commit(Repository("model", FALCON, None, "model.name"), sha).snapshot
     (snapshot / "model.safetensors").unlink()
@@ -152,7 +152,7 @@ def test_a_snapshot_of_which_a_file_is_missing_is_not_taken_for_whole_while_the_
         pin(recipe)
 
 
-def test_within_no_library_asks_the_hub(cached, recipe):
+def test_no_library_contacts_the_hub_within_the_block(cached, recipe):
     from transformers import AutoConfig, AutoTokenizer
 
     with pinned(recipe, print) as names:
@@ -165,23 +165,23 @@ def test_within_no_library_asks_the_hub(cached, recipe):
     assert cached.requests == [] and inside == "1" and os.environ["HF_HUB_OFFLINE"] == "0"
 
 
-def test_a_model_that_another_tool_fetched_is_used_while_the_hub_is_down(hub, recipe):
+def test_a_model_that_another_tool_downloaded_is_used_while_the_hub_is_down(hub, recipe):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     AutoModelForCausalLM.from_pretrained(FALCON)
     AutoTokenizer.from_pretrained(FALCON)
     repository = Repository("model", FALCON, None, "model.name")
-    assert not (repository.storage / "trees").exists()  # that only a download of a whole snapshot keeps
+    assert not (repository.storage / "trees").exists()  # only the download of a full snapshot writes it
 
     with hub.broken(status=503), pytest.raises(PreflightError) as refused:
-        pin(recipe)  # the dataset is not here
+        pin(recipe)  # the dataset is not cached
 
     assert GUANACO in str(refused.value) and FALCON not in str(refused.value)
     with hub.broken(status=503):
         assert pin(recipe, rows=False).model.revision == hub.repository("models", FALCON).refs["main"]
 
 
-def test_a_model_of_which_a_shard_is_missing_is_refused_by_count():
+def test_a_model_without_one_of_its_shards_is_refused_with_the_count():
     tree = {"config.json": 1, "model-00001-of-00003.safetensors": 1, "model-00003-of-00003.safetensors": 1}
 
     with pytest.raises(PreflightError, match=r"x: has 2 of 3 weight files \(model-00001-of-00003\.safetensors …\)"):

@@ -1,4 +1,4 @@
-"""A run of an earlier version, which recorded no commit, is refused with the way out, and goes on with it."""
+"""A run of an old version without recorded commits is refused until the commit is given."""
 
 import pytest
 
@@ -13,7 +13,7 @@ FALCON = MODELS["falcon7b"]
 
 @pytest.fixture
 def older_run(hub, hub_run):
-    """A run as version 0.1.0 of 2026-11-28 left it: no commits, and datasets' own fingerprints of the rows."""
+    """A run of version 0.1.0 of 2026-11-28: without commits, with datasets' own fingerprints of the rows."""
     run = hub_run("falcon7b_lora", "training.max_steps=4", "training.save_steps=2", "export.dtype=float32")
     commit = run.hub_commits()[0]["commit"]
     manifest = run.read_manifest()
@@ -33,19 +33,19 @@ def refused(verb, capsys):
     return capsys.readouterr().err
 
 
-def test_merge_is_refused_until_the_commit_is_named(older_run, hub, capsys):
+def test_merge_is_refused_until_the_commit_is_given(older_run, hub, capsys):
     run, commit = older_run
 
     message = refused(lambda: merge(run.path), capsys)
 
-    assert f"an earlier version of eyas trained it and did not record the commit of {FALCON} (" in message
-    assert f"--base-revision COMMIT (they are listed at {hub.endpoint}/{FALCON}/commits/main)" in message
+    assert f"an old version of eyas trained it and did not record the commit of {FALCON} (" in message
+    assert f"--base-revision COMMIT (listed at {hub.endpoint}/{FALCON}/commits/main)" in message
     assert not run.merged.exists()
     merge(run.path, base_revision=commit)
     assert run.merged.exists() and commit in (run.merged / "README.md").read_text()
 
 
-def test_the_other_verbs_are_refused_alike(older_run, capsys):
+def test_the_other_commands_are_refused_too(older_run, capsys):
     run, commit = older_run
 
     assert "--base-revision COMMIT" in refused(lambda: report(run.path), capsys)
@@ -53,11 +53,11 @@ def test_the_other_verbs_are_refused_alike(older_run, capsys):
 
 
 @pytest.mark.parametrize(
-    ("revision", "said"),
+    ("revision", "expected"),
     [("main", "give the full commit, 40 hexadecimal digits"), ("f" * 40, f"commit {'f' * 40} is no longer on")],
 )
-def test_a_revision_that_is_no_commit_of_the_base_is_refused(revision, said, older_run, capsys):
-    assert said in refused(lambda: merge(older_run[0].path, base_revision=revision), capsys)
+def test_a_revision_that_is_not_a_commit_is_refused(revision, expected, older_run, capsys):
+    assert expected in refused(lambda: merge(older_run[0].path, base_revision=revision), capsys)
 
 
 def test_a_commit_that_contradicts_the_run_is_refused(hub, hub_run, capsys):
@@ -68,7 +68,7 @@ def test_a_commit_that_contradicts_the_run_is_refused(hub, hub_run, capsys):
     assert f"{run.path} was trained on commit:{run.hub_commits()[0]['commit']}; leave the option out" in message
 
 
-def test_resuming_it_is_refused_with_the_lines_that_differ(older_run, hub_run):
+def test_resuming_it_is_refused_with_the_changed_lines(older_run, hub_run):
     run, commit = older_run
     words = ("training.max_steps=4", "training.save_steps=2", "export.dtype=float32")
     run.record(status="running")

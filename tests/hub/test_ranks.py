@@ -1,4 +1,4 @@
-"""Ranks share one look-up and, on a node, one download; a node with a cache of its own fetches for itself."""
+"""Ranks share one look-up and, on a node, one download; a node with its own cache downloads for itself."""
 
 import subprocess
 import sys
@@ -25,23 +25,23 @@ def run_ranks(hub, tmp_path, local_ranks, homes):
         processes.append(
             subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         )
-    told = [process.communicate(timeout=180)[0] for process in processes]
-    return [process.returncode for process in processes], told
+    outputs = [process.communicate(timeout=180)[0] for process in processes]
+    return [process.returncode for process in processes], outputs
 
 
-def test_two_ranks_of_a_node_make_one_look_up_and_one_download(hub, tmp_path):
-    codes, told = run_ranks(hub, tmp_path, (0, 1), ("hf", "hf"))
+def test_two_ranks_of_a_node_share_one_look_up_and_one_download(hub, tmp_path):
+    codes, outputs = run_ranks(hub, tmp_path, (0, 1), ("hf", "hf"))
 
-    assert codes == [0, 0], told
+    assert codes == [0, 0], outputs
     assert len(hub.look_ups()) == 2  # the model and the dataset
     assert len(hub.downloads("model.safetensors")) == 1
-    assert "fetching" in told[0] and "fetching" not in told[1]  # rank 0 alone shows progress
+    assert "downloading" in outputs[0] and "downloading" not in outputs[1]  # rank 0 alone shows progress
 
 
-def test_a_node_with_a_cache_of_its_own_fetches_for_itself(hub, tmp_path):
-    codes, told = run_ranks(hub, tmp_path, (0, 0), ("one", "other"))
+def test_a_node_with_its_own_cache_downloads_for_itself(hub, tmp_path):
+    codes, outputs = run_ranks(hub, tmp_path, (0, 0), ("one", "other"))
 
-    assert codes == [0, 0], told
+    assert codes == [0, 0], outputs
     assert len(hub.look_ups()) == 2
     assert len(hub.downloads("model.safetensors")) == 2
     commit = hub.repository("models", MODELS["falcon7b"]).refs["main"]
@@ -49,12 +49,12 @@ def test_a_node_with_a_cache_of_its_own_fetches_for_itself(hub, tmp_path):
         assert (tmp_path / home / "hub" / "models--tiiuae--falcon-7b" / "snapshots" / commit).is_dir()
 
 
-def test_a_refusal_of_the_hub_ends_every_rank_with_its_words(hub, tmp_path):
+def test_a_refusal_of_the_hub_ends_every_rank_with_its_text(hub, tmp_path):
     hub.repository("models", MODELS["falcon7b"]).gated = True
     try:
-        codes, told = run_ranks(hub, tmp_path, (0, 1), ("hf", "hf"))
+        codes, outputs = run_ranks(hub, tmp_path, (0, 1), ("hf", "hf"))
     finally:
         hub.repository("models", MODELS["falcon7b"]).gated = False
 
     assert codes == [1, 1]
-    assert all("is gated; accept its terms at" in text for text in told), told
+    assert all("is gated; accept its terms at" in text for text in outputs), outputs

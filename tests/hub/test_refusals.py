@@ -1,4 +1,4 @@
-"""What the hub refuses is told in words, with what to do, before a byte is fetched."""
+"""Refusals of the hub are reported with what to do, before any download."""
 
 import shutil
 
@@ -34,7 +34,7 @@ def refused(recipe, **more):
 
 @pytest.fixture
 def guarded(hub):
-    """A gated and a private model beside the open ones."""
+    """The hub with a gated and a private model, too."""
     files = dict(hub.repository("models", FALCON).commits[hub.repository("models", FALCON).refs["main"]])
     for name in ("some/gated", "some/private"):
         hub.push("models", name, files)
@@ -44,14 +44,14 @@ def guarded(hub):
     return hub
 
 
-def test_a_gated_model_says_where_to_accept_and_how_to_log_in(guarded, recipe_of):
+def test_a_gated_model_is_reported_with_its_page_and_the_login_command(guarded, recipe_of):
     message = refused(recipe_of("some/gated"))
 
     assert f"model.name some/gated: is gated; accept its terms at {guarded.endpoint}/some/gated" in message
     assert "`hf auth login`" in message and "huggingface.co" not in message and "\n" not in message
 
 
-def test_a_private_model_is_fetched_with_a_token_that_may_read_it(guarded, recipe_of, monkeypatch):
+def test_a_private_model_is_downloaded_with_a_valid_token(guarded, recipe_of, monkeypatch):
     assert "it is private" in refused(recipe_of("some/private"))
     monkeypatch.setenv("HF_TOKEN", TOKEN)
 
@@ -68,18 +68,18 @@ def test_a_private_model_is_fetched_with_a_token_that_may_read_it(guarded, recip
         ("distilbert/distilbert-base", "distilbert/distilbert-base-uncased"),
     ],
 )
-def test_a_mistyped_model_names_the_nearest_one(asked, meant, hub, recipe_of):
+def test_a_mistyped_model_gets_the_nearest_name_as_a_hint(asked, meant, hub, recipe_of):
     message = refused(recipe_of(asked))
 
     assert f"model.name {asked}: no such model on {hub.endpoint}, or it is private; did you mean '{meant}'?" in message
 
 
-def test_what_is_no_name_at_all_is_refused_as_such(hub, recipe_of):
-    assert "no folder here, and no name of a hub repository" in refused(recipe_of("my--model-"))
+def test_an_invalid_repository_name_is_refused(hub, recipe_of):
+    assert "no such folder here, and not the name of a hub repository" in refused(recipe_of("my--model-"))
     assert hub.requests == []
 
 
-def test_a_mistyped_name_is_looked_for_in_the_cache_too(hub, recipe_of):
+def test_names_in_the_cache_are_hints_for_a_mistyped_name_too(hub, recipe_of):
     hub.push("datasets", "somebody/birdsongs", {"train.jsonl": '{"text": "a"}\n'})
     with pinned(recipe_of(train="somebody/birdsongs"), print):
         pass
@@ -87,7 +87,7 @@ def test_a_mistyped_name_is_looked_for_in_the_cache_too(hub, recipe_of):
     assert "did you mean 'somebody/birdsongs'?" in refused(recipe_of(train="somebody/birdsong"))
 
 
-def test_the_names_that_are_looked_for_are_those_of_the_shipped_recipes():
+def test_the_hints_are_the_names_in_the_shipped_recipes():
     found = {"model": set(), "dataset": set()}
     for file in RECIPES:
         recipe = load_recipe(file)
@@ -98,7 +98,7 @@ def test_the_names_that_are_looked_for_are_those_of_the_shipped_recipes():
     assert found == {kind: set(names) for kind, names in SHIPPED.items()}
 
 
-def test_a_revision_that_is_not_there_names_the_nearest_tag(hub, recipe_of):
+def test_an_unknown_revision_gets_the_nearest_tag_as_a_hint(hub, recipe_of):
     hub.repository("models", FALCON).tags["v1.0"] = hub.repository("models", FALCON).refs["main"]
 
     message = refused(recipe_of(words=["model.revision='v1.1'"]))
@@ -106,7 +106,7 @@ def test_a_revision_that_is_not_there_names_the_nearest_tag(hub, recipe_of):
     assert "has no revision 'v1.1'; did you mean 'v1.0'? It has: main" in message
 
 
-def test_a_commit_that_never_was_is_refused_by_its_digits(hub, recipe_of):
+def test_an_unknown_commit_is_refused_by_its_digits(hub, recipe_of):
     message = refused(recipe_of(words=[f"model.revision={'a' * 40}"]))
 
     assert f"commit {'a' * 40} is no longer on {hub.endpoint} and is not in the cache" in message
@@ -114,7 +114,7 @@ def test_a_commit_that_never_was_is_refused_by_its_digits(hub, recipe_of):
 
 @pytest.fixture
 def pickled(hub, tmp_path):
-    """A model of which the hub has pickles only."""
+    """A model with pickled weights only."""
     import torch
     from safetensors.torch import load
 
@@ -125,7 +125,7 @@ def pickled(hub, tmp_path):
     return hub
 
 
-def test_pickled_weights_are_refused_before_a_byte_unless_the_recipe_allows_them(pickled, recipe_of):
+def test_pickled_weights_are_refused_before_any_download_unless_the_recipe_allows_them(pickled, recipe_of):
     message = refused(recipe_of("some/pickles"))
 
     assert "its weights are pickles (pytorch_model.bin) and not safetensors" in message
@@ -134,7 +134,7 @@ def test_pickled_weights_are_refused_before_a_byte_unless_the_recipe_allows_them
         assert any("pytorch_model.bin" in path for path in pickled.downloads())
 
 
-def test_a_repository_with_both_is_fetched_in_one_format(hub, recipe_of):
+def test_a_repository_with_both_formats_is_downloaded_in_one(hub, recipe_of):
     files = dict(hub.repository("models", FALCON).commits[hub.repository("models", FALCON).refs["main"]])
     hub.push("models", "some/both", files | {"pytorch_model.bin": b"x", "onnx/model.onnx": b"x", "tf_model.h5": b"x"})
 
@@ -146,31 +146,31 @@ def test_a_repository_with_both_is_fetched_in_one_format(hub, recipe_of):
 
 
 @pytest.mark.parametrize("path", ["../outside.jsonl", "data/../../outside.jsonl", "/tmp/eyas-outside.jsonl"])
-def test_a_file_that_is_listed_outside_of_its_repository_is_refused_and_written_nowhere(path, hub, recipe_of):
+def test_a_listed_path_outside_the_repository_is_refused_and_not_written(path, hub, recipe_of):
     hub.push("datasets", "some/climber", {"train.jsonl": '{"text": "a"}\n', path: '{"text": "b"}\n'})
 
     message = refused(recipe_of(train="some/climber"))
 
-    assert f"data.train some/climber: lists {path!r}, which is not within the repository" in message
+    assert f"data.train some/climber: lists {path!r}, which lies outside the repository" in message
     assert hub.downloads("some/climber") == []
 
 
-def test_an_adapter_in_place_of_a_model_is_named_as_one(hub, recipe_of):
+def test_an_adapter_in_place_of_a_model_is_refused(hub, recipe_of):
     hub.push("models", "some/adapter", {"adapter_config.json": "{}", "adapter_model.safetensors": b"x"})
 
     assert "model.name some/adapter: is an adapter; name the base model" in refused(recipe_of("some/adapter"))
 
 
-def test_a_disk_without_room_is_found_out_before_a_byte_is_fetched(hub, recipe_of, monkeypatch):
+def test_a_full_disk_is_refused_before_any_download(hub, recipe_of, monkeypatch):
     monkeypatch.setattr("eyas.hub.snapshot.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(2**30, 2**30, 1000))
 
     message = refused(recipe_of(words=["adapter={method: lora}"]))
 
-    assert "to fetch, and 1.0 KiB are free in the cache" in message and "HF_HOME" in message
+    assert "to download, and 1.0 KiB are free in the cache" in message and "HF_HOME" in message
     assert hub.downloads() == []
 
 
-def test_a_full_fine_tuning_whose_checkpoints_cannot_fit_is_refused_before_a_byte(hub, recipe_of, monkeypatch):
+def test_a_full_fine_tuning_whose_checkpoints_cannot_fit_is_refused_before_any_download(hub, recipe_of, monkeypatch):
     monkeypatch.setattr(
         "eyas.preflight.pinning.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(2**30, 2**30, 1000)
     )
@@ -183,23 +183,23 @@ def check_online(file):
     return CliRunner().invoke(app, ["check", "--online", str(file)])
 
 
-def test_check_online_tells_what_would_be_fetched_and_fetches_no_weights_or_rows(hub, recipe_of, tmp_path):
+def test_check_online_prints_the_planned_downloads_and_downloads_no_weights_or_rows(hub, recipe_of, tmp_path):
     recipe_of()
 
-    told = check_online(tmp_path / "recipe.yaml")
+    result = check_online(tmp_path / "recipe.yaml")
 
-    assert told.exit_code == 0, told.output
+    assert result.exit_code == 0, result.output
     commit = hub.repository("models", FALCON).refs["main"]
-    assert f"model.name {FALCON}: commit {commit}, safetensors in 1 file, " in told.output
-    assert f"data.train {GUANACO}: commit " in told.output and ", split train, " in told.output
-    assert "free" in told.output and "a valid sft recipe" in told.output
+    assert f"model.name {FALCON}: commit {commit}, safetensors in 1 file, " in result.output
+    assert f"data.train {GUANACO}: commit " in result.output and ", split train, " in result.output
+    assert "free" in result.output and "a valid sft recipe" in result.output
     assert {path.rpartition("/")[2] for path in hub.downloads()} <= {"README.md"}
 
 
-def test_check_online_tells_every_refusal_at_once(guarded, recipe_of, tmp_path):
+def test_check_online_prints_every_refusal_at_once(guarded, recipe_of, tmp_path):
     recipe_of("some/gated", f"{YELP[:-1]}")
 
-    told = check_online(tmp_path / "recipe.yaml")
+    result = check_online(tmp_path / "recipe.yaml")
 
-    assert told.exit_code == 1
-    assert f"did you mean '{YELP}'" in told.output
+    assert result.exit_code == 1
+    assert f"did you mean '{YELP}'" in result.output

@@ -1,4 +1,4 @@
-"""Every shipped recipe that names the hub runs under its own names, by the commands that it and the README show."""
+"""Every shipped recipe with hub names runs with the commands in its header and in the README."""
 
 import json
 import re
@@ -32,19 +32,19 @@ COMMANDS |= {"the README's": README_COMMAND[0]}
 
 @pytest.fixture
 def checkout(tmp_path):
-    """An empty folder with what a user copies."""
+    """A folder with the files that a user copies."""
     for name in ("recipes", "launch", "accelerate_configs", "ds_configs"):
         shutil.copytree(ROOT / name, tmp_path / name)
     return tmp_path
 
 
 def run(words, folder, hub, **more):
-    path = f"{ROOT / '.venv' / 'bin'}:/usr/bin:/bin"
+    path = f"{sys.prefix}/bin:/usr/bin:/bin"
     environment = process_environment(hub, folder / "hf", PATH=path, HF_TOKEN=TOKEN, OMP_NUM_THREADS="1", **more)
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False)
 
 
-def test_there_are_recipes_and_commands():
+def test_the_recipes_and_their_commands_are_found():
     assert len(ON_THE_HUB) == 5 and len(COMMANDS) == 11
     assert "zero3" in COMMANDS["the README's"] and "ddp" in COMMANDS["falcon7b_qlora, two ranks"]
 
@@ -53,7 +53,7 @@ def test_there_are_recipes_and_commands():
 def test_a_shipped_recipe_runs_by_its_command(case, checkout, hub):
     command = COMMANDS[case].split()
     name = re.search(r"recipes/(\w+)\.yaml", COMMANDS[case])[1]
-    port = ["--main_process_port", "0"]  # of the tests that run beside this one, each has its own
+    port = ["--main_process_port", "0"]  # tests that run in parallel have different ports
     short = ["training.max_steps=3"] if "yelp" in name else []  # of 5,000 rows
 
     done = run([*command[:2], *port, *command[2:], *short], checkout, hub)
@@ -66,7 +66,7 @@ def test_a_shipped_recipe_runs_by_its_command(case, checkout, hub):
     ranks = 2 if "two ranks" in case or "README" in case else 1
     assert f"ranks         {ranks} × " in done.stdout
     assert len([path for path in hub.look_ups() if path.startswith("/api/models")]) == 1
-    assert len(hub.downloads("model.safetensors")) == 1  # the second rank finds what the first has fetched
+    assert len(hub.downloads("model.safetensors")) == 1  # the second rank finds the first rank's download
     assert "HTTP Request" not in done.stdout + done.stderr
     if ranks == 1:
         verbs_say_nothing_secret(checkout, name, hub, done)
@@ -80,12 +80,12 @@ def verbs_say_nothing_secret(checkout, name, hub, trained):
             ["check", "--online", f"recipes/{name}.yaml"], ["preview", f"recipes/{name}.yaml"],
             ["parameters", f"recipes/{name}.yaml"], ["verify", f"runs/{name}"],
         ]  # fmt: skip
-    told = trained.stdout + trained.stderr
+    output = trained.stdout + trained.stderr
     for verb in verbs:
         done = run([sys.executable, "-m", "eyas", *verb], checkout, hub)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        told += done.stdout + done.stderr
+        output += done.stdout + done.stderr
 
-    assert "HTTP Request" not in told and TOKEN not in told
+    assert "HTTP Request" not in output and TOKEN not in output
     holding = [file for file in checkout.rglob("*") if file.is_file() and TOKEN.encode() in file.read_bytes()]
     assert holding == []

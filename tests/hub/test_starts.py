@@ -1,4 +1,4 @@
-"""Whole starts from the cache: a hub that does not answer costs its few seconds once, over all names of a recipe."""
+"""Starts from the cache: a silent hub costs one timeout for all names of a recipe."""
 
 import re
 import subprocess
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.sweep, pytest.mark.alone]
 
 
 def seconds(hub, folder, **more):
-    """Return how long a whole training of two steps takes, and what it says."""
+    """Return the seconds and the output of a training of two steps."""
     folder.mkdir()
     words = [sys.executable, "launch/train.py", "recipes/falcon7b_lora.yaml", *words_for("falcon7b_lora", folder)]
     environment = process_environment(hub, folder.parent / "hf", **more)
@@ -35,9 +35,9 @@ def test_a_cached_start_with_the_hub_down_takes_at_most_five_seconds_more_than_a
     for pair in range(3):
         offline, _ = seconds(hub, tmp_path / f"offline{pair}", HF_HUB_OFFLINE="1", **down)
         with hub.broken(silent_seconds=60 if silent else 0):
-            online, told = seconds(hub, tmp_path / f"down{pair}", **down)
-        lines = re.findall(r"^.*hub not reached.*; from the cache: .*$", told, re.M)
-        assert len(lines) == 1 and lines[0].count(", commit ") == 2, told  # the base and the rows
+            online, output = seconds(hub, tmp_path / f"down{pair}", **down)
+        lines = re.findall(r"^.*hub not reached.*; from the cache: .*$", output, re.M)
+        assert len(lines) == 1 and lines[0].count(", commit ") == 2, output  # the base and the rows
         more.append(online - offline)
 
     print(f"seconds more than offline: {', '.join(f'{one:.1f}' for one in more)}")

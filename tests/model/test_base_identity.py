@@ -47,9 +47,9 @@ def test_other_ranks_read_no_file(base, tmp_path, monkeypatch):
     def on_rank_zero(name, decide):
         return answers.setdefault(name, decide())
 
-    monkeypatch.setattr(module, "told_by_rank_zero", on_rank_zero)
+    monkeypatch.setattr(module, "broadcast_from_rank_zero", on_rank_zero)
     expected = base_identity(base)
-    monkeypatch.setattr(module, "told_by_rank_zero", lambda name, decide: answers[name])
+    monkeypatch.setattr(module, "broadcast_from_rank_zero", lambda name, decide: answers[name])
     for name in FILES:
         (tmp_path / name).unlink()
 

@@ -10,7 +10,7 @@ from eyas.recipe import Recipe
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """Stand in an empty folder: paths of a recipe are relative to it."""
+    """An empty working directory; a recipe's paths are relative to it."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -24,7 +24,7 @@ def test_a_recipe_of_hub_names_with_held_out_rows_has_no_findings():
     assert check(recipe()) == []
 
 
-def test_missing_files_are_each_found_under_their_own_path():
+def test_each_missing_file_is_reported_under_its_key():
     findings = check(recipe(train="rows.jsonl", evaluation="demo/held_out.csv"))
 
     assert findings == [
@@ -34,13 +34,13 @@ def test_missing_files_are_each_found_under_their_own_path():
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.csv", "rows.parquet"])
-def test_a_file_that_is_there_is_no_finding(name, elsewhere):
+def test_an_existing_file_is_no_finding(name, elsewhere):
     (elsewhere / name).write_text("")
 
     assert check(recipe(train=name)) == []
 
 
-def test_a_folder_of_files_is_a_source_like_a_file(elsewhere):
+def test_a_folder_is_a_valid_source(elsewhere):
     (elsewhere / "rows").mkdir()
 
     assert check(recipe(train="rows/")) == []
@@ -63,8 +63,8 @@ def test_no_held_out_rows_is_a_note_and_not_a_refusal():
         ("runs/falcon/merged", "name a model folder or a hub id"),
     ],
 )
-def test_a_model_folder_that_is_not_there_is_found(name, do):
-    assert check(recipe(model=name)) == [Finding(f"{name} is no folder with a config.json", "model.name", True, do)]
+def test_a_missing_model_folder_is_reported(name, do):
+    assert check(recipe(model=name)) == [Finding(f"{name} is not a folder with a config.json", "model.name", True, do)]
 
 
 def test_a_model_folder_with_a_config_is_no_finding(elsewhere):
@@ -77,11 +77,11 @@ def test_a_model_folder_with_a_config_is_no_finding(elsewhere):
 
 
 @pytest.mark.parametrize("name", ["gpt2", "tiiuae/falcon-7b", "HuggingFaceTB/SmolLM2-135M"])
-def test_a_hub_id_is_not_looked_for_on_disk(name):
+def test_a_hub_name_is_not_searched_on_the_disk(name):
     assert check(recipe(model=name)) == []
 
 
-def test_a_tracker_that_is_not_installed_is_found(monkeypatch):
+def test_a_tracker_that_is_not_installed_is_reported(monkeypatch):
     asked = recipe(tracking={"report_to": "tensorboard"})
     monkeypatch.setattr(checks, "find_spec", {"tensorboard": None}.__getitem__)
 
@@ -92,11 +92,11 @@ def test_a_tracker_that_is_not_installed_is_found(monkeypatch):
     assert check(asked) == []
 
 
-def test_every_blocking_finding_is_told_at_once_and_notes_are_not():
+def test_all_blocking_findings_are_raised_at_once_without_notes():
     with pytest.raises(PreflightError) as refused:
         refuse_if_blocked(check(recipe(model="./falcon", train="rows.csv", evaluation=None)))
 
     assert str(refused.value).splitlines() == [
         "refused: data.train.path: rows.csv does not exist; name a file here or a hub dataset",
-        "refused: model.name: ./falcon is no folder with a config.json; name a model folder or a hub id",
+        "refused: model.name: ./falcon is not a folder with a config.json; name a model folder or a hub id",
     ]

@@ -23,7 +23,7 @@ def test_this_environment_is_new_enough():
 
 
 def install(monkeypatch: pytest.MonkeyPatch, **instead: str | None) -> None:
-    """Let these packages have other versions than they have; None is a package that is not there."""
+    """Pretend that these packages have other versions; None is a missing package."""
     real = versions.version
 
     def version(name: str) -> str:
@@ -49,7 +49,7 @@ def test_an_old_and_a_missing_package_are_named_in_one_message(monkeypatch):
 
 
 @pytest.mark.parametrize("found", ["5.23.0", "5.23", "5.100.0", "6", "5.23.0.dev0", "5.23.1rc1", "10.0+cpu"])
-def test_a_version_from_the_floor_on_is_taken_number_by_number(found, monkeypatch):
+def test_the_lowest_version_and_every_later_one_is_accepted(found, monkeypatch):
     monkeypatch.setattr(versions, "requires", lambda name: ["transformers>=5.23"])
     install(monkeypatch, transformers=found)
 
@@ -57,7 +57,7 @@ def test_a_version_from_the_floor_on_is_taken_number_by_number(found, monkeypatc
 
 
 @pytest.mark.parametrize("found", ["5.22.9", "5.3", "5", "4.100.0", "5.22.0+cpu"])
-def test_a_version_below_the_floor_is_refused(found, monkeypatch):
+def test_a_version_below_the_lowest_one_is_refused(found, monkeypatch):
     monkeypatch.setattr(versions, "requires", lambda name: ["transformers>=5.23"])
     install(monkeypatch, transformers=found)
 
@@ -65,14 +65,14 @@ def test_a_version_below_the_floor_is_refused(found, monkeypatch):
         refuse_old_versions()
 
 
-def test_a_floor_with_trailing_zeros_is_the_same_floor(monkeypatch):
+def test_trailing_zeros_of_the_lowest_version_do_not_matter(monkeypatch):
     monkeypatch.setattr(versions, "requires", lambda name: ["transformers>=5.23.0"])
     install(monkeypatch, transformers="5.23")
 
     refuse_old_versions()
 
 
-def test_the_packages_of_extras_are_not_core(monkeypatch):
+def test_packages_of_extras_are_not_core_packages(monkeypatch):
     monkeypatch.setattr(versions, "requires", lambda name: ["rich>=14", 'gguf>=0.19; extra == "export"'])
 
     assert core_packages() == {"rich": "14"}

@@ -1,4 +1,4 @@
-"""The proof that a resume is exact: it holds for a whole one, and finds one that is not."""
+"""The selftest accepts an exact resume and reports an inexact one."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ from eyas.selftest.resume import new_folder, prove_resume, short_run
 
 RECIPE = ROOT / "recipes" / "minilm_lora_sentiment.yaml"
 LONGER = ["training.global_batch_size=16", "training.per_device_train_batch_size=4"]
-"""Steps that take long enough to be killed in."""
+"""Overrides for steps that are long enough to be killed in."""
 
 
 def train_with(overrides_for):
@@ -36,7 +36,7 @@ def train_with(overrides_for):
         pytest.param("zero3", marks=pytest.mark.sweep),
     ],
 )
-def test_a_resume_is_proven_and_leaves_nothing_behind(config, overrides_for, tmp_path):
+def test_an_exact_resume_is_proven_and_its_files_are_removed(config, overrides_for, tmp_path):
     options = ["--config_file", f"accelerate_configs/{config}.yaml"]
     folder = f"run_directory={tmp_path}/runs/mini"
     words = ["selftest", "resume", RECIPE, *overrides_for(RECIPE), *LONGER, folder, *options]
@@ -49,7 +49,7 @@ def test_a_resume_is_proven_and_leaves_nothing_behind(config, overrides_for, tmp
 
 
 @pytest.mark.slow
-def test_a_resume_that_forgets_what_was_drawn_is_found_with_its_first_difference(overrides_for, tmp_path):
+def test_a_resume_with_another_random_state_is_reported_with_its_first_difference(overrides_for, tmp_path):
     plain = train_with(overrides_for)
 
     class WithoutLauncher(Command):
@@ -65,26 +65,26 @@ def test_a_resume_that_forgets_what_was_drawn_is_found_with_its_first_difference
             write_seal(file.parent, listed(file.parent, files_in(file.parent)), {"step": 3})
         return WithoutLauncher(plain(run, resume).words)
 
-    told = []
-    found = prove_resume(forgetful, tmp_path, told.append)
+    lines = []
+    found = prove_resume(forgetful, tmp_path, lines.append)
 
     assert found.step == 6 and found.what.startswith("step 6, train_loss: ")
     assert (tmp_path / "whole" / "adapter").is_dir() and (tmp_path / "killed" / "adapter").is_dir()
-    assert any("killed when step" in line for line in told)
+    assert any("killed after the log of step" in line for line in lines)
 
 
 @pytest.mark.slow
-def test_a_training_that_fails_is_told_with_the_end_of_what_it_said(overrides_for, tmp_path):
+def test_a_failed_training_is_reported_with_the_end_of_its_output(overrides_for, tmp_path):
     plain = train_with(overrides_for)
 
     def failing(run, resume):
         return Command([*plain(run, resume).words, "training.learning_rate=-1"])
 
-    with pytest.raises(TrainingError, match=r"(?s)left with exit code 1.*whole\.log.*training\.learning_rate"):
+    with pytest.raises(TrainingError, match=r"(?s)exited with code 1.*whole\.log.*training\.learning_rate"):
         prove_resume(failing, tmp_path, print)
 
 
-def test_the_run_that_proves_it_is_short_and_the_recipe_otherwise_the_same():
+def test_the_short_run_changes_only_its_length_and_its_logs():
     words = ["training.warmup_steps=100", "training.eval_steps=50", "tracking.report_to=wandb", "training.save_steps=9",
              "training.load_best_model_at_end=true", "training.metric_for_best_model=loss"]  # fmt: skip
     recipe = load_recipe(RECIPE, words)
@@ -97,9 +97,9 @@ def test_the_run_that_proves_it_is_short_and_the_recipe_otherwise_the_same():
     assert short.training.learning_rate == recipe.training.learning_rate and short.data == recipe.data
 
 
-def test_a_folder_that_is_there_is_not_written_into(tmp_path):
+def test_an_existing_folder_is_refused(tmp_path):
     assert new_folder(tmp_path / "runs" / "mini", None).name.startswith("mini-selftest-")
     assert list(new_folder(tmp_path / "runs" / "mini", tmp_path / "new" / "place").iterdir()) == []
 
-    with pytest.raises(CheckpointError, match="cannot be made: File exists; name a folder that is not there"):
+    with pytest.raises(CheckpointError, match="cannot be created: File exists; name a new folder"):
         new_folder(tmp_path / "runs" / "mini", tmp_path)

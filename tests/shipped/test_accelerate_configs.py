@@ -1,4 +1,4 @@
-"""Every accelerate config builds, in the way `accelerate launch` would build it, the plugin that it names."""
+"""Every accelerate config builds its plugin, as in `accelerate launch`."""
 
 import os
 
@@ -13,7 +13,7 @@ CONFIGS = sorted((ROOT / "accelerate_configs").glob("*.yaml"))
 
 
 def launched(config, monkeypatch):
-    """Return the launcher's arguments for a config, as `accelerate launch` completes them."""
+    """Return the complete arguments of `accelerate launch` for a config."""
     monkeypatch.chdir(ROOT)
     words = ["--config_file", str(config), "launch/train.py"]
     arguments, defaults, _ = _validate_launch_command(launch_command_parser().parse_args(words))
@@ -21,7 +21,7 @@ def launched(config, monkeypatch):
     return arguments
 
 
-def test_every_way_to_spread_a_run_has_a_config():
+def test_every_strategy_has_a_config():
     names = {config.stem for config in CONFIGS}
     assert names == {"cpu", "single_gpu", "ddp", "fsdp2", "zero2", "zero3", "zero3_offload"}
 

@@ -1,4 +1,4 @@
-"""The benchmarks that need a GPU are rehearsed with tiny models, so that what they run is known to run."""
+"""GPU benchmarks run with tiny models on a CPU."""
 
 import re
 import subprocess
@@ -11,7 +11,7 @@ from conftest import ROOT
 
 @pytest.mark.slow
 @pytest.mark.parametrize("job", ["falcon7b_qlora", "llama7b_full"])
-def test_a_job_of_7b_is_rehearsed(job):
+def test_a_7b_job_runs_with_a_tiny_model(job):
     command = [sys.executable, "benchmarks/training_speed.py", job, "--tiny", "--rounds", "1", "--steps", "3"]
     done = subprocess.run([*command, "--only", "TRL"], cwd=ROOT, capture_output=True, text=True)
 

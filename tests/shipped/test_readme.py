@@ -1,4 +1,4 @@
-"""Every command that the README shows is run, as it stands there, in a copy of the repository."""
+"""Every command in the README runs unchanged in a copy of the repository."""
 
 import json
 import os
@@ -21,20 +21,22 @@ SCORE = re.compile(r"([\d.]+)%? \[([\d.]+)%?, ([\d.]+)%?\]")
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """A copy of the tracked files with this environment; file times are kept, so that make rebuilds nothing."""
+    """A copy of the tracked files with this environment; file times are kept, so make rebuilds nothing."""
     copy = tmp_path_factory.mktemp("checkout")
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0"):
         if name and (ROOT / name).is_file():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, copy / name)
-    (copy / ".venv").symlink_to(ROOT / ".venv")
+    (copy / ".venv").symlink_to(sys.prefix)
     return copy
 
 
 def run(command, checkout):
     path = f"{checkout / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")} | {"PATH": path}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "MAKE"))} | {
+        "PATH": path
+    }
     words = ["bash", "-ec", command]
     return subprocess.run(
         words, cwd=checkout, capture_output=True, text=True, timeout=1500, env=environment, check=False
@@ -48,7 +50,7 @@ def scores(line):
     return found, float(majority[1]) if majority else None
 
 
-def test_the_readme_shows_the_two_commands_and_ci_calls_one_of_them():
+def test_the_readme_shows_the_two_commands_and_ci_runs_one_of_them():
     assert COMMANDS[:2] == ["make quickstart", "make test"]
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"
     assert len(COMMANDS) >= 5
@@ -111,7 +113,7 @@ def test_a_table_is_what_its_command_prints(program):
 @pytest.mark.alone
 def test_each_command_of_the_readme_runs_in_order(checkout):
     for command in COMMANDS:
-        if command == "make test":  # what runs this test; the line above holds it against .ci/run
+        if command == "make test":  # it runs this test; another test compares it with .ci/run
             continue
         done = run(command, checkout)
         assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
@@ -141,7 +143,7 @@ def test_each_command_of_the_readme_runs_in_order(checkout):
 @pytest.mark.alone
 def test_the_real_4bit_adapter_is_refused_on_the_published_base_and_merges_in_float16_on_its_own(checkout):
     folder = checkout / "runs" / "smollm2_qlora_quickstart"
-    if not folder.exists():  # when this test runs without the one above
+    if not folder.exists():  # this test runs without the one above
         assert run("make quickstart", checkout).returncode == 0
     shutil.rmtree(folder / "merged")
 

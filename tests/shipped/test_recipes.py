@@ -1,4 +1,4 @@
-"""Every recipe that ships trains and merges on a stand-in of its own architecture."""
+"""Every shipped recipe trains and merges on a tiny model of its architecture."""
 
 import json
 
@@ -9,7 +9,7 @@ from conftest import RECIPES, TOLERANCE
 from eyas.cli.merge import merge
 
 
-def test_there_are_recipes():
+def test_the_shipped_recipes_are_found():
     assert len(RECIPES) >= 7
 
 
@@ -33,7 +33,7 @@ def test_a_shipped_recipe_trains_two_steps_and_merges_to_what_was_trained(recipe
 
 
 @pytest.mark.parametrize("recipe_file", RECIPES, ids=lambda file: file.stem)
-def test_a_shipped_recipe_says_what_it_is_where_it_runs_and_how(recipe_file):
+def test_the_header_of_a_shipped_recipe_shows_its_command(recipe_file):
     header = [line for line in recipe_file.read_text().splitlines() if line.startswith("#")]
 
     assert len(header) >= 3

@@ -228,7 +228,7 @@ class ReadsHere:
 
 
 def merged(run, recipe):
-    from eyas.cli.arguments import open_run
+    from eyas.cli.open_run import open_run
 
     with open_run(run.path) as opened:
         probes = [

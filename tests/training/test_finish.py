@@ -53,7 +53,7 @@ def test_a_finished_run_equals_one_that_saved_its_result(refused_at_the_end, cap
 
     finish_verb(run.path)
 
-    assert f"finished: {run.adapter}, as trained in 4 steps, from checkpoint-4" in capsys.readouterr().out
+    assert f"finished: {run.adapter}, from checkpoint-4, after 4 steps" in capsys.readouterr().out
     assert first_difference(run, wanted) is None
     assert files_in(run.adapter) == files_in(wanted.adapter)
     for name in ("adapter_config.json", "tokenizer.json"):

@@ -29,9 +29,9 @@ def test_a_trainer_that_matches_the_recipe_passes():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"topology": Topology(1, "zero-2"), "accumulation": 4}, "2 processes were asked for; 1 train together"),
-        ({"topology": Topology(2, "ddp")}, "zero-2 was asked for; ddp runs"),
-        ({"topology": Topology(2, "zero-3")}, "zero-2 was asked for; zero-3 runs"),
+        ({"topology": Topology(1, "zero-2"), "accumulation": 4}, "processes: 2 were requested; 1 train together"),
+        ({"topology": Topology(2, "ddp")}, "zero-2 was requested; ddp runs"),
+        ({"topology": Topology(2, "zero-3")}, "zero-2 was requested; zero-3 runs"),
         ({"accumulation": 1}, "global_batch_size 16 was requested; 8 runs"),
         ({"mixed_precision": "no"}, "bf16 autocast was requested; no runs"),
         ({"quantized_layers": 0}, "quantization was requested; 0 layers are quantized"),

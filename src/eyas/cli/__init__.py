@@ -1,1 +1,1 @@
-"""The `eyas` command: one file a verb."""
+"""The `eyas` command line: one file per command."""

@@ -1,11 +1,11 @@
-"""`eyas check`: a recipe's mistakes, all at once, in under a second; with --online, what the hub says of its names."""
+"""`eyas check`: print every error of a recipe at once, without importing torch."""
 
 from typing import Annotated
 
 import typer
 
 from eyas.cli.arguments import Overrides, RecipeFile
-from eyas.cli.errors import mistakes_as_text
+from eyas.cli.errors import errors_as_text
 
 
 def check(
@@ -13,29 +13,30 @@ def check(
     overrides: Overrides = None,
     online: Annotated[
         bool,
-        typer.Option("--online", help="Also ask the hub: commits, access, sizes against free disk, formats, splits."),
+        typer.Option(
+            "--online", help="Check the hub too: access, commits, file formats, splits, and sizes against free disk."
+        ),
     ] = False,
 ) -> None:
-    """Check a recipe without importing torch: every mistake at once, with its line and column.
+    """Check a recipe in under a second: print every error at once, with its line and column.
 
-    With --online, the hub is asked for each model and dataset that the recipe names; no weights or rows are fetched.
+    With --online, the hub is queried for each model and dataset of the recipe. No weights or rows are downloaded.
     """
     from eyas.preflight.checks import check as findings_of
     from eyas.recipe import load_recipe
 
-    with mistakes_as_text():
+    with errors_as_text():
         loaded = load_recipe(recipe, overrides or [])
-        lines, blocked = [], False
-        for finding in findings_of(loaded):
-            lines.append(str(finding))
-            blocked = blocked or finding.blocking
+        findings = findings_of(loaded)
+        lines = [str(finding) for finding in findings]
+        blocked = any(finding.blocking for finding in findings)
         if online:
-            from eyas.preflight.online import look_online
+            from eyas.preflight.online import check_online
 
-            report = look_online(loaded, typer.echo)
+            report = check_online(loaded, typer.echo)
             lines += [*report.lines, *(f"refused: {refusal}" for refusal in report.refusals)]
             blocked = blocked or bool(report.refusals)
     typer.echo("\n".join(lines), nl=bool(lines))
     if blocked:
         raise typer.Exit(1)
-    typer.echo(f"{recipe}: a valid {loaded.task} recipe; it would write {loaded.run_directory}")
+    typer.echo(f"{recipe}: a valid {loaded.task} recipe; training writes to {loaded.run_directory}")

@@ -1,4 +1,4 @@
-"""A user's mistake prints as text and exits with 1; anything else keeps its traceback."""
+"""Errors as text on the command line, and quiet libraries."""
 
 import logging
 import os
@@ -17,15 +17,18 @@ LIBRARIES = (
 
 
 @contextmanager
-def mistakes_as_text() -> Iterator[None]:
-    """Print known mistakes without a traceback, leave with 75 when told to; quieten what libraries say."""
+def errors_as_text() -> Iterator[None]:
+    """Print an EyasError without a traceback and exit with 1; exit with 75 on Preempted.
+
+    Every other exception keeps its traceback. Libraries print warnings and errors only.
+    """
     quieten_libraries()
     logging.basicConfig(level=logging.INFO if rank() == 0 else logging.ERROR, format="%(levelname)s %(message)s")
     try:
         yield
-    except EyasError as mistake:
+    except EyasError as error:
         where = f"[rank {rank()}] " if world_size() > 1 else ""
-        print(f"{where}{type(mistake).__name__}: {mistake}", file=sys.stderr, flush=True)
+        print(f"{where}{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         raise SystemExit(1) from None
     except Preempted as reason:
         print(f"preempted: {reason}", file=sys.stderr, flush=True)
@@ -33,11 +36,11 @@ def mistakes_as_text() -> Iterator[None]:
 
 
 def quieten_libraries() -> None:
-    """Leave eyas's own lines to read: no telemetry, no notices to library authors, bars on a terminal only."""
+    """Turn off telemetry and notices to library authors; show progress bars on a terminal only."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # cut downloads that resume; what fails is said by eyas
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # hides retries of a download; eyas reports a failed one
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers|trl|peft|accelerate|torch")

@@ -1,25 +1,28 @@
-"""`eyas generate`: ask a run's model."""
+"""`eyas generate`: answer prompts with a model of a run."""
 
 from typing import Annotated
 
 import typer
 
-from eyas.cli.arguments import BaseRevision, RunFolder, open_run
-from eyas.cli.errors import mistakes_as_text
+from eyas.cli.arguments import BaseRevision, ModelName, RunFolder
+from eyas.cli.errors import errors_as_text
+from eyas.cli.open_run import open_run
 
 
 def generate(
     run: RunFolder,
-    prompt: Annotated[list[str], typer.Option(help="What to ask; may be given several times.")],
+    prompt: Annotated[list[str], typer.Option(help="Prompt to answer; may be repeated.")],
     system: Annotated[
-        str | None, typer.Option(help="What the model is told first, where it was trained with that.")
+        str | None, typer.Option(help="System message, for a model that was trained with system messages.")
     ] = None,
-    which: Annotated[str, typer.Option("--model", help="tuned, merged or base.")] = "tuned",
-    max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer; the recipe's own if left out.")] = None,
+    which: ModelName = "tuned",
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="Longest answer in tokens; default: evaluation.max_new_tokens of the recipe.")
+    ] = None,
     base_revision: BaseRevision = None,
 ) -> None:
-    """Answer prompts with a run's tuned (or merged, or base) model, greedily."""
-    with mistakes_as_text(), open_run(run, base_revision=base_revision) as opened:
+    """Answer prompts with a model of a run, with greedy decoding."""
+    with errors_as_text(), open_run(run, base_revision=base_revision) as opened:
         from eyas.data.prompts import as_chat, prompt_ids
         from eyas.errors import PreflightError
         from eyas.inference.generate import generate as answer
@@ -28,7 +31,7 @@ def generate(
 
         if not TASK_TRAITS[opened.recipe.task].generates:
             raise PreflightError(
-                f"{run}: a {opened.recipe.task} model does not write; score it with eyas evaluate {run}"
+                f"{run}: a {opened.recipe.task} model cannot generate text; score it with eyas evaluate {run}"
             )
         model = load(opened.directory, opened.recipe, opened.task.auto_model, opened.labels, which_model(which))
         options = opened.recipe.data.chat_template_kwargs

@@ -1,4 +1,4 @@
-"""A training, and a verb on its run, import only what the recipe uses."""
+"""Hide optional libraries that a recipe does not use, so that the others do not import them."""
 
 import gc
 from contextlib import AbstractContextManager, ExitStack
@@ -11,37 +11,40 @@ if TYPE_CHECKING:
     from eyas.recipe import Recipe
 
 SELDOM_USED = ("bitsandbytes", "wandb", "deepspeed", "scipy", "sklearn")
-"""scipy and sklearn serve losses of object detectors, and how candidates of speculative decoding are drawn."""
+"""transformers uses scipy and sklearn for object detectors' losses and for speculative decoding."""
 
 FULL_COLLECTION = 1000
-"""Collections of the middle generation before one of all that live; Python's own is 10."""
+"""Collections of the middle generation before a full one; Python's default is 10."""
 
 
 class _Process:
-    """What is known of this process, and what is hidden until it ends."""
+    """State of this process: the number of its commands, and the libraries hidden until it exits."""
 
-    has_one_verb = False
+    runs_one_command = False
     hidden = ExitStack()
 
 
-def this_process_has_one_verb() -> None:
-    """Say that this process ends with its verb, so that what that does not use may be hidden from it.
+def process_runs_one_command() -> None:
+    """Declare that this process exits after its command, so that `hide_unused_libraries` may hide libraries for good.
 
-    Half a million objects of the libraries stay until then: Python hardly ever goes through them in search of unused
-    cycles, which took a sixth of what the imports take. It goes through young objects as often as ever.
+    Full garbage collections become rare too. The libraries' half a million objects live until the exit, and searching
+    them for cycles took a sixth of the import time. Young objects are collected as often as before.
     """
-    _Process.has_one_verb = True
+    _Process.runs_one_command = True
     gc.set_threshold(*gc.get_threshold()[:2], FULL_COLLECTION)
 
 
-def only_what_is_used(recipe: "Recipe") -> AbstractContextManager[None]:
-    """Hide what this recipe does not use from the libraries. For a process that trains it and no other."""
+def only_used_libraries(recipe: "Recipe") -> AbstractContextManager[None]:
+    """Hide the libraries that this recipe does not use, within a `with` block."""
     return hidden(*_unused(recipe))
 
 
-def hide_what_is_not_used(recipe: "Recipe | None") -> None:
-    """Hide it to the end of the process, where that has one verb; else do nothing. Without a recipe nothing is used."""
-    if _Process.has_one_verb:
+def hide_unused_libraries(recipe: "Recipe | None") -> None:
+    """Hide the libraries that this recipe does not use until the process exits; None hides all of `SELDOM_USED`.
+
+    Does nothing in a process that may run another command.
+    """
+    if _Process.runs_one_command:
         _Process.hidden.enter_context(hidden(*(SELDOM_USED if recipe is None else _unused(recipe))))
 
 

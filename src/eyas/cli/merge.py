@@ -1,11 +1,12 @@
-"""`eyas merge`: the adapter into its own base, with the proof."""
+"""`eyas merge`: merge a run's adapter into its base model and verify the result."""
 
 from typing import Annotated
 
 import typer
 
-from eyas.cli.arguments import BaseRevision, RunFolder, open_run
-from eyas.cli.errors import mistakes_as_text
+from eyas.cli.arguments import BaseRevision, RunFolder
+from eyas.cli.errors import errors_as_text
+from eyas.cli.open_run import open_run
 from eyas.cli.report import write
 
 
@@ -13,25 +14,27 @@ def merge(
     run: RunFolder,
     onto_published: Annotated[
         bool,
-        typer.Option("--onto-published", help="Merge into the full-precision base instead, to see what that costs."),
+        typer.Option(
+            "--onto-published", help="Merge into the published full-precision weights instead, to see the difference."
+        ),
     ] = False,
     dtype: Annotated[
         str | None,
-        typer.Option(help="float32, bfloat16 or float16 for this merge; export.dtype, or model.dtype, if left out."),
+        typer.Option(help="Data type of the merged weights: float32, bfloat16 or float16; default: export.dtype."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write the model even where it is refused.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write the model even if a check refuses it.")] = False,
     base_revision: BaseRevision = None,
-    then_report: Annotated[bool, typer.Option("--report", help="Then do what eyas report does.")] = False,
+    then_report: Annotated[bool, typer.Option("--report", help="Then run eyas report.")] = False,
 ) -> None:
     """Merge a run's adapter into the base it was trained on, compare both, and write RUN/merged.
 
-    Exits with 1 and leaves nothing behind when the merged model is not what was trained; a report is written all the
-    same.
+    Exits with 1 and writes no model if the merged model differs from the trained one. With --report, the report is
+    written even then.
     """
     from eyas.export.fresh_process import FreshProcess
 
     overrides = [] if dtype is None else [f"export.dtype={dtype}"]
-    with mistakes_as_text(), FreshProcess() as reader, open_run(run, overrides, base_revision) as opened:
+    with errors_as_text(), FreshProcess() as reader, open_run(run, overrides, base_revision) as opened:
         from eyas.data.splits import tensors
         from eyas.evaluation.evaluate import held_out
         from eyas.export.merge import merge as merge_run

@@ -1,16 +1,16 @@
-"""`eyas parameters`: what a recipe's adapter sits on and how much of the model it trains."""
+"""`eyas parameters`: list the layers that a recipe's adapter trains, and count their parameters."""
 
 import typer
 
 from eyas.cli.arguments import Overrides, RecipeFile
-from eyas.cli.errors import mistakes_as_text
+from eyas.cli.errors import errors_as_text
 
 
 def parameters(recipe: RecipeFile, overrides: Overrides = None) -> None:
-    """Count a recipe's trainable parameters from the model's config alone; no weights are loaded."""
+    """Count a recipe's trainable parameters from the model's config; no weights are loaded."""
     from eyas.recipe import load_recipe
 
-    with mistakes_as_text():
+    with errors_as_text():
         loaded = load_recipe(recipe, overrides or [])
 
         from eyas.model.adapter import resolve

@@ -1,4 +1,4 @@
-"""`eyas preview`: what the trainer will get, before it gets it."""
+"""`eyas preview`: show the first batches exactly as the trainer receives them."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,25 +6,27 @@ from typing import Annotated
 import typer
 
 from eyas.cli.arguments import Overrides, RecipeFile
-from eyas.cli.errors import mistakes_as_text
+from eyas.cli.errors import errors_as_text
 
 
 def preview(
     recipe: RecipeFile,
     overrides: Overrides = None,
-    batches: Annotated[int, typer.Option(min=1, help="How many batches of one forward pass, from the first.")] = 1,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page instead.")] = None,
+    batches: Annotated[int, typer.Option(min=1, help="Number of batches to show; a batch is one forward pass.")] = 1,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write an HTML page to FILE instead of printing.")
+    ] = None,
 ) -> None:
-    """Show a recipe's first batches: trained, masked and padding tokens, where rows came from, what was cut."""
+    """Show a recipe's first batches: trained, masked and padding tokens, each row's source, and truncated rows."""
     from eyas.preflight.checks import check, refuse_if_blocked
     from eyas.recipe import load_recipe
 
-    with mistakes_as_text():
+    with errors_as_text():
         loaded = load_recipe(recipe, overrides or [])
-        # What only training needs, such as a tracker, need not be here.
+        # A preview does not need what only training uses, such as a tracker.
         refuse_if_blocked([finding for finding in check(loaded) if finding.where.startswith(("model.", "data."))])
 
-        from eyas.data.preview.from_tensors import preview as shown
+        from eyas.data.preview.from_tensors import preview as preview_of
         from eyas.preflight.pinning import pinned
         from eyas.tasks import TASKS
         from eyas.tasks.first_batches import first_batches
@@ -34,8 +36,8 @@ def preview(
             loaded, task = names.recipe, TASKS[loaded.task]
             rows = load_rows(loaded)
             splits = rows.splits
-            found = [
-                shown(batch, splits.train, rows.tokenizer, splits.labels)
+            previews = [
+                preview_of(batch, splits.train, rows.tokenizer, splits.labels)
                 for batch in first_batches(loaded, task, rows.tokenizer, splits, batches)
             ]
         if html is None:
@@ -44,14 +46,14 @@ def preview(
             from eyas.data.preview.terminal import print_batches
 
             typer.echo(f"{splits.report.text()}\n")
-            print_batches(found, Console())
+            print_batches(previews, Console())
         else:
             from eyas.data.preview.html import page
 
-            _write(html, page(recipe.stem, splits.report.text(), found))
+            _write(html, page(recipe.stem, splits.report.text(), previews))
             typer.echo(f"written: {html}")
-        if len(found) < batches:
-            typer.echo(f"an epoch has no more than these {len(found)} batches")
+        if len(previews) < batches:
+            typer.echo(f"an epoch has only these {len(previews)} batches")
 
 
 def _write(file: Path, text: str) -> None:

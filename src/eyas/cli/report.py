@@ -1,19 +1,20 @@
-"""`eyas report`: base, tuned and merged side by side."""
+"""`eyas report`: compare base, tuned and merged model side by side."""
 
 import typer
 
-from eyas.cli.arguments import BaseRevision, OpenRun, RunFolder, open_run
-from eyas.cli.errors import mistakes_as_text
+from eyas.cli.arguments import BaseRevision, RunFolder
+from eyas.cli.errors import errors_as_text
+from eyas.cli.open_run import OpenRun, open_run
 
 
 def report(run: RunFolder, base_revision: BaseRevision = None) -> None:
-    """Compare base, tuned and merged model on the same held-out rows; write RUN/report with a table and a loss plot."""
-    with mistakes_as_text(), open_run(run, base_revision=base_revision) as opened:
+    """Compare base, tuned and merged model on the same held-out rows; write a table and a loss plot to RUN/report."""
+    with errors_as_text(), open_run(run, base_revision=base_revision) as opened:
         write(opened)
 
 
 def write(opened: OpenRun, refusal: str | None = None) -> None:
-    """Write the report of a run, and print its table; `refusal` says why there is no merged model."""
+    """Write a run's report and print its table; `refusal` is the reason why there is no merged model."""
     from eyas.cli.tables import print_table
     from eyas.evaluation.compare import compare
     from eyas.evaluation.evaluate import majority

@@ -1,4 +1,4 @@
-"""`eyas schema`: the recipe's shape, for editors and for readers."""
+"""`eyas schema`: the JSON schema of recipes, for editors, or the reference page, for readers."""
 
 import json
 from typing import Annotated
@@ -7,9 +7,11 @@ import typer
 
 
 def schema(
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print docs/recipes.md instead.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the reference page docs/recipes.md instead.")
+    ] = False,
 ) -> None:
-    """Print the JSON schema of recipes, which editors complete and check against."""
+    """Print the JSON schema of recipes, for completion and checking in an editor."""
     from eyas.recipe.reference import json_schema, reference_page
 
     typer.echo(reference_page() if markdown else json.dumps(json_schema(), indent=2), nl=not markdown)

@@ -1,4 +1,4 @@
-"""`eyas train`: build and show the accelerate command, then run it."""
+"""`eyas train`: print the accelerate command of a recipe and run it."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eyas.cli.arguments import AccelerateConfig, Overrides, RecipeFile
-from eyas.cli.errors import mistakes_as_text
+from eyas.cli.errors import errors_as_text
 from eyas.cli.merge import merge
 from eyas.errors import Preempted
 from eyas.run_directory import RunDirectory
@@ -21,66 +21,71 @@ def train(
     recipe: RecipeFile,
     overrides: Overrides = None,
     config_file: AccelerateConfig = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest valid checkpoint.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the run's newest valid checkpoint.")] = False,
     resume_with_changes: Annotated[
         bool,
         typer.Option(
-            "--resume-with-changes", help="Go on though the recipe, rows, versions or ranks differ; keeps a record."
+            "--resume-with-changes",
+            help="Continue although the recipe, rows, versions or ranks have changed; the manifest records what did.",
         ),
     ] = False,
     max_restarts: Annotated[
-        int, typer.Option(min=0, help="Start again from the newest valid checkpoint after a crash, so many times.")
+        int, typer.Option(min=0, help="After a crash, restart from the newest valid checkpoint, at most this often.")
     ] = 0,
     then_report: Annotated[
-        bool, typer.Option("--report", help="Then do what eyas merge and eyas report do, without importing all again.")
+        bool, typer.Option("--report", help="Then run eyas merge and eyas report, in the same process.")
     ] = False,
 ) -> None:
-    """Train a recipe. Shows the `accelerate launch` command for it; use that command as it is anywhere else.
+    """Train a recipe. Prints its `accelerate launch` command, which can be used unchanged on any machine.
 
-    One plain process is this one, and not started through a launcher.
+    A single process trains in this process, without a launcher.
 
-    SIGTERM or SIGUSR1, to this process or to any rank, seals the step at hand and leaves with exit code 75; start
-    again with --resume and the run goes on as if it had never stopped.
+    SIGTERM or SIGUSR1, to this process or to any rank, saves the current step and exits with code 75. Start again with
+    --resume: the run continues as if it had never stopped.
     """
     from eyas.launchers.accelerate import launch_command
     from eyas.recipe import load_recipe
 
     flags = ["--resume-with-changes"] if resume_with_changes else ["--resume"] if resume else []
-    with mistakes_as_text():
+    with errors_as_text():
         loaded = load_recipe(recipe, overrides or [])
         run = RunDirectory(Path(loaded.run_folder))
         command = launch_command(recipe, overrides or [], config_file, flags, max_restarts)
         typer.echo(f"$ {command}")
+        if command.note is not None:
+            typer.echo(command.note)
         if command.environment is not None:
-            _train_here(loaded, run, command.environment, bool(flags), resume_with_changes)
-        elif code := _train_there(command, run):
+            _train_in_this_process(loaded, run, command.environment, bool(flags), resume_with_changes)
+        elif code := _train_with_launcher(command, run):
             raise typer.Exit(code)
     if then_report:
         merge(run.path, then_report=True)
 
 
-def _train_there(command: "Command", run: RunDirectory) -> int:
-    """Run the command, again after a crash where that was asked for, and return its exit code."""
+def _train_with_launcher(command: "Command", run: RunDirectory) -> int:
+    """Run the command, with the requested restarts after a crash, and return its exit code."""
     for restart in range(command.restarts_left + 1):
         before = run.read_manifest()
         code = command.run(restart)
         after = run.read_manifest()
         if code and after != before and after["status"] == "preempted":
-            code = Preempted.EXIT_CODE  # accelerate makes 1 of every exit code
+            code = Preempted.EXIT_CODE  # accelerate turns every exit code into 1
         if code in (0, Preempted.EXIT_CODE) or after == before or after["status"] == "failed":
             break
     return code
 
 
-def _train_here(recipe: "Recipe", run: RunDirectory, environment: dict[str, str], resume: bool, changes: bool) -> None:
+def _train_in_this_process(
+    recipe: "Recipe", run: RunDirectory, environment: dict[str, str], resume: bool, with_changes: bool
+) -> None:
     os.environ.update(environment)
     import torch
 
-    from eyas.cli.lazy_libraries import only_what_is_used
+    from eyas.cli.lazy_libraries import only_used_libraries
     from eyas.hardware import usable_cores
     from eyas.training.run import train
 
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(usable_cores())
-    with only_what_is_used(recipe):
-        train(recipe, run, resume, changes)
+    with only_used_libraries(recipe):
+        train(recipe, run, resume, with_changes)

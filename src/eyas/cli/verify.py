@@ -1,11 +1,11 @@
-"""`eyas verify`: whether every byte is as it was written."""
+"""`eyas verify`: check every byte of a run against its manifests."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from eyas.cli.errors import mistakes_as_text
+from eyas.cli.errors import errors_as_text
 
 SHOWN_FAULTS = 5
 
@@ -13,22 +13,22 @@ SHOWN_FAULTS = 5
 def verify(
     folder: Annotated[
         Path,
-        typer.Argument(metavar="PATH", help="A run's folder, or one checkpoint, adapter, model or merged model of it."),
+        typer.Argument(metavar="PATH", help="A run's folder, or one checkpoint, adapter, model or merged model in it."),
     ],
 ) -> None:
-    """Read every byte of a run, or of one folder in it, and hold it against what was recorded when it was written.
+    """Read every byte of a run, or of one folder in it, and compare it with the digests recorded when it was written.
 
-    Checkpoints, adapter/, model/, merged/ and exports each have a MANIFEST.json with the SHA-256 of every file, written
-    last; recipe.yaml and, once the run is finished, metrics.jsonl and data_report.json are recorded in manifest.json.
-    Found are files that are missing, cut, longer, changed in a single bit, or not listed; and, for a run, which
-    checkpoint --resume would take.
+    Checkpoints, adapter/, model/, merged/ and exports each have a MANIFEST.json with the SHA-256 of every file. It is
+    written last. The manifest.json of a run holds the digests of recipe.yaml and, once the run is finished, of
+    metrics.jsonl and data_report.json. This finds files that are missing, truncated, extended, changed in a single bit,
+    or not listed. For a run it also prints which checkpoint --resume would use.
 
-    Not judged, but named: broken-checkpoint-* folders, which a resume has put aside, and what a killed process left
-    unfinished. A signature it is not: who can write the folder can seal it again.
+    Listed but not checked: broken-checkpoint-* folders, which a resume has renamed, and unfinished folders that a
+    killed process left. This is not a signature: anyone who can write to the folder can re-seal it.
 
-    Exits with 0 when all is whole, else with 1.
+    Exits with 0 if every byte is as written, else with 1.
     """
-    with mistakes_as_text():
+    with errors_as_text():
         from threading import Lock
 
         from tqdm import tqdm
@@ -39,32 +39,32 @@ def verify(
 
         subjects = subjects_of(folder)
         total = sum(subject.bytes for subject in subjects)
-        lock = Lock()  # files are read by several threads
+        lock = Lock()  # several threads read files
         with tqdm(total=total, desc="reading", unit="B", unit_scale=True, leave=False, disable=None) as bar:
 
             def read(count: int) -> None:
                 with lock:
                     bar.update(count)
 
-            verdicts = [(subject, subject.faults(read)) for subject in subjects]
+            results = [(subject, subject.faults(read)) for subject in subjects]
         lines = [
-            [subject.what, str(subject.step or ""), f"{subject.bytes:,}", _verdict(faults)]
-            for subject, faults in verdicts
+            [subject.what, str(subject.step or ""), f"{subject.bytes:,}", _result(faults)]
+            for subject, faults in results
         ]
-        print_table(str(folder), [["what", "step", "bytes", "verdict"], *lines])
-        for subject, faults in verdicts:
+        print_table(str(folder), [["what", "step", "bytes", "result"], *lines])
+        for subject, faults in results:
             _print_faults(subject.what, faults)
         if is_run(folder):
             run = RunDirectory(folder)
             for path in not_verified(run):
-                typer.echo(f"put aside or unfinished, not judged: {path}")
-            typer.echo(f"--resume would {effect_of_resume(run, verdicts)}")
-        broken = sum(bool(faults) for _, faults in verdicts)
-        typer.echo(f"{broken} of {len(verdicts)} are not what was written" if broken else "every byte is as written")
+                typer.echo(f"renamed or unfinished, not checked: {path}")
+            typer.echo(f"--resume would {effect_of_resume(run, results)}")
+        broken = sum(bool(faults) for _, faults in results)
+        typer.echo(f"{broken} of {len(results)} are not as written" if broken else "every byte is as written")
     raise typer.Exit(1 if broken else 0)
 
 
-def _verdict(faults: list[str]) -> str:
+def _result(faults: list[str]) -> str:
     return f"{len(faults)} fault{'s' if len(faults) > 1 else ''}" if faults else "whole"
 
 

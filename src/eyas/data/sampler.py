@@ -7,7 +7,7 @@ from eyas.data.splits import Split
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader, Sampler
-    from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
+    from transformers import Trainer
 
 
 def group_by_length(trainer: "Trainer", split: Split) -> None:

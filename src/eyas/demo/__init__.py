@@ -1,1 +1,1 @@
-"""Real small models and real labelled sentences from the package index, as ordinary folders and files."""
+"""Real small models and labeled sentences from the package index, as plain folders and files."""

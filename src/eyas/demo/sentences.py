@@ -1,4 +1,4 @@
-"""Sentences rated by twenty people each (Hutto and Gilbert, ICWSM 2014; MIT), as rows to learn from.
+"""Training rows from sentences rated by twenty people each (Hutto and Gilbert, ICWSM 2014; MIT).
 
 A sentence's source is the file it comes from; its sentiment is its mean rating between -4 and 4, neutral within ±0.8.
 """
@@ -34,7 +34,7 @@ Row = dict[str, str]
 
 
 def write_sentences(archive: Path, folder: Path) -> dict[str, int]:
-    """Write train and test rows, labelled and as chats, and return how many there are of each."""
+    """Write train and test rows, labeled and as chats, and return their numbers."""
     rows = _rows(archive)
     cells: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in sorted(rows, key=_order):
@@ -51,7 +51,7 @@ def write_sentences(archive: Path, folder: Path) -> dict[str, int]:
 
 
 def _rows(archive: Path) -> list[Row]:
-    found: dict[str, Row] = {}
+    unique: dict[str, Row] = {}
     with tarfile.open(fileobj=io.BytesIO(read_from_tar(archive, INNER_ARCHIVE))) as inner:
         for source, file in FILES.items():
             member = inner.extractfile(f"hutto_ICWSM_2014/{file}")
@@ -61,9 +61,9 @@ def _rows(archive: Path) -> list[Row]:
                 text = " ".join(text.split())
                 if len(text) in LENGTHS:
                     row = {"text": text, "source": source, "sentiment": _sentiment(float(rating))}
-                    # A sentence that stands twice, but for its punctuation, is kept once, so that no split shares it.
-                    found.setdefault(" ".join(re.findall(r"\w+", text.casefold())), row)
-    return list(found.values())
+                    # Sentences that differ only in punctuation are kept once, so that no two splits share one.
+                    unique.setdefault(" ".join(re.findall(r"\w+", text.casefold())), row)
+    return list(unique.values())
 
 
 def _sentiment(rating: float) -> str:
@@ -73,7 +73,7 @@ def _sentiment(rating: float) -> str:
 
 
 def _order(row: Row) -> str:
-    """Order by a hash of the text: as good as random, and the same on every machine."""
+    """Return a hash of the text, for an order that is random and the same on every machine."""
     return hashlib.sha256(row["text"].encode()).hexdigest()
 
 

@@ -1,1 +1,1 @@
-"""Ranks: how many were asked for, how many there are, and what they hold together."""
+"""Ranks: the requested and the running topology, and communication between them."""

@@ -1,34 +1,34 @@
-"""Small questions that all ranks answer together after a step."""
+"""Small reductions over all ranks after a step."""
 
 from collections.abc import Sequence
 from typing import Any
 
 
 class Agreement:
-    """The highest or the mean of numbers over all ranks, the same on each, so that all of them act on the same step.
+    """Maximum or mean over all ranks, identical on each, so that all of them act at the same step.
 
-    It goes over gloo, whatever the gradients go over: a GPU's queue would first have to be waited for.
+    It uses gloo, even where gradients use NCCL: a reduction on the GPU would wait for the GPU's queue.
     """
 
     def __init__(self) -> None:
         import torch.distributed as dist
 
-        alone = not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1
-        self._group: Any = None if alone else dist.new_group(backend="gloo")
+        single = not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1
+        self._group: Any = None if single else dist.new_group(backend="gloo")
 
     def highest(self, values: Sequence[int]) -> list[int]:
-        """Return, for each position, the highest value that any rank handed in. Every rank must call it."""
+        """Return the element-wise maximum over all ranks. Every rank must call it."""
         if self._group is None:
             return list(values)
         import torch
         import torch.distributed as dist
 
-        together = torch.tensor(values, dtype=torch.int64)
-        dist.all_reduce(together, op=dist.ReduceOp.MAX, group=self._group)
-        return [int(value) for value in together]
+        maxima = torch.tensor(values, dtype=torch.int64)
+        dist.all_reduce(maxima, op=dist.ReduceOp.MAX, group=self._group)
+        return [int(value) for value in maxima]
 
     def mean(self, value: float) -> float:
-        """Return the mean of what the ranks handed in, on each the same to the last bit. Every rank must call it."""
+        """Return the mean over all ranks, identical to the last bit on each. Every rank must call it."""
         if self._group is None:
             return value
         import torch

@@ -4,6 +4,6 @@ from eyas.distributed.topology import rank
 
 
 def say(text: str) -> None:
-    """Print once, on rank 0."""
+    """Print on rank 0 only."""
     if rank() == 0:
         print(text, flush=True)

@@ -1,4 +1,4 @@
-"""What the ranks must hold together."""
+"""Collectives over Python objects, with errors that every rank raises."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -21,9 +21,9 @@ def gather_objects(value: Any) -> list[Any]:
 
 
 def all_or_none(part: Callable[[], T]) -> list[T]:
-    """Return what each rank's part returned, in rank order; where one fails, every rank raises.
+    """Call `part` on every rank and return the results in rank order; if one rank fails, all raise.
 
-    A rank that raised alone would leave the others waiting for it. Raises CheckpointError with the first rank's reason.
+    A rank that raised alone would leave the others waiting. Raises CheckpointError with the first failed rank's reason.
     """
     cause: Exception | None = None
     try:
@@ -38,13 +38,15 @@ def all_or_none(part: Callable[[], T]) -> list[T]:
 
 
 def from_rank_zero(decide: Callable[[], T]) -> T:
-    """Return on every rank what rank 0 decides; where it cannot, every rank raises CheckpointError."""
+    """Return rank 0's result on every rank; if rank 0 fails, every rank raises CheckpointError."""
     return all_or_none(lambda: decide() if rank() == 0 else None)[0]  # type: ignore[return-value]
 
 
 def refuse_if_ranks_differ(what: str, value: str) -> None:
-    """Refuse on every rank when they do not all hold the same value (a digest, say)."""
+    """Raise PreflightError on every rank if their values (digests, for example) differ."""
     values = gather_objects(value)
-    odd = [index for index, other in enumerate(values) if other != values[0]]
-    if odd:
-        raise PreflightError(f"the ranks differ in {what}: rank 0 has {values[0]}, rank {odd[0]} has {values[odd[0]]}")
+    different = [index for index, other in enumerate(values) if other != values[0]]
+    if different:
+        raise PreflightError(
+            f"the ranks differ in {what}: rank 0 has {values[0]}, rank {different[0]} has {values[different[0]]}"
+        )

@@ -1,4 +1,4 @@
-"""What the ranks tell each other before a process group exists: a key-value store at the launcher's address."""
+"""Communication between ranks before a process group exists: a key-value store at the launcher's address."""
 
 import json
 import os
@@ -14,41 +14,41 @@ from eyas.errors import EyasError, PreflightError, RankError
 
 T = TypeVar("T")
 Beat = Callable[[], None]
-"""Called by a rank that works while others wait for it."""
+"""Callback with which a working rank shows the waiting ones that it is alive."""
 
 WAIT_SECONDS = 300.0
-"""How long a rank waits for another one that says nothing."""
+"""Timeout of a rank that waits for another one."""
 BEAT_SECONDS = 5.0
-"""Shortest time between two beats."""
+"""Minimum time between two beats."""
 
 
-def told_by_rank_zero(name: str, decide: Callable[[], T]) -> T:
-    """Return on every rank what rank 0 decides, as plain JSON values; where it cannot, every rank raises.
+def broadcast_from_rank_zero(name: str, decide: Callable[[], T]) -> T:
+    """Return rank 0's result, a JSON value, on every rank; if rank 0 fails, every rank raises.
 
-    Raises rank 0's own error there, PreflightError with its text on the others, RankError where rank 0 says nothing.
+    Rank 0 raises its own EyasError, the others PreflightError with its text. RankError if rank 0 does not respond.
     """
     if world_size() == 1:
         return decide()
     if rank() == 0:
-        return _tell(name, decide)
+        return _publish(name, decide)
     return _wait_for(name, "rank 0")  # type: ignore[no-any-return]
 
 
 def first_on_each_node(name: str, act: Callable[[Beat], None]) -> None:
-    """Do something on the first rank of each node, then on its other ranks, which find it done.
+    """Call `act` on the first rank of each node, then on the node's other ranks, which find the work done.
 
-    Those wait as long as the first one beats. Raises as `told_by_rank_zero` does.
+    They wait as long as the first rank beats. Raises as `broadcast_from_rank_zero` does.
     """
     if world_size() == 1:
         return act(lambda: None)
     where = f"{name} on {platform.node()}"
     if local_rank() == 0:
-        return _tell(where, lambda: act(_beat(where)))
+        return _publish(where, lambda: act(_beat(where)))
     _wait_for(where, f"the first rank of {platform.node()}")
     return act(lambda: None)
 
 
-def _tell(name: str, decide: Callable[[], T]) -> T:
+def _publish(name: str, decide: Callable[[], T]) -> T:
     store = _store()  # open while this rank works, so that the others can wait for it
     try:
         value = decide()
@@ -59,22 +59,22 @@ def _tell(name: str, decide: Callable[[], T]) -> T:
     return value
 
 
-def _wait_for(name: str, who: str) -> Any:
-    heard, deadline = b"", time.monotonic() + WAIT_SECONDS
+def _wait_for(name: str, sender: str) -> Any:
+    last_beat, deadline = b"", time.monotonic() + WAIT_SECONDS
     try:
         while not _store().check([name]):
             beat = _store().get(_beats(name)) if _store().check([_beats(name)]) else b""
-            if beat != heard:
-                heard, deadline = beat, time.monotonic() + WAIT_SECONDS
+            if beat != last_beat:
+                last_beat, deadline = beat, time.monotonic() + WAIT_SECONDS
             if time.monotonic() > deadline:
-                raise RankError(f"{who} has said nothing for {WAIT_SECONDS:.0f} s ({name}); is it still there?")
+                raise RankError(f"{sender} has sent nothing for {WAIT_SECONDS:.0f} s ({name}); is it still running?")
             time.sleep(0.05)
-        told = json.loads(_store().get(name))
-    except RuntimeError as error:  # what torch raises when the process that holds the store has ended
-        raise RankError(f"{who} is gone ({name}); its own lines say why") from error
-    if "error" in told:
-        raise PreflightError(f"{who} refused: {told['error']}")
-    return told["value"]
+        message = json.loads(_store().get(name))
+    except RuntimeError as error:  # torch raises it when the process that holds the store has exited
+        raise RankError(f"{sender} has exited ({name}); its own output says why") from error
+    if "error" in message:
+        raise PreflightError(f"{sender} refused: {message['error']}")
+    return message["value"]
 
 
 def _beat(name: str) -> Beat:
@@ -95,15 +95,15 @@ def _beats(name: str) -> str:
 
 @cache
 def _store() -> Any:
-    """Return the store, kept for the life of the process: a process group later shares its port.
+    """Return the store, kept until the process exits: a process group later shares its port.
 
-    Under torchrun and `accelerate launch` it is the launcher's own; with the bare environment rank 0 opens it.
+    Under torchrun and `accelerate launch` the launcher holds it; without a launcher rank 0 does.
     """
     from torch.distributed import PrefixStore, rendezvous
 
     try:
         store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=WAIT_SECONDS)))
-    except Exception as error:  # torch raises several kinds, which share no class of their own
+    except Exception as error:  # torch raises several kinds, which share no base class
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise RankError(
             f"rank {rank()} of {world_size()} cannot reach the others at {where} (MASTER_ADDR, MASTER_PORT): {error}"

@@ -1,8 +1,8 @@
-"""How a run is spread over processes: what the launch asked for, and what there is.
+"""Topology of a run: requested by the launch, started by the launcher, running in the trainer.
 
-`accelerate launch` can start fewer processes than it was asked for, and accelerate can replace a strategy, both
-without a word (accelerate 1.15: `--cpu --num_processes 2` starts one; FSDP on a CPU is plain DDP). So the request is
-read from the launcher's own command line, and compared.
+accelerate 1.15 can silently start fewer processes than requested (`--cpu --num_processes 2` starts one) and silently
+replace a strategy (FSDP on a CPU becomes plain DDP). So the request is read from the launcher's command line and
+compared with what runs.
 """
 
 import json
@@ -10,9 +10,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eyas.errors import PreflightError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 RESTARTS = "TORCHELASTIC_RESTART_COUNT"
 
@@ -41,12 +44,12 @@ def world_size() -> int:
 
 
 def restarts() -> int:
-    """Return how often torch's elastic agent has started this job again."""
+    """Return how often torch's elastic agent has restarted this job."""
     return int(os.environ.get(RESTARTS, "0"))
 
 
 def started_topology() -> Topology:
-    """Return what the launcher's environment announces to this process, before any library acts on it."""
+    """Return the topology in the launcher's environment variables, before any library acts on them."""
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
         return Topology(world_size(), _zero_strategy(os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE")))
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
@@ -54,8 +57,8 @@ def started_topology() -> Topology:
     return Topology(world_size(), "ddp" if world_size() > 1 else "single")
 
 
-def asked_topology(command: Sequence[str] | None = None) -> Topology | None:
-    """Return what the parent `accelerate launch` was asked for, or None when something else started this process."""
+def requested_topology(command: Sequence[str] | None = None) -> Topology | None:
+    """Return the topology that the parent `accelerate launch` requests; None if this process has another parent."""
     command = _parent_command() if command is None else command
     words = next((command[i + 1 :] for i, word in enumerate(command) if _is_accelerate_launch(command, i, word)), None)
     if words is None:
@@ -79,26 +82,24 @@ def asked_topology(command: Sequence[str] | None = None) -> Topology | None:
     return Topology(processes, "ddp" if processes > 1 else "single")
 
 
-def refuse_what_cannot_start(asked: Topology | None, started: Topology, gpu: bool) -> None:
-    """Refuse at once, before a model is loaded, a launch that cannot become what was asked for.
-
-    Raises PreflightError naming both.
-    """
-    if asked is not None and asked.processes != started.processes:
+def refuse_impossible_launch(requested: Topology | None, started: Topology, gpu: bool) -> None:
+    """Raise PreflightError, before a model is loaded, for a launch that cannot become the requested topology."""
+    if requested is not None and requested.processes != started.processes:
         raise PreflightError(
-            f"{asked.processes} processes were asked for and {started.processes} started. On a CPU `accelerate launch` "
-            "starts several only with distributed_type: MULTI_GPU (accelerate_configs/ddp.yaml) or a DeepSpeed config."
+            f"{requested.processes} processes were requested, {started.processes} started. On a CPU "
+            "`accelerate launch` starts several only with distributed_type: MULTI_GPU (accelerate_configs/ddp.yaml) "
+            "or a DeepSpeed config."
         )
-    wanted = asked.strategy if asked is not None else started.strategy
-    if wanted == "fsdp" and not gpu:
+    strategy = requested.strategy if requested is not None else started.strategy
+    if strategy == "fsdp" and not gpu:
         raise PreflightError(
-            "FSDP was asked for and would run as plain DDP: accelerate shards only on a GPU. "
+            "FSDP was requested and would run as plain DDP: accelerate shards only on a GPU. "
             "Use accelerate_configs/ddp.yaml or zero3.yaml here."
         )
 
 
-def running_topology(accelerator: Any) -> Topology:
-    """Return what the trainer's accelerator really does."""
+def running_topology(accelerator: "Accelerator") -> Topology:
+    """Return the topology that the trainer's accelerator uses."""
     kind = str(accelerator.distributed_type).rpartition(".")[2]
     if kind == "DEEPSPEED":
         return Topology(accelerator.num_processes, f"zero-{accelerator.state.deepspeed_plugin.zero_stage}")
@@ -107,14 +108,14 @@ def running_topology(accelerator: Any) -> Topology:
     return Topology(accelerator.num_processes, "ddp" if kind.startswith("MULTI_") else "single")
 
 
-def differences(asked: Topology, running: Topology) -> list[str]:
-    """Return one sentence for each thing that runs otherwise than asked."""
-    found = []
-    if asked.processes != running.processes:
-        found.append(f"{asked.processes} processes were asked for; {running.processes} train together")
-    if asked.strategy != running.strategy:
-        found.append(f"{asked.strategy} was asked for; {running.strategy} runs")
-    return found
+def differences(requested: Topology, running: Topology) -> list[str]:
+    """Return one sentence for each difference between the requested and the running topology."""
+    sentences = []
+    if requested.processes != running.processes:
+        sentences.append(f"processes: {requested.processes} were requested; {running.processes} train together")
+    if requested.strategy != running.strategy:
+        sentences.append(f"{requested.strategy} was requested; {running.strategy} runs")
+    return sentences
 
 
 def _zero_strategy(config_file: str | None, stage: Any = None) -> str:
@@ -129,7 +130,7 @@ def _parent_command() -> list[str]:
     parent = psutil.Process().parent()
     try:
         return parent.cmdline() if parent else []
-    except psutil.Error:  # the launcher belongs to another user, or has just gone
+    except psutil.Error:  # the launcher belongs to another user, or has just exited
         return []
 
 

@@ -1,1 +1,1 @@
-"""The model hub: names become commits, files are fetched and checked against what the hub says they are."""
+"""The model hub: resolve names to commits, download files, and check them against the hub's digests."""

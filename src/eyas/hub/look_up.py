@@ -1,4 +1,4 @@
-"""Revisions become commits: one request each, none for a full commit, and the cache where the hub does not answer."""
+"""Resolve revisions to commits: one request each, none for a full commit, and the cache where the hub is down."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -6,49 +6,48 @@ from datetime import datetime
 
 from eyas.errors import PreflightError
 from eyas.files import write_text
-from eyas.hub.refusals import is_out_of_reach, reason, refusal
+from eyas.hub.refusals import is_temporary, reason, refusal
 from eyas.hub.repository import Commit, Repository, is_commit
 
 LOOK_UP_SECONDS = 4.0
-"""How long a hub may take to answer where the cache can answer in its place."""
+"""Timeout of a request where the cache knows a commit too."""
 PATIENT_SECONDS = 30.0
-"""How long it may take where only the hub can answer."""
+"""Timeout of a request where only the hub knows the commit."""
 WAITS = (1, 2, 4)
-"""Seconds between tries where only the hub can answer."""
+"""Seconds between tries where only the hub knows the commit."""
 
 
 def look_up(repositories: Sequence[Repository], say: Callable[[str], None]) -> list[Commit]:
-    """Return the commit of each repository's revision, in their order.
+    """Return the commit of each repository's revision, in order.
 
-    A hub that does not answer costs its few seconds, and one line, once: all later commits then come from the cache.
-    Raises PreflightError for a name, revision or access that the hub refuses, and where neither hub nor cache knows a
-    commit.
+    A hub that does not answer costs one timeout and one line: later commits then come from the cache at once. Raises
+    PreflightError for a name, revision or access that the hub refuses, and where neither hub nor cache knows a commit.
     """
-    found: list[Commit] = []
-    told: list[str] = []
-    silent: Exception | None = None
+    commits: list[Commit] = []
+    from_cache: list[str] = []
+    outage: Exception | None = None
     for repository in repositories:
         if is_commit(repository.revision):
-            found.append(Commit(repository, str(repository.revision)))
+            commits.append(Commit(repository, str(repository.revision)))
             continue
         cached = cached_commit(repository)
-        if silent is None or cached is None:
+        if outage is None or cached is None:
             try:
-                found.append(Commit(repository, _asked(repository, patient=cached is None)))
+                commits.append(Commit(repository, _commit_on_hub(repository, patient=cached is None)))
                 continue
             except Exception as error:
-                if cached is None or not is_out_of_reach(error):
+                if cached is None or not is_temporary(error):
                     raise refusal(repository, error) from error
-                silent = error
-        told.append(f"{repository}, commit {cached[0][:7]} of {cached[1]}")
-        found.append(Commit(repository, cached[0], from_cache=reason(silent)))
-    if silent is not None:
-        say(f"hub not reached ({reason(silent)}); from the cache: {'; '.join(told)}")
-    return found
+                outage = error
+        from_cache.append(f"{repository}, commit {cached[0][:7]} of {cached[1]}")
+        commits.append(Commit(repository, cached[0], from_cache=reason(outage)))
+    if outage is not None:
+        say(f"hub not reached ({reason(outage)}); from the cache: {'; '.join(from_cache)}")
+    return commits
 
 
 def cached_commit(repository: Repository) -> tuple[str, str] | None:
-    """Return the commit that the cache knows for a revision, and the day on which it learned of it, or None."""
+    """Return the commit that the cache has for a revision and the day it was stored, or None."""
     try:
         sha = repository.ref_file.read_text(encoding="utf-8").strip()
         day = datetime.fromtimestamp(repository.ref_file.stat().st_mtime).date().isoformat()
@@ -58,17 +57,17 @@ def cached_commit(repository: Repository) -> tuple[str, str] | None:
 
 
 def remember(commit: Commit) -> None:
-    """Note in the cache which commit a revision names, as huggingface_hub does, once its files are there."""
+    """Store in the cache which commit a revision names, as huggingface_hub does after a download."""
     if is_commit(commit.repository.revision) or commit.from_cache is not None:
         return
     try:
         write_text(commit.repository.ref_file, commit.sha)
     except OSError:
-        return  # a cache that this user may only read; the next start asks the hub again
+        return  # the cache is read-only for this user; the next start looks the commit up again
 
 
-def _asked(repository: Repository, patient: bool) -> str:
-    """Return the hub's answer. Where only the hub can answer, it is asked several times."""
+def _commit_on_hub(repository: Repository, patient: bool) -> str:
+    """Return the commit that the hub reports; a patient request is retried."""
     from huggingface_hub import HfApi
 
     for wait in (*WAITS, None) if patient else (None,):
@@ -81,7 +80,7 @@ def _asked(repository: Repository, patient: bool) -> str:
             )
             break
         except Exception as error:
-            if wait is None or not is_out_of_reach(error) or _is_offline():
+            if wait is None or not is_temporary(error) or _is_offline():
                 raise
             time.sleep(wait)
     if not is_commit(information.sha):

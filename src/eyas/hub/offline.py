@@ -1,4 +1,4 @@
-"""The libraries' own hub clients, kept from asking for anything that was not fetched."""
+"""Keep the libraries' own hub clients offline."""
 
 import os
 from collections.abc import Iterator
@@ -8,10 +8,10 @@ from unittest.mock import patch
 
 @contextmanager
 def libraries_offline() -> Iterator[None]:
-    """Have transformers, peft and datasets read the cache and ask no hub, in this process and in those that it starts.
+    """Make transformers, peft and datasets read the cache only, in this process and its children.
 
-    Everything that a run reads was fetched before, by its commit. transformers 5.23 would look for optional files with
-    every load, its tokenizers and peft 0.21 would ask for the newest commit's description.
+    All files of a run were downloaded before, by commit. Online, transformers 5.23 would look for optional files at
+    every load, and its tokenizers and peft 0.21 would request the newest commit's description.
     """
     from huggingface_hub import constants
 

@@ -1,4 +1,4 @@
-"""Errors of the hub and of the way to it, as text: what went wrong, and what to do."""
+"""Hub and network errors as text: the problem, and what to do."""
 
 import difflib
 from collections.abc import Iterable
@@ -10,13 +10,13 @@ SHIPPED = {
     "model": ("tiiuae/falcon-7b", "distilbert/distilbert-base-uncased"),
     "dataset": ("timdettmers/openassistant-guanaco", "fancyzhx/yelp_polarity", "nyu-mll/glue"),
 }
-"""Names in the shipped recipes, among which a mistyped name is looked for."""
+"""Names in the shipped recipes, candidates for a mistyped name."""
 BUSY = 429
 SERVER_FAULT = 500
 
 
-def is_out_of_reach(error: Exception) -> bool:
-    """Return whether the hub cannot be reached or cannot answer now, so that trying again later may help."""
+def is_temporary(error: Exception) -> bool:
+    """Return whether the hub is unreachable or overloaded, so that a later retry may help."""
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
@@ -26,7 +26,7 @@ def is_out_of_reach(error: Exception) -> bool:
 
 
 def reason(error: Exception) -> str:
-    """Return in a few words why the hub did not answer."""
+    """Return a short reason why the hub did not answer."""
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
@@ -43,7 +43,7 @@ def reason(error: Exception) -> str:
 
 
 def refusal(repository: Repository, error: Exception) -> PreflightError:
-    """Return the hub's error as one of ours; an error that is not the hub's is raised as it is."""
+    """Return a hub error as a PreflightError; any other error is raised unchanged."""
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -54,9 +54,9 @@ def refusal(repository: Repository, error: Exception) -> PreflightError:
     )  # fmt: skip
 
     if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
-        return refusal(repository, error.__cause__)  # what kept it from being fetched
+        return refusal(repository, error.__cause__)  # the reason why the download failed
     if isinstance(error, HFValidationError):
-        return PreflightError(f"{repository}: no folder here, and no name of a hub repository (owner/name)")
+        return PreflightError(f"{repository}: no such folder here, and not the name of a hub repository (owner/name)")
     if isinstance(error, GatedRepoError):
         return PreflightError(
             f"{repository}: is gated; accept its terms at {repository.url}, then log in with `hf auth login` "
@@ -69,10 +69,10 @@ def refusal(repository: Repository, error: Exception) -> PreflightError:
             f"{repository}: no such {repository.kind} on {endpoint()}, or it is private{_nearest_name(repository)}; "
             "correct the name, name a local folder, or log in with `hf auth login` if it is private"
         )
-    if is_out_of_reach(error):
+    if is_temporary(error):
         return PreflightError(
             f"{repository}: cannot be fetched: {reason(error)}, and the cache does not hold all of it; "
-            "start again when the hub answers: what was fetched is kept"
+            "start again when the hub answers; finished downloads are kept"
         )
     if isinstance(error, HfHubHTTPError):
         return PreflightError(f"{repository}: {endpoint()} answered {error.response.status_code}: {_first_line(error)}")
@@ -85,7 +85,7 @@ def _no_such_revision(repository: Repository) -> str:
     if is_commit(repository.revision):
         return (
             f"{repository}: commit {repository.revision} is no longer on {endpoint()} and is not in the cache; "
-            "bring back a copy of it, or name another revision"
+            "restore a copy of it, or name another revision"
         )
     known = _branches_and_tags(repository)
     close = difflib.get_close_matches(repository.revision or "main", known, n=1, cutoff=0.4)

@@ -1,4 +1,4 @@
-"""A model or dataset on the hub, one commit of it, and where its files are in the local cache."""
+"""Repositories on the hub, their commits, and their places in the local cache."""
 
 import re
 from collections.abc import Iterator
@@ -35,18 +35,18 @@ class Repository:
 
     @property
     def ref_file(self) -> Path:
-        """The file that holds the last commit known of this revision."""
+        """The file with the last known commit of this revision."""
         return self.storage / "refs" / (self.revision or "main")
 
 
 @dataclass(frozen=True)
 class Commit:
-    """One commit of a repository, which never changes."""
+    """One commit of a repository; its files never change."""
 
     repository: Repository
     sha: str
     from_cache: str | None = None
-    """Why the commit comes from the cache and not from the hub, or None."""
+    """Reason why the cache resolved this commit instead of the hub, or None."""
 
     @property
     def snapshot(self) -> Path:
@@ -55,8 +55,8 @@ class Commit:
 
     def as_record(self) -> dict[str, Any]:
         """Return plain values for a run's manifest."""
-        asked = self.repository
-        return {"kind": asked.kind, "name": asked.name, "revision": asked.revision, "commit": self.sha}
+        of = self.repository
+        return {"kind": of.kind, "name": of.name, "revision": of.revision, "commit": self.sha}
 
 
 def is_commit(revision: str | None) -> bool:
@@ -72,13 +72,13 @@ def endpoint() -> str:
 
 
 def cache() -> Path:
-    """Return the cache of huggingface_hub (`HF_HUB_CACHE`, `HF_HOME`)."""
+    """Return the cache folder of huggingface_hub (`HF_HUB_CACHE`, `HF_HOME`)."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE).expanduser()
 
 
 def cached_names(kind: Kind) -> Iterator[str]:
-    """Yield the names of the repositories of a kind that the cache holds."""
+    """Yield the names of the cached repositories of a kind."""
     for folder in cache().glob(f"{kind}s--*"):
         yield folder.name.removeprefix(f"{kind}s--").replace("--", "/")

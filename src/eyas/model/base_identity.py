@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eyas.distributed.store import told_by_rank_zero
+from eyas.distributed.store import broadcast_from_rank_zero
 from eyas.files import digest_of_digests, remembered_sha256
 from eyas.hub.model_files import weight_files
 from eyas.hub.repository import Commit, Repository, is_commit
@@ -43,7 +43,7 @@ def base_identity(model: Model) -> BaseIdentity:
 
     Rank 0 reads the files for all ranks. An unchanged file is not read again (`files.remembered_sha256`).
     """
-    every, weights = told_by_rank_zero("files of the base model", lambda: _files(model))
+    every, weights = broadcast_from_rank_zero("files of the base model", lambda: _files(model))
     needed = every if model.is_local else weights
     digests = {name: _digest(base_folder(model) / name) for name in needed}
     base = f"sha256:{digest_of_digests(digests.items())}" if model.is_local else f"commit:{model.revision}"
@@ -66,7 +66,7 @@ def _files(model: Model) -> list[list[str]]:
 
 def _digest(file: Path) -> str:
     """Return the digest of one file. Ranks wait for one file at a time, so large models pass no time limit."""
-    return told_by_rank_zero(f"digest of {file.name} of the base model", lambda: remembered_sha256(file))
+    return broadcast_from_rank_zero(f"digest of {file.name} of the base model", lambda: remembered_sha256(file))
 
 
 def _short(value: str) -> str:

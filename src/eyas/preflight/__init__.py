@@ -1,1 +1,1 @@
-"""Everything that can be answered before the first byte is downloaded."""
+"""Checks and downloads before rows and weights are loaded."""

@@ -1,4 +1,4 @@
-"""What a recipe's surroundings answer: files, packages, ranks."""
+"""Checks of files, folders and packages that a recipe needs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from eyas.recipe.data import IN_A_PACKAGE
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about a run that its user should know before it starts."""
+    """A problem or a note about a run, known before its start."""
 
     what: str
     where: str
@@ -24,12 +24,12 @@ class Finding:
 
 
 def check(recipe: Recipe) -> list[Finding]:
-    """Return what can be found out without importing torch or opening a connection."""
+    """Return all findings that need neither torch nor a connection."""
     return [*_missing_data(recipe), *_missing_packages(recipe), *_nothing_held_out(recipe), *_model_folder(recipe)]
 
 
 def refuse_if_blocked(findings: list[Finding]) -> None:
-    """Raise PreflightError with every blocking finding, if there is one."""
+    """Raise PreflightError with all blocking findings, if there are any."""
     blocking = [str(finding) for finding in findings if finding.blocking]
     if blocking:
         raise PreflightError("\n".join(blocking))
@@ -64,4 +64,4 @@ def _model_folder(recipe: Recipe) -> Iterator[Finding]:
     name = recipe.model.name
     if recipe.model.is_local and not (Path(name) / "config.json").is_file():
         hint = "run `eyas demo` first" if name.startswith("demo/") else "name a model folder or a hub id"
-        yield Finding(f"{name} is no folder with a config.json", "model.name", True, hint)
+        yield Finding(f"{name} is not a folder with a config.json", "model.name", True, hint)

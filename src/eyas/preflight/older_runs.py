@@ -1,4 +1,4 @@
-"""Runs of earlier versions, which recorded no commit of a base from the hub."""
+"""Runs of old versions, which did not record the commit of a base model from the hub."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,9 +10,9 @@ from eyas.recipe import Recipe
 
 
 def with_base_revision(recipe: Recipe, run: Path, digests: Mapping[str, Any], revision: str | None) -> Recipe:
-    """Return a run's recipe with the base's commit, which a run of an earlier version did not record.
+    """Return a run's recipe with `revision` as the base model's commit, for a run that recorded none.
 
-    Raises CheckpointError for such a run without a `revision`, and for one that contradicts what the run recorded.
+    Raises CheckpointError for such a run without a `revision`, and for a `revision` that contradicts the run's record.
     """
     trained_on = str(digests["base"])
     unknown = trained_on.startswith("commit:") and not is_commit(trained_on.removeprefix("commit:"))
@@ -20,9 +20,9 @@ def with_base_revision(recipe: Recipe, run: Path, digests: Mapping[str, Any], re
         if unknown:
             history = f"{Repository('model', recipe.model.name, None, '').url}/commits/main"
             raise CheckpointError(
-                f"{run}: an earlier version of eyas trained it and did not record the commit of {recipe.model.name} "
-                f"({trained_on}). The newest commit may hold other weights. Name the commit that was the newest when "
-                f"it was trained: --base-revision COMMIT (they are listed at {history})"
+                f"{run}: an old version of eyas trained it and did not record the commit of {recipe.model.name} "
+                f"({trained_on}). The newest commit may hold other weights. Give the commit that was the newest at "
+                f"the time of the training: --base-revision COMMIT (listed at {history})"
             )
         return recipe
     if not is_commit(revision):

@@ -1,4 +1,4 @@
-"""What the hub says of a recipe's names, without fetching weights or rows: commits, sizes, formats, access, splits."""
+"""Query the hub for a recipe's names: commits, sizes, formats, access and splits; no weights or rows."""
 
 import shutil
 from dataclasses import dataclass
@@ -16,43 +16,45 @@ from eyas.recipe import Recipe
 
 @dataclass(frozen=True)
 class OnlineReport:
-    """What was found out about each name, and why some cannot be had."""
+    """Lines about each name, and the refused ones with their reason."""
 
     lines: list[str]
     refusals: list[str]
 
 
-def look_online(recipe: Recipe, say: Say) -> OnlineReport:
-    """Return what the hub says of every name of a recipe, all refusals at once."""
+def check_online(recipe: Recipe, say: Say) -> OnlineReport:
+    """Query the hub for every name of a recipe; collect all refusals."""
     lines, refusals, to_fetch = [], [], 0
     for repository in repositories(recipe):
         try:
             (commit,) = look_up([repository], say)
-            files, about = _read(recipe, commit)
+            files, description = _files_of_run(recipe, commit)
             tree = tree_of(commit)
             absent = sum(tree[file] for file in missing(commit, files))
         except EyasError as error:
             refusals.append(str(error))
             continue
         size = in_units(sum(tree[file] for file in files))
-        lines.append(f"{repository}: commit {commit.sha}, {about}, {size}, of which {in_units(absent)} to fetch")
+        lines.append(
+            f"{repository}: commit {commit.sha}, {description}, {size}, of which {in_units(absent)} to download"
+        )
         to_fetch += absent
     free = shutil.disk_usage(existing(cache())).free
     if lines:
-        lines.append(f"cache {cache()}: {in_units(to_fetch)} to fetch, {in_units(free)} free")
+        lines.append(f"cache {cache()}: {in_units(to_fetch)} to download, {in_units(free)} free")
     if to_fetch > free:
-        refusals.append(f"cache {cache()}: too little room; make some, or set HF_HOME to a larger disk")
+        refusals.append(f"cache {cache()}: too little disk space; free some, or set HF_HOME to a larger disk")
     return OnlineReport(lines, refusals)
 
 
-def _read(recipe: Recipe, commit: Commit) -> tuple[list[str], str]:
-    """Return the files that a run reads of a commit, and what they are."""
-    tree, who = tree_of(commit), str(commit.repository)
+def _files_of_run(recipe: Recipe, commit: Commit) -> tuple[list[str], str]:
+    """Return the files of a commit that a run reads, and a description of them."""
+    tree, label = tree_of(commit), str(commit.repository)
     if commit.repository.kind == "model":
         safetensors, code = recipe.model.use_safetensors, recipe.model.trust_remote_code
         kind = "safetensors" if safetensors else "pickled weights"
-        count = len(weight_files(who, tree, safetensors))
-        return model_files(who, tree, True, safetensors, code), f"{kind} in {count} file{'s' if count > 1 else ''}"
+        count = len(weight_files(label, tree, safetensors))
+        return model_files(label, tree, True, safetensors, code), f"{kind} in {count} file{'s' if count > 1 else ''}"
     fetch(commit, description_files(tree), tree, None)
     wanted = splits_of(recipe, commit.repository)
     files = {file for split in wanted for file in split_files(commit, tree, split)}

@@ -1,4 +1,4 @@
-"""A recipe's hub names become commits, and what it reads of them is fetched, before rows and weights are loaded."""
+"""Resolve a recipe's hub names to commits and download their files, before rows and weights are loaded."""
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eyas.distributed.store import Beat, first_on_each_node, told_by_rank_zero
+from eyas.distributed.store import Beat, broadcast_from_rank_zero, first_on_each_node
 from eyas.distributed.topology import rank
 from eyas.errors import PreflightError
 from eyas.files import in_units
@@ -21,19 +21,19 @@ from eyas.recipe import Recipe
 from eyas.recipe.data import Source
 
 Record = Mapping[str, Any]
-"""One name of a run's manifest: `kind`, `name`, `revision` as requested, and `commit`."""
+"""A hub name in a run's manifest: `kind`, `name`, requested `revision`, and `commit`."""
 
 
 @dataclass(frozen=True)
 class Pinned:
-    """A recipe in which every hub name has its commit, and what the names were before."""
+    """A recipe whose hub names have commits as revisions, and those commits."""
 
     recipe: Recipe
     commits: list[Commit]
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """What a run's manifest keeps of them."""
+        """The commits as a run's manifest stores them."""
         return [commit.as_record() for commit in self.commits]
 
 
@@ -46,34 +46,34 @@ def pinned(
     rows: bool = True,
     trains: bool = False,
 ) -> Iterator[Pinned]:
-    """Give a recipe with the commit of every hub name, all that it reads fetched; within, no library asks the hub.
+    """Pin a recipe; within the `with` block no library contacts the hub, unless rows are streamed from it.
 
-    Rows that are streamed from the hub are read from it while they are trained on. Raises as `pin` does.
+    Raises as `pin` does.
     """
-    found = pin(recipe, say, recorded, weights, rows, trains)
+    result = pin(recipe, say, recorded, weights, rows, trains)
     streamed = recipe.data.streaming and any(not source.is_local for source in recipe.data.training_sources)
-    with nullcontext() if streamed or not found.commits else libraries_offline():
-        yield found
+    with nullcontext() if streamed or not result.commits else libraries_offline():
+        yield result
 
 
 def pin(recipe: Recipe, say: Say, recorded: Sequence[Record], weights: bool, rows: bool, trains: bool) -> Pinned:
-    """Return a recipe with the commit of every hub name, everything that it reads fetched and checked.
+    """Return a recipe with a commit for every hub name, after all its files were downloaded and checked.
 
-    Rank 0 asks the hub; every node fetches into its own cache. A name that is `recorded` keeps the commit it had.
-    Without `weights` or `rows` those are left where they are. A recipe that `trains` needs room for what it writes too,
-    which is looked at before anything is fetched. Raises PreflightError, DataError or RankError.
+    Rank 0 queries the hub; every node downloads into its own cache. A name in `recorded` keeps its commit. Without
+    `weights` or `rows`, those are not downloaded. With `trains`, the disk space for the run's own files is checked
+    before any download. Raises PreflightError, DataError or RankError.
     """
     names = [name for name in repositories(recipe) if rows or name.kind == "model"]
     if not names:
         return Pinned(recipe, [])
-    told: list[tuple[str, str | None]] = told_by_rank_zero(
+    shas: list[tuple[str, str | None]] = broadcast_from_rank_zero(
         "commits", lambda: [(commit.sha, commit.from_cache) for commit in _resolved(names, recorded, say)]
     )
-    commits = [Commit(name, *one) for name, one in zip(names, told, strict=True)]
+    commits = [Commit(name, *sha) for name, sha in zip(names, shas, strict=True)]
 
     def fetch_all(beat: Beat) -> None:
         if trains and recipe.adapter is None:
-            _refuse_without_room_for_the_run(recipe, commits)
+            _refuse_without_disk_space(recipe, commits)
         _fetch(recipe, commits, weights, say if rank() == 0 else None, beat)
 
     first_on_each_node("hub files", fetch_all)
@@ -83,21 +83,21 @@ def pin(recipe: Recipe, say: Say, recorded: Sequence[Record], weights: bool, row
 
 
 def repositories(recipe: Recipe) -> list[Repository]:
-    """Return the hub repositories that a recipe names, each once."""
-    found = []
+    """Return the hub repositories of a recipe, each once."""
+    named = []
     if not recipe.model.is_local:
-        found.append(Repository("model", recipe.model.name, recipe.model.revision, "model.name"))
+        named.append(Repository("model", recipe.model.name, recipe.model.revision, "model.name"))
     for where, source in _sources(recipe):
         if not source.is_local:
-            found.append(Repository("dataset", source.path, source.revision, where))
-    seen: dict[tuple[str, str, str | None], Repository] = {}
-    for one in found:
-        seen.setdefault((one.kind, one.name, one.revision), one)
-    return list(seen.values())
+            named.append(Repository("dataset", source.path, source.revision, where))
+    unique: dict[tuple[str, str, str | None], Repository] = {}
+    for repository in named:
+        unique.setdefault(_key(repository), repository)
+    return list(unique.values())
 
 
 def splits_of(recipe: Recipe, dataset: Repository, streamed: bool = True) -> list[WantedSplit]:
-    """Return the splits of a dataset that a recipe reads; without `streamed`, those that it keeps."""
+    """Return the splits that a recipe reads of a dataset; `streamed` includes those that are not downloaded."""
     return [
         WantedSplit(where, source.name, source.split)
         for where, source in _sources(recipe)
@@ -129,7 +129,7 @@ def with_commits(recipe: Recipe, commits: Sequence[Commit]) -> Recipe:
 
 
 def _resolved(names: Sequence[Repository], recorded: Sequence[Record], say: Say) -> list[Commit]:
-    """Return each name's commit: the recorded one, else the hub's."""
+    """Return each name's commit: the recorded one, or else the hub's."""
     known = {(one["kind"], one["name"], one["revision"]): one["commit"] for one in recorded}
     commits = {name: Commit(name, known[key]) for name in names if (key := _key(name)) in known}
     looked_up = look_up([name for name in names if name not in commits], say)
@@ -144,17 +144,18 @@ def _key(name: Repository) -> tuple[Kind, str, str | None]:
 def _fetch(recipe: Recipe, commits: Sequence[Commit], weights: bool, say: Say | None, alive: Beat) -> None:
     for commit in commits:
         if commit.repository.kind == "model":
-            tree, who, model = tree_of(commit), str(commit.repository), recipe.model
-            files = model_files(who, tree, weights, model.use_safetensors, model.trust_remote_code)
+            tree, label, model = tree_of(commit), str(commit.repository), recipe.model
+            files = model_files(label, tree, weights, model.use_safetensors, model.trust_remote_code)
             fetch(commit, files, tree, say, alive)
         elif splits := splits_of(recipe, commit.repository, streamed=False):
             fetch_splits(commit, splits, say, alive)
 
 
-def _refuse_without_room_for_the_run(recipe: Recipe, commits: Sequence[Commit]) -> None:
-    """Refuse a full fine-tuning that cannot fit: one checkpoint and the trained model hold the weights once each.
+def _refuse_without_disk_space(recipe: Recipe, commits: Sequence[Commit]) -> None:
+    """Raise PreflightError for a full fine-tuning that cannot fit on the disk.
 
-    The exact need is known only once the trainer is built (training/guards/disk_space.py).
+    A checkpoint and the trained model hold the weights once each. The exact size is known only once the trainer is
+    built (training/guards/disk_space.py).
     """
     for commit in commits:
         if commit.repository.kind != "model":
@@ -165,7 +166,7 @@ def _refuse_without_room_for_the_run(recipe: Recipe, commits: Sequence[Commit]) 
         if least > free:
             raise PreflightError(
                 f"run_directory {recipe.run_folder}: a checkpoint and the trained model take at least "
-                f"{in_units(least)}, and {in_units(free)} are free; make room or name another run_directory=…"
+                f"{in_units(least)}, and {in_units(free)} are free; free some space or choose another run_directory=…"
             )
 
 

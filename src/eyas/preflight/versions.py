@@ -1,4 +1,4 @@
-"""The floors of pyproject.toml, held against what is installed."""
+"""Installed packages, checked against the lowest versions in pyproject.toml."""
 
 import re
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -9,10 +9,12 @@ from eyas.errors import PreflightError
 
 
 def core_packages() -> dict[str, str]:
-    """Return each core dependency of eyas and the lowest version it takes."""
+    """Return the lowest allowed version of each core dependency of eyas."""
     floors = {}
     for requirement in requires("eyas") or []:
-        match = re.fullmatch(r"([\w.-]+)>=([\w.]+)", requirement)  # extras carry a marker and do not match
+        match = re.fullmatch(
+            r"([\w.-]+)>=([\w.]+)", requirement
+        )  # requirements of extras have a marker and do not match
         if match:
             floors[match[1]] = match[2]
     return floors
@@ -24,15 +26,15 @@ def installed_versions() -> dict[str, str]:
 
 
 def refuse_old_versions() -> None:
-    """Refuse a machine on which a core dependency is missing or older than eyas was built on."""
+    """Raise PreflightError if a core dependency is missing or too old."""
     wrong = []
     for name, floor in core_packages().items():
         try:
-            found = version(name)
+            installed = version(name)
         except PackageNotFoundError:
             wrong.append(f"{name}>={floor} (not installed)")
             continue
-        if Version(Version(found).base_version) < Version(floor):
-            wrong.append(f"{name}>={floor} (found {found})")
+        if Version(Version(installed).base_version) < Version(floor):
+            wrong.append(f"{name}>={floor} (found {installed})")
     if wrong:
         raise PreflightError(f"eyas needs {', '.join(wrong)}. Install them with: pip install -c constraints.txt eyas")

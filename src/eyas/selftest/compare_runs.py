@@ -1,4 +1,4 @@
-"""Whether two runs have left the same curve and the same weights, bit for bit. No torch: bytes are compared."""
+"""Compare the logged values and the weights of two runs, bit for bit, without torch."""
 
 import json
 import mmap
@@ -14,34 +14,34 @@ TIMING = frozenset(
     {"tokens_per_second", "peak_bytes", "train_runtime", "train_tokens_per_second", "train_samples_per_second",
      "train_steps_per_second", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "total_flos"}
 )  # fmt: skip
-"""What is logged and no two runs have alike. Under ZeRO-3 total_flos counts the weights that are gathered just then."""
+"""Logged values that differ between equal runs. Under ZeRO-3, total_flos counts the currently gathered weights."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The first thing in which two runs differ."""
+    """The first difference between two runs."""
 
     what: str
     step: int | None
-    """After which step it was logged; None for a tensor, which is from the end."""
+    """Step after which the value was logged; None for a tensor of the final weights."""
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor as a safetensors file holds it."""
+    """A tensor in a safetensors file."""
 
     dtype: str
     shape: tuple[int, ...]
     data: memoryview
 
 
-def first_difference(found: RunDirectory, wanted: RunDirectory) -> Difference | None:
-    """Return the first difference between two finished runs, of their curves and then of their tensors, or None."""
-    return _first_of_curves(curve(found), curve(wanted)) or _first_of_tensors(final(found), final(wanted))
+def first_difference(run: RunDirectory, reference: RunDirectory) -> Difference | None:
+    """Return the first difference of two finished runs, in their curves and then their tensors, or None."""
+    return _first_of_curves(curve(run), curve(reference)) or _first_of_tensors(final(run), final(reference))
 
 
 def curve(run: RunDirectory) -> list[dict[str, Any]]:
-    """Return what was logged, but for what hangs on the clock."""
+    """Return the logged values, without those that depend on the clock."""
     return [{key: value for key, value in line.items() if key not in TIMING} for line in run.metric_lines()]
 
 
@@ -52,20 +52,23 @@ def final(run: RunDirectory) -> dict[str, Tensor]:
 
 
 def _tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
-    """Yield a file's tensors; the format is eight bytes that count those of a JSON header, the header, and the data."""
+    """Yield a safetensors file's tensors.
+
+    The format: eight bytes with the length of a JSON header, the header, the data.
+    """
     with file.open("rb") as stream:
         mapped = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
-    begin = 8 + int.from_bytes(mapped[:8], "little")
-    for name, entry in json.loads(bytes(mapped[8:begin])).items():
+    start = 8 + int.from_bytes(mapped[:8], "little")
+    for name, entry in json.loads(bytes(mapped[8:start])).items():
         if name != "__metadata__":
             first, last = entry["data_offsets"]
-            yield name, Tensor(entry["dtype"], tuple(entry["shape"]), mapped[begin + first : begin + last])
+            yield name, Tensor(entry["dtype"], tuple(entry["shape"]), mapped[start + first : start + last])
 
 
-def _first_of_curves(found: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> Difference | None:
-    for here, there in zip_longest(found, wanted):
+def _first_of_curves(run: list[dict[str, Any]], reference: list[dict[str, Any]]) -> Difference | None:
+    for here, there in zip_longest(run, reference):
         if here is None or there is None:
-            return Difference(f"{len(found)} lines of metrics.jsonl and {len(wanted)}", (here or there)["step"])
+            return Difference(f"{len(run)} lines of metrics.jsonl and {len(reference)}", (here or there)["step"])
         for key in {**here, **there}:
             one, other = (json.dumps(line.get(key)) for line in (here, there))  # NaN equals itself
             if one != other:
@@ -73,16 +76,14 @@ def _first_of_curves(found: list[dict[str, Any]], wanted: list[dict[str, Any]]) 
     return None
 
 
-def _first_of_tensors(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> Difference | None:
-    if not wanted or found.keys() != wanted.keys():
-        return Difference(f"{len(found)} tensors and {len(wanted)}, which are not of the same names", None)
-    for name, tensor in wanted.items():
-        if (tensor.dtype, tensor.shape) != (found[name].dtype, found[name].shape):
-            return Difference(
-                f"{name}: {found[name].dtype} {found[name].shape} and {tensor.dtype} {tensor.shape}", None
-            )
-        if not _same_bytes(found[name], tensor):
-            return Difference(f"{name}: differs by at most {_largest_difference(found[name], tensor):.3g}", None)
+def _first_of_tensors(run: dict[str, Tensor], reference: dict[str, Tensor]) -> Difference | None:
+    if not reference or run.keys() != reference.keys():
+        return Difference(f"{len(run)} tensors and {len(reference)}, with different names", None)
+    for name, tensor in reference.items():
+        if (tensor.dtype, tensor.shape) != (run[name].dtype, run[name].shape):
+            return Difference(f"{name}: {run[name].dtype} {run[name].shape} and {tensor.dtype} {tensor.shape}", None)
+        if not _same_bytes(run[name], tensor):
+            return Difference(f"{name}: differs by at most {_largest_difference(run[name], tensor):.3g}", None)
     return None
 
 

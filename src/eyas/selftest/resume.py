@@ -1,4 +1,4 @@
-"""The proof, on the hardware at hand, that three steps, a kill -9 and a resume are six steps, bit for bit."""
+"""Proof on this machine that a killed and resumed run equals an uninterrupted one, bit for bit."""
 
 import subprocess
 import time
@@ -19,12 +19,12 @@ STEPS, KILLED_AFTER = 6, 3
 POLL_SECONDS = 0.005
 
 Train = Callable[[RunDirectory, bool], Command]
-"""Returns what trains into a run's folder, from the start or, if true, from the newest checkpoint."""
+"""Returns the command that trains in a run's folder; true resumes from the newest checkpoint."""
 
 
 def short_run(recipe: Recipe) -> list[str]:
-    """Return the overrides that make a recipe a run of six steps with a checkpoint after three, and nothing beside."""
-    ours: dict[str, Any] = {
+    """Return overrides for a run of six steps with one checkpoint, after three, and no evaluation or tracker."""
+    short: dict[str, Any] = {
         "max_steps": STEPS,
         "save_steps": KILLED_AFTER,
         "logging_steps": 1,
@@ -32,35 +32,38 @@ def short_run(recipe: Recipe) -> list[str]:
         "eval_steps": "null",
     }
     if_set = {"save_strategy": "steps", "logging_strategy": "steps", "load_best_model_at_end": "false"}
-    ours |= {name: value for name, value in if_set.items() if name in recipe.training.library_arguments}
-    return [*(f"training.{name}={value}" for name, value in ours.items()), "tracking={report_to: none}"]
+    short |= {name: value for name, value in if_set.items() if name in recipe.training.library_arguments}
+    return [*(f"training.{name}={value}" for name, value in short.items()), "tracking={report_to: none}"]
 
 
-def new_folder(run: Path, asked: Path | None) -> Path:
-    """Return an empty folder: the one that was asked for, which may not be there yet, or one beside the run's."""
-    if asked is None:
+def new_folder(run: Path, requested: Path | None) -> Path:
+    """Create an empty folder: the requested one, or one next to the run's.
+
+    Raises CheckpointError where the requested folder exists or cannot be created.
+    """
+    if requested is None:
         run.parent.mkdir(parents=True, exist_ok=True)
         return Path(mkdtemp(prefix=f"{run.name}-selftest-", dir=run.parent))
     try:
-        asked.mkdir(parents=True)
+        requested.mkdir(parents=True)
     except OSError as error:
-        raise CheckpointError(f"{asked}: cannot be made: {error.strerror}; name a folder that is not there") from None
-    return asked
+        raise CheckpointError(f"{requested}: cannot be created: {error.strerror}; name a new folder") from None
+    return requested
 
 
 def prove_resume(train: Train, folder: Path, say: Callable[[str], None]) -> Difference | None:
-    """Return the first difference between a run of six steps and one that was killed after three and resumed.
+    """Return the first difference between a run of six steps and one killed after three and resumed, or None.
 
-    Both are left in the folder, with what they said. Raises TrainingError when one of them does not get so far.
+    The folder keeps both runs and their output. Raises TrainingError if one of them fails.
     """
     whole, killed = RunDirectory(folder / "whole"), RunDirectory(folder / "killed")
-    say(f"1 of 3: {STEPS} steps, never stopped, in {whole.path}")
+    say(f"1 of 3: {STEPS} uninterrupted steps in {whole.path}")
     _finish(train(whole, False), whole, say)
-    say(f"2 of 3: the same in {killed.path}, and kill -9 to every process once step {KILLED_AFTER} is sealed")
+    say(f"2 of 3: the same in {killed.path}, with kill -9 to every process once step {KILLED_AFTER} is sealed")
     _kill_once_sealed(train(killed, False), killed, say)
-    say(f"3 of 3: --resume of what was killed, to step {STEPS}")
+    say(f"3 of 3: --resume of the killed run, to step {STEPS}")
     _finish(train(killed, True), killed, say)
-    say("comparing metrics.jsonl (but for what hangs on the clock) and the bytes of each tensor")
+    say("comparing metrics.jsonl (without values that depend on the clock) and the bytes of each tensor")
     return first_difference(killed, whole)
 
 
@@ -69,7 +72,7 @@ def _finish(command: Command, run: RunDirectory, say: Callable[[str], None]) -> 
         for _ in _steps_of(run, job):
             pass
     if job.returncode:
-        raise TrainingError(f"{command}\nleft with exit code {job.returncode}. The end of {log}:\n{_end_of(log)}")
+        raise TrainingError(f"{command}\nexited with code {job.returncode}. The end of {log}:\n{_end_of(log)}")
 
 
 def _kill_once_sealed(command: Command, run: RunDirectory, say: Callable[[str], None]) -> None:
@@ -82,17 +85,17 @@ def _kill_once_sealed(command: Command, run: RunDirectory, say: Callable[[str], 
         raise TrainingError(f"{command}\nended before step {KILLED_AFTER}. The end of {log}:\n{_end_of(log)}")
     if reached > KILLED_AFTER:
         raise TrainingError(
-            f"{run.path}: was at step {reached} before it could be killed after step {KILLED_AFTER}; with longer steps "
-            "(a larger training.global_batch_size or max_length) the kill comes in time"
+            f"{run.path}: reached step {reached} before it could be killed after step {KILLED_AFTER}; make the steps "
+            "longer, with a larger training.global_batch_size or max_length"
         )
-    say(f"  killed when step {_logged(run)} was logged")
+    say(f"  killed after the log of step {_logged(run)}")
 
 
 @contextmanager
 def _started(
     command: Command, run: RunDirectory, say: Callable[[str], None]
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """Start a command with its output in a file beside the run; whatever of it is left at the end is killed."""
+    """Start a command with its output in a file next to the run; kill its processes at the end."""
     log = run.path.with_suffix(".log")
     say(f"  $ {command}")
     with log.open("ab") as stream:
@@ -104,7 +107,7 @@ def _started(
 
 
 def _steps_of(run: RunDirectory, job: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Yield until a job has ended, often enough to see what it does; a bar says how far it is."""
+    """Yield every few milliseconds until a job exits, and show its progress."""
     from tqdm import tqdm
 
     with tqdm(total=STEPS, unit="step", leave=False, disable=None) as bar:  # on a terminal only
@@ -119,9 +122,9 @@ def _logged(run: RunDirectory) -> int:
 
 
 def _kill(job: subprocess.Popen[bytes]) -> None:
-    """Kill a launcher and all that it has started, the ranks first: one whose launcher is gone saves before it leaves.
+    """Kill a launcher and its processes, the ranks first: a rank without its launcher saves before it exits.
 
-    Each by its number, for ranks lead sessions of their own, which no signal to the launcher's reaches.
+    Each is killed by its id: ranks lead sessions of their own, which a signal to the launcher's group does not reach.
     """
     import psutil
 

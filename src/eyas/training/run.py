@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from eyas.distributed.console import say
 from eyas.distributed.gather import refuse_if_ranks_differ
-from eyas.distributed.topology import Topology, asked_topology, rank, refuse_what_cannot_start, started_topology
+from eyas.distributed.topology import Topology, rank, refuse_impossible_launch, requested_topology, started_topology
 from eyas.hardware import has_gpu
 from eyas.model.adapter import refuse_untrained_head, resolve
 from eyas.model.base_identity import BaseIdentity, base_identity
@@ -68,8 +68,8 @@ def check_environment(recipe: Recipe, run: RunDirectory, resume: bool) -> Topolo
     Raises PreflightError for versions, ranks, settings or a run folder that do not allow a start.
     """
     refuse_old_versions()
-    requested = asked_topology()
-    refuse_what_cannot_start(requested, started_topology(), has_gpu())
+    requested = requested_topology()
+    refuse_impossible_launch(requested, started_topology(), has_gpu())
     refuse_if_blocked(check(recipe))
     run.refuse_if_taken(resume)
     return requested

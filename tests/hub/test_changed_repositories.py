@@ -1,4 +1,4 @@
-"""A run keeps the commits that it was trained on, wherever their repositories go."""
+"""A run keeps the commits of its training when the repositories change."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ def files_of(hub, kind, name):
 
 @pytest.fixture
 def own(hub):
-    """The hub, whose repositories are put back to the commits that they had."""
+    """The hub; its branches are restored after the test."""
     before = {name: dict(r.refs) for kind in hub.repositories.values() for name, r in kind.items()}
     yield hub
     for kind in hub.repositories.values():
@@ -33,7 +33,7 @@ def own(hub):
 
 
 def other_weights(hub, tmp_path):
-    """Commit weights that predict otherwise."""
+    """Commit weights with other predictions."""
     files = files_of(hub, "models", FALCON)
     file = tmp_path / "moved.safetensors"
     file.write_bytes(files["model.safetensors"])
@@ -57,7 +57,7 @@ def other_rows(hub, tmp_path):
 
 @pytest.mark.parametrize("move", [other_weights, other_tokenizer, other_rows])
 @pytest.mark.parametrize("cache", ["the same cache", "an empty cache", "offline"])
-def test_verbs_use_the_trained_commits(move, cache, own, hub_run, tmp_path, monkeypatch, capsys):
+def test_commands_use_the_commits_of_the_training(move, cache, own, hub_run, tmp_path, monkeypatch, capsys):
     run = hub_run("falcon7b_lora", "export.rounding=nearest")
     trained_on = files_of(own, "models", FALCON)["model.safetensors"]
     assert move(own, tmp_path) not in json.dumps(run.read_manifest())
@@ -82,7 +82,7 @@ def test_verbs_use_the_trained_commits(move, cache, own, hub_run, tmp_path, monk
 
 
 def assert_merged_is_adapter_on(base, run):
-    """Compare the merged model with base + adapter computed here, bit for bit."""
+    """Compare the merged model with base + adapter, computed here, bit for bit."""
     adapter = load_file(run.adapter / "adapter_model.safetensors")
     merged = load_file(run.merged / "model.safetensors")
     settings = json.loads((run.adapter / "adapter_config.json").read_text())
@@ -98,7 +98,7 @@ def assert_merged_is_adapter_on(base, run):
     assert updated == 8
 
 
-def test_a_resumed_run_goes_on_with_its_commits(own, hub_run, tmp_path):
+def test_a_resumed_run_keeps_its_commits(own, hub_run, tmp_path):
     run = hub_run("falcon7b_lora", "training.max_steps=4", "training.save_steps=2")
     whole = load_file(run.adapter / "adapter_model.safetensors")
     shutil.rmtree(run.adapter)
@@ -113,7 +113,7 @@ def test_a_resumed_run_goes_on_with_its_commits(own, hub_run, tmp_path):
     assert all(torch.equal(again[name], tensor) for name, tensor in whole.items())
 
 
-def test_a_run_that_starts_anew_takes_the_newest(own, hub_run, tmp_path):
+def test_a_new_run_uses_the_newest_commits(own, hub_run, tmp_path):
     first = hub_run("falcon7b_lora").read_manifest()["hub"][0]["commit"]
     moved = other_weights(own, tmp_path)
     shutil.rmtree(tmp_path / "falcon7b_lora")
@@ -123,7 +123,7 @@ def test_a_run_that_starts_anew_takes_the_newest(own, hub_run, tmp_path):
     assert again == {"kind": "model", "name": FALCON, "revision": None, "commit": moved} and moved != first
 
 
-def test_a_commit_that_is_gone_is_refused_by_name(own, hub_run, tmp_path, monkeypatch, capsys):
+def test_a_removed_commit_is_refused_by_name(own, hub_run, tmp_path, monkeypatch, capsys):
     run = hub_run("falcon7b_lora")
     commit = run.read_manifest()["hub"][0]["commit"]
     other_weights(own, tmp_path)
@@ -140,7 +140,7 @@ def test_a_commit_that_is_gone_is_refused_by_name(own, hub_run, tmp_path, monkey
     assert not run.merged.exists()
 
 
-def test_other_bytes_under_the_same_commit_are_refused_at_every_later_verb(own, hub_run, capsys):
+def test_changed_bytes_of_the_same_commit_are_refused_by_every_later_command(own, hub_run, capsys):
     run = hub_run("falcon7b_lora")
     manifest = run.read_manifest()
     run.record(digests={**manifest["digests"], "weights": "sha256:" + "0" * 64})
@@ -151,7 +151,7 @@ def test_other_bytes_under_the_same_commit_are_refused_at_every_later_verb(own, 
         assert "the base model's weights: sha256:0000000000000…" in capsys.readouterr().err
 
 
-def test_plain_peft_opens_the_adapter_on_the_commit_that_it_was_trained_on(own, hub_run, tmp_path):
+def test_plain_peft_opens_the_adapter_on_the_commit_of_the_training(own, hub_run, tmp_path):
     from peft import AutoPeftModelForCausalLM
 
     run = hub_run("falcon7b_lora")
@@ -168,7 +168,7 @@ def test_plain_peft_opens_the_adapter_on_the_commit_that_it_was_trained_on(own, 
     assert torch.equal(weight.float(), load_file(base)[f"{layer}.weight"].to(weight.dtype).float())
 
 
-def test_a_new_commit_of_a_dataset_that_changes_no_row_is_no_change(own, hub_run):
+def test_a_new_commit_of_a_dataset_with_the_same_rows_is_no_change(own, hub_run):
     words = ("training.max_steps=2", "training.save_steps=2")
     run = hub_run("falcon7b_lora", *words)
     own.push("datasets", GUANACO, guanaco() | {"NEWS.md": "a typo in the description"})

@@ -1,4 +1,4 @@
-"""Downloads that are cut, refused, damaged, killed or shared: what arrives is whole, or it is refused in words."""
+"""Truncated, refused, damaged, killed and shared downloads are completed, or refused with a reason."""
 
 import random
 import re
@@ -13,7 +13,7 @@ from conftest import ROOT
 from eyas.errors import EyasError
 from eyas.hub import look_up as look_up_module
 from eyas.hub.repository import Commit, Repository
-from eyas.hub.snapshot import refuse_other_bytes
+from eyas.hub.snapshot import refuse_damaged_files
 from eyas.preflight.pinning import pinned
 from eyas.recipe import load_recipe
 from hub.conftest import GLUE, MODELS, process_environment
@@ -33,7 +33,9 @@ def impatient(monkeypatch):
     for module in ("utils._http", "file_download"):
         monkeypatch.setattr(f"huggingface_hub.{module}.time", at_once)
     monkeypatch.setattr("huggingface_hub.file_download._ETAG_RETRY_TIMEOUT", 2)
-    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 16)  # a resume begins after whole chunks
+    monkeypatch.setattr(
+        "huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 16
+    )  # a resumed download starts after complete chunks
 
 
 def recipe_file(tmp_path):
@@ -51,7 +53,7 @@ def pin(tmp_path):
 
 
 def assert_whole(hub):
-    """Compare every file in the cache with what the hub has."""
+    """Compare every file in the cache with the hub's."""
     for kind, name in NAMES.items():
         repository = hub.repository(f"{kind}s", name)
         commit = Commit(Repository(kind, name, None, kind), repository.refs["main"])
@@ -74,14 +76,14 @@ REFUSED = {
     "busy for good": ({"status": 429}, r"answered 429 \(too many requests\)"),
     "broken for good": ({"status": 503}, r"answered 503 \(server error\)"),
     "silent": ({"silent_seconds": 4}, "did not answer in time"),
-    "damaged": ({"flip": True}, "the bytes are not those that the hub has of commit .* rm "),
+    "damaged": ({"flip": True}, "the bytes differ from the hub's at commit .* rm "),
     "forbidden": ({"status": 403}, "answered 403"),
 }
 
 
 @pytest.mark.parametrize("kind", NAMES)
 @pytest.mark.parametrize("fault", RECOVERS)
-def test_a_download_that_is_hindered_arrives_whole(fault, kind, hub, tmp_path):
+def test_a_disturbed_download_arrives_complete(fault, kind, hub, tmp_path):
     faults = dict(RECOVERS[fault])
     if fault == "cut again and again":
         repository = hub.repository(f"{kind}s", NAMES[kind])
@@ -90,13 +92,13 @@ def test_a_download_that_is_hindered_arrives_whole(fault, kind, hub, tmp_path):
         pin(tmp_path)
 
     assert_whole(hub)
-    if fault == "cut again and again":  # it went on where it was cut, not from the first byte
+    if fault == "cut again and again":  # it resumed at the cut, not at the first byte
         assert len(hub.downloads(FILES[kind])) in (4, 5)
 
 
 @pytest.mark.parametrize("kind", NAMES)
 @pytest.mark.parametrize("fault", REFUSED)
-def test_a_download_that_fails_is_refused_with_the_cause_and_the_next_start_completes_it(fault, kind, hub, tmp_path):
+def test_a_failed_download_is_reported_with_its_cause_and_the_next_start_completes_it(fault, kind, hub, tmp_path):
     faults, cause = REFUSED[fault]
     with hub.broken(only=FILES[kind], **faults), pytest.raises(EyasError) as refused:
         pin(tmp_path)
@@ -105,15 +107,15 @@ def test_a_download_that_fails_is_refused_with_the_cause_and_the_next_start_comp
     assert NAMES[kind] in message and re.search(cause, message), message
     if fault == "damaged":
         damaged = re.search(r"rm (.*)", message)[1]
-        with pytest.raises(EyasError, match="the bytes are not those that the hub has"):
-            pin(tmp_path)  # found again, though nothing is fetched
+        with pytest.raises(EyasError, match="the bytes differ from the hub's"):
+            pin(tmp_path)  # found again, without a download
         subprocess.run(["rm", *damaged.split()], check=True)
     pin(tmp_path)
     assert_whole(hub)
 
 
 @pytest.mark.parametrize("kind", NAMES)
-def test_a_byte_that_changes_in_the_cache_is_found_at_the_next_start(kind, hub, tmp_path):
+def test_a_changed_byte_in_the_cache_is_found_at_the_next_start(kind, hub, tmp_path):
     pin(tmp_path)
     repository = hub.repository(f"{kind}s", NAMES[kind])
     commit = Commit(Repository(kind, NAMES[kind], None, kind), repository.refs["main"])
@@ -121,21 +123,21 @@ def test_a_byte_that_changes_in_the_cache_is_found_at_the_next_start(kind, hub, 
     content = file.read_bytes()
     file.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
 
-    with pytest.raises(EyasError, match="the bytes are not those that the hub has"):
+    with pytest.raises(EyasError, match="the bytes differ from the hub's"):
         pin(tmp_path)
 
 
-def test_a_small_file_is_compared_too(hub, tmp_path):
+def test_a_small_file_is_checked_too(hub, tmp_path):
     pin(tmp_path)
     name = NAMES["model"]
     commit = Commit(Repository("model", name, None, "m"), hub.repository("models", name).refs["main"])
     config = commit.snapshot / "config.json"
     assert (commit.snapshot / "config.json").readlink().name == etag_of("config.json", config.read_bytes())
-    refuse_other_bytes(commit, ["config.json"])
+    refuse_damaged_files(commit, ["config.json"])
     config.write_text(config.read_text().replace("2", "3", 1))
 
     with pytest.raises(EyasError, match=r"config\.json in the cache"):
-        refuse_other_bytes(commit, ["config.json"])
+        refuse_damaged_files(commit, ["config.json"])
 
 
 def start(hub, tmp_path):
@@ -144,17 +146,17 @@ def start(hub, tmp_path):
     return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def test_two_starts_at_once_share_one_download(hub, tmp_path):
+def test_two_simultaneous_starts_share_one_download(hub, tmp_path):
     with hub.broken(bytes_a_second=100_000, only=FILES["model"]):
         both = [start(hub, tmp_path), start(hub, tmp_path)]
-        told = [process.communicate(timeout=120)[0] for process in both]
+        output = [process.communicate(timeout=120)[0] for process in both]
 
-    assert [process.returncode for process in both] == [0, 0], told
+    assert [process.returncode for process in both] == [0, 0], output
     assert len(hub.downloads(FILES["model"])) == 1 and len(hub.downloads(FILES["dataset"])) == 1
-    assert sum("another process fetches it; waiting" in text for text in told) == 1
+    assert sum("another process is downloading it; waiting" in text for text in output) == 1
 
 
-def test_after_twenty_kills_in_mid_download_the_next_start_completes_it(hub, tmp_path):
+def test_after_twenty_kills_during_a_download_the_next_start_completes_it(hub, tmp_path):
     draw = random.Random(0)
     in_mid_download = 0
     for _ in range(20):
@@ -170,7 +172,7 @@ def test_after_twenty_kills_in_mid_download_the_next_start_completes_it(hub, tmp
             process.communicate()
 
     last = start(hub, tmp_path)
-    told = last.communicate(timeout=120)[0]
-    assert last.returncode == 0 and told.endswith("fetched\n"), told
+    output = last.communicate(timeout=120)[0]
+    assert last.returncode == 0 and output.endswith("fetched\n"), output
     assert in_mid_download >= 5
     assert_whole(hub)

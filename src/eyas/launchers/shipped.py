@@ -1,0 +1,64 @@
+"""Recipes, configs and the training script that eyas ships: in a checkout, or in an installed wheel."""
+
+import difflib
+from pathlib import Path
+
+from eyas.errors import PreflightError
+
+PACKAGE = Path(__file__).parents[1]
+
+
+def shipped_folder() -> Path:
+    """Return the folder with `recipes/`, `accelerate_configs/`, `ds_configs/` and `launch/`.
+
+    A wheel holds it in the package, where `setup.py` copies it. In a checkout it is the repository's root.
+    """
+    in_wheel = PACKAGE / "shipped"
+    return in_wheel if in_wheel.is_dir() else PACKAGE.parents[1]
+
+
+def training_script() -> Path:
+    """Return the script that `accelerate launch` starts on every rank.
+
+    Raises PreflightError where this installation has none.
+    """
+    script = shipped_folder() / "launch" / "train.py"
+    if not script.is_file():
+        raise PreflightError(f"{script}: no such file; install eyas again, or run it from a checkout")
+    return script
+
+
+def recipe_file(path: Path) -> Path:
+    """Return this path or, for a bare name that is no file here, the shipped recipe of that name.
+
+    Raises PreflightError for a bare name that no shipped recipe has.
+    """
+    return _file_or_shipped(path, "recipes", "recipe")
+
+
+def accelerate_config_file(path: Path) -> Path:
+    """Return this path or, for a bare name that is no file here, the shipped accelerate config of that name.
+
+    Raises PreflightError for a path that is no file, and for a name that no shipped config has.
+    """
+    config = _file_or_shipped(path, "accelerate_configs", "accelerate config")
+    if not config.is_file():
+        raise PreflightError(
+            f"{config}: no such accelerate config; name a file, or one of: {', '.join(_names('accelerate_configs'))}"
+        )
+    return config
+
+
+def _file_or_shipped(path: Path, folder: str, kind: str) -> Path:
+    if path.is_file() or path.suffix or path != Path(path.name):
+        return path
+    names = _names(folder)
+    if path.name in names:
+        return shipped_folder() / folder / f"{path.name}.yaml"
+    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.6)
+    hint = f"did you mean '{close[0]}'?" if close else f"name a file, or one of: {', '.join(names)}"
+    raise PreflightError(f"{path}: no such file here, and no shipped {kind} of this name; {hint}")
+
+
+def _names(folder: str) -> list[str]:
+    return sorted(file.stem for file in (shipped_folder() / folder).glob("*.yaml"))
