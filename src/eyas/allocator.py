@@ -1,4 +1,4 @@
-"""Memory allocator of a training process: jemalloc where it is installed, or else glibc with other settings.
+"""Memory allocator of a training process: jemalloc, or else glibc with other settings.
 
 With glibc's defaults each step returns its activations to the system and gets them back page by page. That took a tenth
 of a step in bfloat16 on two CPU cores with AMX. jemalloc also reuses the memory that was freed last, which is still in
@@ -18,21 +18,22 @@ NAMES = (LEAVE, "LD_PRELOAD", "MALLOC_CONF")
 LIBRARY = "libjemalloc.so.2"
 FOLDERS = (f"{sys.prefix}/lib", "/usr/local/lib", "/usr/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib")
 WITH_GLIBC = {LEAVE: f"glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold={2**32}:glibc.malloc.trim_threshold={2**32}"}
-"""Transparent huge pages; allocations below 4 GiB get no mapping of their own and stay in the process."""
+"""Transparent huge pages, and no own mapping for allocations below 4 GiB."""
 JEMALLOC = (
     "thp:always,metadata_thp:auto,dirty_decay_ms:-1,muzzy_decay_ms:-1,oversize_threshold:0,narenas:1,"
     "lg_extent_max_active_fit:8"
 )
-"""The same, with one arena for all threads and large tensors, so that cached memory is reused.
+"""The same, with one arena, so that cached memory is reused.
 
 A tensor may take part of a free extent of 256 times its size, not 64; else every new batch size grows the process.
 """
 
 
 def settings() -> dict[str, str]:
-    """Return the environment variables to add for a training process; none where one of `NAMES` is set.
+    """Return the environment variables to add for a training process.
 
-    None without glibc either. jemalloc is used on x86-64 only: elsewhere its page size may be wrong, and it aborts.
+    Empty if one of `NAMES` is set, and without glibc. jemalloc is used on x86-64 only: elsewhere its page size may be
+    wrong, and it aborts.
     """
     if any(name in os.environ for name in NAMES) or platform.libc_ver()[0] != "glibc" or sys.maxsize < 2**32:
         return {}

@@ -1,4 +1,4 @@
-"""`eyas check`: print every error of a recipe at once, without importing torch."""
+"""`eyas check`: print every error of a recipe at once."""
 
 from typing import Annotated
 
@@ -18,7 +18,9 @@ def check(
         ),
     ] = False,
 ) -> None:
-    """Check a recipe in under a second: print every error at once, with its line and column.
+    """Check a recipe in under a second.
+
+    Every error is printed at once, with its line and column.
 
     With --online, the hub is queried for each model and dataset of the recipe. No weights or rows are downloaded.
     """

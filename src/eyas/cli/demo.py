@@ -39,7 +39,7 @@ def demo(
 
 
 def _unpack_all(folder: Path, parts: dict[str, tuple["Asset", Callable[[Path, Path], Any]]]) -> None:
-    """Download and unpack each part that is not in the folder yet; downloads continue during unpacking."""
+    """Download and unpack the missing parts; downloads continue during unpacking."""
     from eyas.demo.assets import fetch
 
     cache = folder / ".packages"

@@ -18,7 +18,7 @@ LIBRARIES = (
 
 @contextmanager
 def errors_as_text() -> Iterator[None]:
-    """Print an EyasError without a traceback and exit with 1; exit with 75 on Preempted.
+    """Print an EyasError and exit with 1; on Preempted, exit with 75.
 
     Every other exception keeps its traceback. Libraries print warnings and errors only.
     """
@@ -36,7 +36,7 @@ def errors_as_text() -> Iterator[None]:
 
 
 def quieten_libraries() -> None:
-    """Turn off telemetry and notices to library authors; show progress bars on a terminal only."""
+    """Turn off telemetry and library notices; show progress bars on a terminal only."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

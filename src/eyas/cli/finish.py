@@ -1,4 +1,4 @@
-"""`eyas finish`: save the result of a run that finished training but could not save it."""
+"""`eyas finish`: save the result of a run whose last save failed."""
 
 import typer
 

@@ -1,4 +1,4 @@
-"""Hide optional libraries that a recipe does not use, so that the others do not import them."""
+"""Hide libraries that a recipe does not use, so that others do not import them."""
 
 import gc
 from contextlib import AbstractContextManager, ExitStack
@@ -18,14 +18,16 @@ FULL_COLLECTION = 1000
 
 
 class _Process:
-    """State of this process: the number of its commands, and the libraries hidden until it exits."""
+    """State of this process, until it exits."""
 
     runs_one_command = False
     hidden = ExitStack()
 
 
 def process_runs_one_command() -> None:
-    """Declare that this process exits after its command, so that `hide_unused_libraries` may hide libraries for good.
+    """Declare that this process exits after its command.
+
+    `hide_unused_libraries` may then hide libraries until the exit.
 
     Full garbage collections become rare too. The libraries' half a million objects live until the exit, and searching
     them for cycles took a sixth of the import time. Young objects are collected as often as before.
@@ -40,9 +42,9 @@ def only_used_libraries(recipe: "Recipe") -> AbstractContextManager[None]:
 
 
 def hide_unused_libraries(recipe: "Recipe | None") -> None:
-    """Hide the libraries that this recipe does not use until the process exits; None hides all of `SELDOM_USED`.
+    """Hide the libraries that this recipe does not use, until the process exits.
 
-    Does nothing in a process that may run another command.
+    None hides all of `SELDOM_USED`. Does nothing in a process that may run another command.
     """
     if _Process.runs_one_command:
         _Process.hidden.enter_context(hidden(*(SELDOM_USED if recipe is None else _unused(recipe))))

@@ -1,4 +1,4 @@
-"""`eyas merge`: merge a run's adapter into its base model and verify the result."""
+"""`eyas merge`: merge a run's adapter into its base and verify the result."""
 
 from typing import Annotated
 

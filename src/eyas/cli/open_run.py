@@ -1,4 +1,4 @@
-"""A run's recipe, tokenizer and rows, opened again and compared with the run's manifest."""
+"""A run's recipe, tokenizer and rows, compared with its manifest."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,11 +38,11 @@ class OpenRun:
 
 @contextmanager
 def open_run(folder: Path, overrides: Sequence[str] = (), base_revision: str | None = None) -> Iterator[OpenRun]:
-    """Open a run with its recipe, changed by `overrides`, and the tokenizer and rows that it was trained with.
+    """Open a run with its recipe, tokenizer and rows.
 
-    Hub names resolve to the commits of the training. Within the `with` block no library contacts the hub.
-    `base_revision` gives the base model's commit where the run recorded none. Raises CheckpointError, DataError or
-    PreflightError where the base model or the rows have changed since the training.
+    `overrides` change the recipe. Hub names resolve to the commits of the training. Within the `with` block no library
+    contacts the hub. `base_revision` gives the base model's commit where the run recorded none. Raises CheckpointError,
+    DataError or PreflightError where the base model or the rows have changed since the training.
     """
     from eyas.recipe import load_run_recipe
 

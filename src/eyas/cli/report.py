@@ -14,7 +14,7 @@ def report(run: RunFolder, base_revision: BaseRevision = None) -> None:
 
 
 def write(opened: OpenRun, refusal: str | None = None) -> None:
-    """Write a run's report and print its table; `refusal` is the reason why there is no merged model."""
+    """Write a run's report and print its table; `refusal` explains a missing merged model."""
     from eyas.cli.tables import print_table
     from eyas.evaluation.compare import compare
     from eyas.evaluation.evaluate import majority

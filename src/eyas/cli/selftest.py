@@ -1,4 +1,4 @@
-"""`eyas selftest`: prove on this machine that a resumed run equals an uninterrupted one."""
+"""`eyas selftest`: prove that a resumed run equals an uninterrupted one."""
 
 import shutil
 from pathlib import Path

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 
 def print_table(title: str, lines: Sequence[Sequence[str]]) -> None:
-    """Print a table; the first line is its header, the first column is left-aligned."""
+    """Print a table; the first line is its header."""
     from rich import box
     from rich.console import Console
     from rich.table import Table

@@ -63,7 +63,7 @@ def train(
 
 
 def _train_with_launcher(command: "Command", run: RunDirectory) -> int:
-    """Run the command, with the requested restarts after a crash, and return its exit code."""
+    """Run the command, with restarts after crashes, and return its exit code."""
     for restart in range(command.restarts_left + 1):
         before = run.read_manifest()
         code = command.run(restart)

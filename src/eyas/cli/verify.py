@@ -16,7 +16,9 @@ def verify(
         typer.Argument(metavar="PATH", help="A run's folder, or one checkpoint, adapter, model or merged model in it."),
     ],
 ) -> None:
-    """Read every byte of a run, or of one folder in it, and compare it with the digests recorded when it was written.
+    """Check every byte of a run, or of one folder in it.
+
+    The bytes are compared with the digests that were recorded when they were written.
 
     Checkpoints, adapter/, model/, merged/ and exports each have a MANIFEST.json with the SHA-256 of every file. It is
     written last. The manifest.json of a run holds the digests of recipe.yaml and, once the run is finished, of

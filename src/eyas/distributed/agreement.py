@@ -5,9 +5,10 @@ from typing import Any
 
 
 class Agreement:
-    """Maximum or mean over all ranks, identical on each, so that all of them act at the same step.
+    """Maximum or mean over all ranks, identical on each.
 
-    It uses gloo, even where gradients use NCCL: a reduction on the GPU would wait for the GPU's queue.
+    So all ranks act at the same step. It uses gloo, even where gradients use NCCL: a reduction on the GPU would wait
+    for the GPU's queue.
     """
 
     def __init__(self) -> None:

@@ -21,7 +21,7 @@ def gather_objects(value: Any) -> list[Any]:
 
 
 def all_or_none(part: Callable[[], T]) -> list[T]:
-    """Call `part` on every rank and return the results in rank order; if one rank fails, all raise.
+    """Call `part` on every rank and return all results; if one rank fails, all raise.
 
     A rank that raised alone would leave the others waiting. Raises CheckpointError with the first failed rank's reason.
     """

@@ -1,4 +1,4 @@
-"""Communication between ranks before a process group exists: a key-value store at the launcher's address."""
+"""Communication between ranks before a process group exists, through a key-value store."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from eyas.errors import EyasError, PreflightError, RankError
 
 T = TypeVar("T")
 Beat = Callable[[], None]
-"""Callback with which a working rank shows the waiting ones that it is alive."""
+"""Callback of a working rank: it shows the waiting ranks that it is alive."""
 
 WAIT_SECONDS = 300.0
 """Timeout of a rank that waits for another one."""
@@ -23,7 +23,7 @@ BEAT_SECONDS = 5.0
 
 
 def broadcast_from_rank_zero(name: str, decide: Callable[[], T]) -> T:
-    """Return rank 0's result, a JSON value, on every rank; if rank 0 fails, every rank raises.
+    """Return rank 0's JSON value on every rank; if rank 0 fails, all raise.
 
     Rank 0 raises its own EyasError, the others PreflightError with its text. RankError if rank 0 does not respond.
     """
@@ -35,9 +35,9 @@ def broadcast_from_rank_zero(name: str, decide: Callable[[], T]) -> T:
 
 
 def first_on_each_node(name: str, act: Callable[[Beat], None]) -> None:
-    """Call `act` on the first rank of each node, then on the node's other ranks, which find the work done.
+    """Call `act` on the first rank of each node, then on its other ranks.
 
-    They wait as long as the first rank beats. Raises as `broadcast_from_rank_zero` does.
+    These find the work done. They wait as long as the first rank beats. Raises as `broadcast_from_rank_zero` does.
     """
     if world_size() == 1:
         return act(lambda: None)
@@ -95,9 +95,10 @@ def _beats(name: str) -> str:
 
 @cache
 def _store() -> Any:
-    """Return the store, kept until the process exits: a process group later shares its port.
+    """Return the store, which lives until the process exits.
 
-    Under torchrun and `accelerate launch` the launcher holds it; without a launcher rank 0 does.
+    A process group later shares its port. Under torchrun and `accelerate launch` the launcher holds it; without a
+    launcher rank 0 does.
     """
     from torch.distributed import PrefixStore, rendezvous
 

@@ -1,4 +1,4 @@
-"""Topology of a run: requested by the launch, started by the launcher, running in the trainer.
+"""Requested, started and running topology of a run.
 
 accelerate 1.15 can silently start fewer processes than requested (`--cpu --num_processes 2` starts one) and silently
 replace a strategy (FSDP on a CPU becomes plain DDP). So the request is read from the launcher's command line and
@@ -58,7 +58,7 @@ def started_topology() -> Topology:
 
 
 def requested_topology(command: Sequence[str] | None = None) -> Topology | None:
-    """Return the topology that the parent `accelerate launch` requests; None if this process has another parent."""
+    """Return the topology that the parent `accelerate launch` requests, or None."""
     command = _parent_command() if command is None else command
     words = next((command[i + 1 :] for i, word in enumerate(command) if _is_accelerate_launch(command, i, word)), None)
     if words is None:
@@ -83,7 +83,7 @@ def requested_topology(command: Sequence[str] | None = None) -> Topology | None:
 
 
 def refuse_impossible_launch(requested: Topology | None, started: Topology, gpu: bool) -> None:
-    """Raise PreflightError, before a model is loaded, for a launch that cannot become the requested topology."""
+    """Raise PreflightError for a launch that cannot become the requested topology."""
     if requested is not None and requested.processes != started.processes:
         raise PreflightError(
             f"{requested.processes} processes were requested, {started.processes} started. On a CPU "

@@ -29,11 +29,11 @@ class Command:
 
     words: list[str]
     restarts_left: int = 0
-    """Restarts after a crash that eyas makes itself: accelerate has an agent for them only with several ranks."""
+    """Restarts after a crash that eyas makes itself. accelerate has an agent for them only with several ranks."""
     environment: dict[str, str] | None = None
-    """Variables that accelerate would set for a single plain process, which can train in this process.
+    """Variables that accelerate would set for a plain single process.
 
-    None where a launcher is needed.
+    Such a process can be this one. None where a launcher is needed.
     """
     note: str | None = None
     """One line for the user about a choice that was made, or None."""
@@ -48,7 +48,7 @@ class Command:
         return [sys.executable, "-m", "accelerate.commands.accelerate_cli", *self.words]
 
     def run(self, restart: int = 0) -> int:
-        """Run the command and return its exit code, or 75 when a signal stopped it.
+        """Run the command; return its exit code, or 75 after a signal.
 
         SIGTERM and SIGUSR1 to this process go to every rank. `restart` counts from 1, as in torch's elastic agent.
         """
@@ -77,11 +77,11 @@ class Command:
 def launch_command(
     recipe: Path, overrides: Sequence[str], config_file: Path | None, flags: Sequence[str] = (), max_restarts: int = 0
 ) -> Command:
-    """Return the command that trains this recipe with an accelerate config; `flags` are the script's.
+    """Return the command that trains this recipe with an accelerate config.
 
-    Without a config one process trains, on the GPU if there is one. A single process gets one GPU: where it sees
-    several, transformers would wrap the model in `nn.DataParallel` and multiply the batch. On a CPU the ranks of a
-    machine share its cores: accelerate would give a single process one thread.
+    `flags` are the script's options. Without a config one process trains, on the GPU if there is one. A single process
+    gets one GPU: where it sees several, transformers would wrap the model in `nn.DataParallel` and multiply the batch.
+    On a CPU the ranks of a machine share its cores: accelerate would give a single process one thread.
     """
     gpu = has_gpu()
     config = accelerate_config_file(config_file or Path("single_gpu" if gpu else "cpu"))
@@ -105,7 +105,7 @@ def launch_command(
 
 
 def _gpu_to_pin(settings: Mapping[str, Any]) -> str | None:
-    """Return the first visible GPU's id, or None where one is visible or the config chooses for itself."""
+    """Return the GPU for a single process; None if it sees one only, or the config names its own."""
     if settings.get("use_cpu") or settings.get("gpu_ids") not in (None, "all") or gpu_count() < 2:
         return None
     return first_visible_gpu()
@@ -119,7 +119,7 @@ def _pinned_note(gpu: str) -> str:
 
 
 def _deepspeed_options(config: Path, settings: Mapping[str, Any]) -> list[str]:
-    """Return the option that gives a DeepSpeed file's place; accelerate looks for it in the working directory only."""
+    """Return the option for a DeepSpeed file that is not below the working directory."""
     named = (settings.get("deepspeed_config") or {}).get("deepspeed_config_file")
     if named is None or Path(named).is_file():
         return []
@@ -133,7 +133,7 @@ def _threads_per_process(processes: int, settings: Mapping[str, Any]) -> int:
 
 
 def _environment_of_plain_process(settings: Mapping[str, Any]) -> dict[str, str] | None:
-    """Return the variables that accelerate would set, or None where it does more than set variables."""
+    """Return the variables that accelerate would set; None if it does more."""
     plain = {"compute_environment": "LOCAL_MACHINE", "distributed_type": "NO", "num_machines": 1, "num_processes": 1}
     if {**settings, "use_cpu": None} != {**plain, "use_cpu": None} or "use_cpu" not in settings:
         return None

@@ -1,4 +1,4 @@
-"""Recipes, configs and the training script that eyas ships: in a checkout, or in an installed wheel."""
+"""Recipes, configs and the training script that eyas ships."""
 
 import difflib
 from pathlib import Path
@@ -29,7 +29,7 @@ def training_script() -> Path:
 
 
 def recipe_file(path: Path) -> Path:
-    """Return this path or, for a bare name that is no file here, the shipped recipe of that name.
+    """Return this path, or the shipped recipe for a bare name that is no file here.
 
     Raises PreflightError for a bare name that no shipped recipe has.
     """
@@ -37,7 +37,7 @@ def recipe_file(path: Path) -> Path:
 
 
 def accelerate_config_file(path: Path) -> Path:
-    """Return this path or, for a bare name that is no file here, the shipped accelerate config of that name.
+    """Return this path, or the shipped accelerate config for a bare name that is no file here.
 
     Raises PreflightError for a path that is no file, and for a name that no shipped config has.
     """

@@ -1,4 +1,4 @@
-"""Compare the logged values and the weights of two runs, bit for bit, without torch."""
+"""Compare the logs and weights of two runs, bit for bit, without torch."""
 
 import json
 import mmap
@@ -23,7 +23,7 @@ class Difference:
 
     what: str
     step: int | None
-    """Step after which the value was logged; None for a tensor of the final weights."""
+    """Step of the logged value; None for a tensor of the final weights."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,10 @@ class Tensor:
 
 
 def first_difference(run: RunDirectory, reference: RunDirectory) -> Difference | None:
-    """Return the first difference of two finished runs, in their curves and then their tensors, or None."""
+    """Return the first difference of two finished runs, or None.
+
+    Their curves are compared first, then their tensors.
+    """
     return _first_of_curves(curve(run), curve(reference)) or _first_of_tensors(final(run), final(reference))
 
 

@@ -1,4 +1,4 @@
-"""Proof on this machine that a killed and resumed run equals an uninterrupted one, bit for bit."""
+"""Proof that a killed and resumed run equals an uninterrupted one, bit for bit."""
 
 import subprocess
 import time
@@ -19,11 +19,11 @@ STEPS, KILLED_AFTER = 6, 3
 POLL_SECONDS = 0.005
 
 Train = Callable[[RunDirectory, bool], Command]
-"""Returns the command that trains in a run's folder; true resumes from the newest checkpoint."""
+"""Returns the command that trains in a run's folder; true resumes."""
 
 
 def short_run(recipe: Recipe) -> list[str]:
-    """Return overrides for a run of six steps with one checkpoint, after three, and no evaluation or tracker."""
+    """Return overrides for a run of six steps with a checkpoint after three."""
     short: dict[str, Any] = {
         "max_steps": STEPS,
         "save_steps": KILLED_AFTER,
@@ -52,9 +52,9 @@ def new_folder(run: Path, requested: Path | None) -> Path:
 
 
 def prove_resume(train: Train, folder: Path, say: Callable[[str], None]) -> Difference | None:
-    """Return the first difference between a run of six steps and one killed after three and resumed, or None.
+    """Return the first difference between an uninterrupted run and a killed and resumed one.
 
-    The folder keeps both runs and their output. Raises TrainingError if one of them fails.
+    None if they are equal. The folder keeps both runs and their output. Raises TrainingError if one of them fails.
     """
     whole, killed = RunDirectory(folder / "whole"), RunDirectory(folder / "killed")
     say(f"1 of 3: {STEPS} uninterrupted steps in {whole.path}")
@@ -95,7 +95,7 @@ def _kill_once_sealed(command: Command, run: RunDirectory, say: Callable[[str], 
 def _started(
     command: Command, run: RunDirectory, say: Callable[[str], None]
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """Start a command with its output in a file next to the run; kill its processes at the end."""
+    """Start a command that logs to a file, and kill its processes at the end."""
     log = run.path.with_suffix(".log")
     say(f"  $ {command}")
     with log.open("ab") as stream:
@@ -122,9 +122,10 @@ def _logged(run: RunDirectory) -> int:
 
 
 def _kill(job: subprocess.Popen[bytes]) -> None:
-    """Kill a launcher and its processes, the ranks first: a rank without its launcher saves before it exits.
+    """Kill a launcher and its processes, the ranks first.
 
-    Each is killed by its id: ranks lead sessions of their own, which a signal to the launcher's group does not reach.
+    A rank without its launcher would save before it exits. Each is killed by its id: ranks lead sessions of their own,
+    which a signal to the launcher's group does not reach.
     """
     import psutil
 
