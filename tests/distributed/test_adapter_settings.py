@@ -70,3 +70,16 @@ def test_dora_on_quantized_weights_is_refused_under_zero_3(fork_server, override
 
     assert set(codes) == {1}
     assert text.count("adapter.use_dora: DoRA on quantized weights cannot be trained under ZeRO-3") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_no_save_of_an_adapter_gathers_the_frozen_base(strategy, fork_server, overrides_for, tmp_path):
+    words = [*words_of("DoRA", "float32", overrides_for), f"run_directory={tmp_path / 'run'}"]
+
+    codes, text = fork_server.run(
+        words, tmp_path / "log", ranks=2, script="tests/distributed/gather_no_base.py", **STRATEGIES[strategy]
+    )
+
+    assert set(codes) == {0}, text[-3000:]
+    assert (tmp_path / "run" / "checkpoints" / "checkpoint-4" / "adapter_model.safetensors").exists()

@@ -72,7 +72,7 @@ REFUSED = {
     ("llama", "MiCA", "nf4"): FULL_PRECISION,
     ("llama", "VeLoRA", "nf4"): "adapter: peft refuses it: Linear4bit does not support VeLoRA",
     # peft 0.21 puts plain LoRA on 4-bit layers, and would open it as block-diagonal on the dequantized ones.
-    ("llama", "block-diagonal", "nf4"): "adapter: what these settings train could not be saved and opened again",
+    ("llama", "block-diagonal", "nf4"): "adapter: an adapter with these settings cannot be saved and reopened",
 }
 """Settings of `WORKS` that one kind of base does not support, with the refusal."""
 

@@ -40,7 +40,7 @@ def misshapen(tensors):
 def test_an_incomplete_save_is_refused_before_the_first_step(change, message, trained, no_step, monkeypatch):
     monkeypatch.setattr(rehearsal, "write_adapter", writes(change))
 
-    with pytest.raises(PreflightError, match=rf"adapter: what these settings train could not be saved.*{message}"):
+    with pytest.raises(PreflightError, match=rf"adapter: an adapter with these settings cannot be saved.*{message}"):
         trained(*LLAMA)
 
 
