@@ -105,7 +105,7 @@ def test_section_answers_for_methods_with_and_without_the_fields_of_lora():
         0.1,
     )
     assert (other.label, other.targets, other.trained_in_full, other.dropout) == ("prompt_tuning", None, [], 0.0)
-    assert not (other.begins_in_the_base or other.changes_the_base)
+    assert not (other.initialized_from_base or other.changes_the_base)
 
 
 def test_adapter_without_target_layers_is_counted_and_has_no_patterns(monkeypatch):

@@ -127,7 +127,7 @@ NEVER = {
     "alora_invocation_tokens=[1]": "cannot be merged",
     "layer_replication=[[0, 2]]": "cannot be merged",
     "arrow_config={}": "routes between several trained adapters",
-    "use_qalora=true": "bases in GPTQ",
+    "use_qalora=true": "GPTQ bases",
     "megatron_core=other": "does not train with Megatron",
     "runtime_config={ephemeral_gpu_offload: true}": "is not saved",
 }

@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING
 
 from eyas.distributed.console import say
 from eyas.distributed.gather import refuse_if_ranks_differ
-from eyas.distributed.topology import Topology, rank, refuse_impossible_launch, requested_topology, started_topology
+from eyas.distributed.topology import (
+    Topology,
+    rank,
+    refuse_impossible_launch,
+    requested_topology,
+    started_topology,
+    world_size,
+)
 from eyas.hardware import has_gpu
 from eyas.model.adapter import refuse_untrained_head, resolve
 from eyas.model.base_identity import BaseIdentity, base_identity
@@ -14,6 +21,7 @@ from eyas.preflight.checks import check, refuse_if_blocked
 from eyas.preflight.pinning import pinned
 from eyas.preflight.versions import refuse_old_versions
 from eyas.recipe import Recipe
+from eyas.recipe.steps import accumulation_steps
 from eyas.run_directory import RunDirectory
 from eyas.tasks import TASKS
 from eyas.tasks.rows import Rows, load_rows
@@ -70,6 +78,7 @@ def check_environment(recipe: Recipe, run: RunDirectory, resume: bool) -> Topolo
     refuse_old_versions()
     requested = requested_topology()
     refuse_impossible_launch(requested, started_topology(), has_gpu())
+    accumulation_steps(recipe, world_size())  # refuses a global batch that does not divide
     refuse_if_blocked(check(recipe))
     run.refuse_if_taken(resume)
     return requested
