@@ -168,7 +168,7 @@ def test_a_classifier_keeps_its_trained_head(trained):
     ("change", "message"),
     [
         (lambda name, t: torch.zeros_like(t), "identical to the base model"),
-        (lambda name, t: t * torch.nan, "NaN or infinity"),
+        (lambda name, t: t * torch.nan, "NaN or Inf"),
         (lambda name, t: t[:8] if "lora_A" in name else t[:, :8].contiguous(), "does not fit this base"),
     ],
     ids=["zero", "nan", "wrong rank"],

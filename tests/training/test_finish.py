@@ -162,7 +162,7 @@ def test_missing_steps_are_named_with_the_command_to_train_them(failed):
         finish(run, recipe)
 
     shutil.rmtree(run.checkpoints)
-    with pytest.raises(CheckpointError, match="it has no checkpoint, so nothing that was trained is left"):
+    with pytest.raises(CheckpointError, match="it has no checkpoint, so nothing trained is left"):
         finish(run, recipe)
 
 

@@ -48,6 +48,16 @@ def first_on_each_node(name: str, act: Callable[[Beat], None]) -> None:
     return act(lambda: None)
 
 
+def wait_for_all_ranks(name: str) -> None:
+    """Let rank 0 wait for the others before it exits: it may hold the store from which they still read."""
+    if world_size() == 1:
+        return
+    arrived, deadline = _store().add(name, 1), time.monotonic() + WAIT_SECONDS
+    while rank() == 0 and arrived < world_size() and time.monotonic() < deadline:
+        time.sleep(0.05)
+        arrived = _store().add(name, 0)
+
+
 def _publish(name: str, decide: Callable[[], T]) -> T:
     store = _store()  # open while this rank works, so that the others can wait for it
     try:

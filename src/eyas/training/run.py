@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from eyas.distributed.console import say
 from eyas.distributed.gather import refuse_if_ranks_differ
+from eyas.distributed.store import wait_for_all_ranks
 from eyas.distributed.topology import (
     Topology,
     rank,
@@ -59,6 +60,7 @@ def train(recipe: Recipe, run: RunDirectory, resume: bool = False, with_changes:
         changed += changes.changed_bytes(run, rows.splits, base, allowed=with_changes) if resume else []
         if resume and is_finished(run) and not changed:
             say(f"{run.path}: is finished; nothing to resume")
+            wait_for_all_ranks("nothing to resume")
             return
         trainer = build_trainer(recipe, run, rows)
         start = check_trainer(recipe, run, rows, trainer, requested or started_topology(), base)
