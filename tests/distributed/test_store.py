@@ -36,8 +36,14 @@ def act(beat):
 case = sys.argv[1]
 if case == "gone" and rank == 1:
     store._store().set("rank 1 is here", "")
+if case == "early" and rank == 1:
+    store._store()
+    time.sleep(3)
 try:
     print("told", store.broadcast_from_rank_zero("commits", decide), flush=True)
+    if case == "early":
+        store.wait_for_all_ranks("nothing to do")
+        sys.exit()
     store.WAIT_SECONDS, store.BEAT_SECONDS = 4.0, 0.1
     store.first_on_each_node("files", act)
 except EyasError as error:
@@ -99,6 +105,13 @@ def test_a_rank_waits_for_a_slow_one_that_beats_and_not_for_a_hung_one():
     codes, told = run("hung")
     assert codes[1] == 1 and "has sent nothing for 4 s (files on" in told[1]
     assert time.monotonic() - began < 60
+
+
+@pytest.mark.slow
+def test_a_rank_0_that_ends_early_waits_for_a_rank_that_has_not_read_yet():
+    codes, told = run("early")
+
+    assert codes == [0, 0] and f"told [0, '{'a' * 40}']" in told[1], told
 
 
 @pytest.mark.slow

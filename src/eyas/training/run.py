@@ -24,8 +24,11 @@ from eyas.preflight.versions import refuse_old_versions
 from eyas.recipe import Recipe
 from eyas.recipe.steps import accumulation_steps
 from eyas.run_directory import RunDirectory
+from eyas.speed.apply import apply
+from eyas.speed.optimization import table
 from eyas.tasks import TASKS
 from eyas.tasks.rows import Rows, load_rows
+from eyas.training.guards.disk_space import disk_budget_of, refuse_without_room
 from eyas.training.loop import fit
 from eyas.training.manifest import Start, record_start
 from eyas.training.rehearsal import rehearse
@@ -113,10 +116,6 @@ def check_trainer(
     These are run summary, speed-ups, disk budget and untrained adapter. Raises PreflightError where the trainer does
     not match the recipe, or its result could not be saved.
     """
-    from eyas.speed.apply import apply
-    from eyas.speed.optimization import table
-    from eyas.training.guards.disk_space import disk_budget_of, refuse_without_room
-
     task = TASKS[recipe.task]
     summary = run_summary_of(recipe, trainer)
     say(summary.text())
