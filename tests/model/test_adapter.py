@@ -1,6 +1,5 @@
 """Patterns, counts and saved files of adapters."""
 
-from types import NoneType
 from typing import Literal, get_args
 
 import peft
@@ -16,6 +15,7 @@ from eyas.model.load import empty_model
 from eyas.model.saved import check_saved
 from eyas.recipe import Recipe
 from eyas.recipe.adapter import AdapterSection, Lora
+from eyas.recipe.section_types import sections_in
 
 FALCON_7B = transformers.FalconConfig()  # the library's defaults are tiiuae/falcon-7b
 DISTILBERT = transformers.DistilBertConfig()
@@ -86,8 +86,7 @@ def test_peft_does_not_change_the_recipe():
 
 
 def test_every_method_of_a_recipe_has_a_row_and_a_config_of_peft():
-    section = Recipe.model_fields["adapter"].annotation
-    sections = [one for one in get_args(section) if one is not NoneType] or [section]
+    sections = sections_in(Recipe.model_fields["adapter"].annotation)
 
     names = {name for one in sections for name in get_args(one.model_fields["method"].annotation)}
     assert names == METHODS.keys() and "lora" in names

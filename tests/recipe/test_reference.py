@@ -1,6 +1,7 @@
 import json
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -10,7 +11,13 @@ from eyas.recipe.section import LibrarySection
 from eyas.recipe.section_types import section_types
 from eyas.recipe.task_traits import TASK_TRAITS
 
-SECTIONS = {name: section for name, (section,) in section_types().items()}
+SECTIONS = {
+    name
+    if len(sections) == 1
+    else f"{name} with method: {get_args(section.model_fields['method'].annotation)[0]}": section
+    for name, sections in section_types().items()
+    for section in sections
+}
 LIBRARY_SECTIONS = [name for name, section in SECTIONS.items() if issubclass(section, LibrarySection)]
 
 
@@ -22,7 +29,7 @@ def test_docs_recipes_is_the_printed_reference():
 
 @pytest.mark.parametrize(("heading", "section"), {"The recipe": Recipe, **SECTIONS}.items())
 def test_every_field_of_a_section_has_a_row_with_its_description(heading, section):
-    part = reference_page().split(f"\n## {heading}\n")[1].split("\n##")[0]
+    part = re.split(rf"\n##+ {re.escape(heading)}\n", reference_page())[1].split("\n##")[0]
     rows = [re.fullmatch(r"\| `(\w+)` \| (.+) \| (.*) \| (.+) \|", line) for line in part.splitlines()]
 
     described = {row[1]: row[4] for row in rows if row}

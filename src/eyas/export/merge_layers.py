@@ -9,7 +9,7 @@ from eyas.export.update import Factors, LayerUpdate, compare_update, factors
 from eyas.export.weight_checks import WeightChecks, check_others
 from eyas.model.saved import digest
 from eyas.model.trained import merged as merged_into_base
-from eyas.recipe.adapter import Lora
+from eyas.recipe.adapter import AdapterSection, Lora
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -40,19 +40,24 @@ class _Checks:
 
 
 def merge_and_check(
-    tuned: "PeftModel", saved: Mapping[str, "Tensor"], adapter: Lora, base: Mapping[str, str], rounder: Rounder
+    tuned: "PeftModel",
+    saved: Mapping[str, "Tensor"],
+    adapter: AdapterSection,
+    base: Mapping[str, str],
+    rounder: Rounder,
 ) -> tuple["PreTrainedModel", WeightChecks]:
     """Merge an adapter in float32, and check each weight.
 
     `saved` are the tensors of the adapter's file, `base` the digests of the base that was trained on. Only one layer is
-    in memory twice.
+    in memory twice. Updates of LoRA are recomputed from the file; those of other methods are checked by predictions.
     """
     by_module = _by_module(saved)
     layers = {name: module for name, module in tuned.base_model.model.named_modules() if hasattr(module, "lora_A")}
-    computed = {path for path in by_module if path in layers and _is_computed(layers[path], adapter)}
-    checks = _Checks(base)
-    for path in computed:
-        _check_when_merged(path, layers[path], by_module[path], adapter, rounder, checks)
+    checks, computed = _Checks(base), set()
+    if isinstance(adapter, Lora):
+        computed = {path for path in by_module if path in layers and _is_computed(layers[path], adapter)}
+        for path in computed:
+            _check_when_merged(path, layers[path], by_module[path], adapter, rounder, checks)
     merged = merged_into_base(tuned)
     updated = {update.name for update in checks.updates}
     never = sorted(f"{path}: was never merged" for path in computed if f"{path}.weight" not in updated)

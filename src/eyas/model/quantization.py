@@ -128,4 +128,6 @@ def dequantize(model: "PreTrainedModel", dtype: "TorchDType") -> "PreTrainedMode
         return weights_in(model, dtype)
     dequantized = model.dequantize(dtype=dtype)
     assert not quantized_names(dequantized)
+    for bits in ("4", "8"):  # transformers 5.23 keeps them, and peft 0.21 refuses to merge IA3 where they are set
+        setattr(dequantized, f"is_loaded_in_{bits}bit", False)
     return weights_in(dequantized, dtype)

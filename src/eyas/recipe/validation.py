@@ -103,6 +103,9 @@ def _tag_problem(error: ErrorDetails, section: SectionType, path: Path) -> Probl
     assert union is not None and union.key is not None
     key = union.key
     if error["type"] == "union_tag_not_found":
+        misspelled = difflib.get_close_matches(key, map(str, error["input"]), n=1)
+        if misspelled:
+            return (*path, misspelled[0]), f"unknown key; did you mean '{key}'?"
         return (*path, key), _missing(next(iter(union.members.values())), key)
     *names, last = [repr(name) for name in union.members]
     return (*path, key), f"input should be {', '.join(names)} or {last}; found {_shown(error['input'][key])}"
