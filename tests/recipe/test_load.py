@@ -39,7 +39,7 @@ def test_all_mistakes_of_a_file_are_listed_in_line_order(write_recipe):
         "recipe.yaml:11:29: data.train.rows: input should be a valid integer; found 1.5",
         "recipe.yaml:13:3: training.seed: input should be a valid integer; found 1.5",
         "recipe.yaml:14:3: training.dataloader_num_workers: input should be a valid integer; found 'two'",
-        "recipe.yaml:15:3: training.lora_dropout: unknown key here; it belongs in section adapter",
+        "recipe.yaml:15:3: training.lora_dropout: unknown key here; it belongs in section adapter (method: lora)",
         "recipe.yaml:16:3: training.output_dir: not set in a recipe; set run_directory",
         "recipe.yaml:17:1: trainig: unknown key; did you mean 'training'?",
     ]
@@ -48,13 +48,16 @@ def test_all_mistakes_of_a_file_are_listed_in_line_order(write_recipe):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("lora_alpha: 3", "6:1: lora_alpha: unknown key here; it belongs in section adapter"),
+        ("lora_alpha: 3", "6:1: lora_alpha: unknown key here; it belongs in section adapter (method: lora)"),
         ("dtype: float32", "6:1: dtype: unknown key here; it belongs in section model or export"),
         ("training: {holdout: 0.1}", "6:12: training.holdout: unknown key here; it belongs in section data"),
         ("training: {packng: true}", "6:12: training.packng: unknown key; did you mean 'packing'?"),
         ("training: {zzz: 1}", "6:12: training.zzz: unknown key"),
         ("speed: {packing: true}", "6:9: speed.packing: unknown key here; it belongs in section training"),
-        ("speed: {use_dora: true}", "6:9: speed.use_dora: unknown key here; it belongs in section adapter"),
+        (
+            "speed: {use_dora: true}",
+            "6:9: speed.use_dora: unknown key here; it belongs in section adapter (method: lora)",
+        ),
         ("packing: true", "6:1: packing: unknown key here; it belongs in section training"),
         ("adapter: {method: lora, bais: all}", "6:25: adapter.bais: unknown key; did you mean 'bias'?"),
         ("export: {dtpye: float16}", "6:10: export.dtpye: unknown key; did you mean 'dtype'?"),
@@ -64,7 +67,7 @@ def test_all_mistakes_of_a_file_are_listed_in_line_order(write_recipe):
         ("training: {learning_rate: 0}", "6:12: training.learning_rate: input should be greater than 0; found 0"),
         ("training: {weight_decay: low}", "6:12: training.weight_decay: input should be a valid number; found 'low'"),
         ("adapter: {r: 0, method: lora}", "6:11: adapter.r: input should be greater than 0; found 0"),
-        ("adapter: {method: ia3}", "6:11: adapter.method: input should be 'lora'; found 'ia3'"),
+        ("adapter: {method: lorra}", "6:11: adapter.method: input should be 'lora', 'ia3' or 'vera'; found 'lorra'"),
         ("adapter: {r: 4}", "6:1: adapter.method: missing; The PEFT method."),
         ("training: {push_to_hub: true}", "6:12: training.push_to_hub: not set in a recipe; eyas does not upload"),
         ("training: {eval_steps: 5}",

@@ -31,7 +31,7 @@ def test_a_mistake_in_an_override_names_the_override(write_recipe):
     expected = {
         "training.max_stesp=5": "training.max_stesp: unknown key; did you mean 'max_steps'?",
         "training.max_steps=-9": "training.max_steps: input should be greater than or equal to -1; found -9",
-        "training.lora_alpha=3": "training.lora_alpha: unknown key here; it belongs in section adapter",
+        "training.lora_alpha=3": "training.lora_alpha: unknown key here; it belongs in section adapter (method: lora)",
         "data.packing=true": "data.packing: unknown key here; it belongs in section training",
         "data.train.packing=true": "data.train.packing: unknown key here; it belongs in section training",
         "training.output_dir=x": "training.output_dir: not set in a recipe; set run_directory",

@@ -53,6 +53,8 @@ WORKS = {
         "MiCA": ["init_lora_weights=mica"],
         "VeLoRA": ["velora_config={num_groups: 4}"],
         "parameters": ["target_modules=[]", "target_parameters=[q_proj.weight]"],
+        "IA3": ["adapter={method: ia3, target_modules: [k_proj, v_proj, down_proj], feedforward_modules: [down_proj]}"],
+        "VeRA": ["adapter={method: vera, r: 8, d_initial: 1.0}"],
     },
     "falcon": {
         "DoRA": ["use_dora=true"],
@@ -60,6 +62,8 @@ WORKS = {
         "embeddings": ["target_modules=[query_key_value, word_embeddings]"],
         "embeddings in full": ["modules_to_save=[word_embeddings]"],
         "tokens": ["trainable_token_indices=[1, 2]"],
+        "IA3": ["adapter={method: ia3, target_modules: [query_key_value], feedforward_modules: []}"],
+        "VeRA": ["adapter={method: vera, r: 8, d_initial: 1.0}"],
     },
 }
 FULL_PRECISION = "needs a base in full precision; remove it or the quantization"
@@ -138,6 +142,7 @@ QUICK = {
     ("llama", "norm in full", "bf16"), ("llama", "both in full", "float32"),
     ("llama", "PiSSA", "bf16"), ("llama", "parameters", "float32"),
     ("falcon", "biases", "bf16"), ("falcon", "biases", "nf4"), ("falcon", "embeddings", "float32"),
+    ("llama", "IA3", "bf16"), ("llama", "VeRA", "nf4"),
 }  # fmt: skip
 CELLS = [
     (family, name, base)
@@ -156,7 +161,7 @@ def run_of(models, tmp_path):
     """Train a family's stand-in with adapter settings on a kind of base."""
 
     def start(family, settings, base, *more, resume=False):
-        words = [f"adapter.{word}" for word in settings]
+        words = [word if word.startswith("adapter=") else f"adapter.{word}" for word in settings]
         recipe = load_recipe(ROOT / "recipes" / f"{RECIPES[family]}.yaml", [
             f"model.name={models['smollm2' if family == 'llama' else 'falcon7b']}",
             *(f"data.{split}={{path: {_rows(tmp_path, family)}}}" for split in ("train", "evaluation")),

@@ -29,7 +29,11 @@ class Method:
     """It sits on layers of the base. Prompt-learning methods add virtual tokens instead."""
 
 
-METHODS = {"lora": Method("LoraConfig", merges=True, targets=True)}
+METHODS = {
+    "lora": Method("LoraConfig", merges=True, targets=True),
+    "ia3": Method("IA3Config", merges=True, targets=True),
+    "vera": Method("VeraConfig", merges=True, targets=True),
+}
 """Adapter methods by their name in a recipe."""
 
 

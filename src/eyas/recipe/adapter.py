@@ -1,8 +1,8 @@
 """The adapter section: one class for each PEFT method."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field
 
 from eyas.recipe.library_signatures import LORA_CONFIG, LibraryClass
 from eyas.recipe.section import LibrarySection
@@ -10,6 +10,12 @@ from eyas.recipe.section import LibrarySection
 _SET_BY_EYAS = "eyas sets it from the model and the task"
 _NEEDS_DATA = "it needs a pass over the data before training, which eyas does not make"
 _QUANTIZES = "it quantizes the base by itself; use the quantization section"
+
+TARGETS = (
+    "Names of the layers to adapt; each must match a layer. A string is a regular expression over whole names. "
+    "`all-linear` is every linear layer except the head."
+)
+IN_FULL = "Layers trained in full and saved with the adapter, such as a new head."
 
 INITIALIZATIONS = {"eva": _NEEDS_DATA, "corda": _NEEDS_DATA, "loftq": _QUANTIZES}
 """Values of init_lora_weights that a recipe may not have, each with the reason."""
@@ -72,14 +78,8 @@ class Lora(AdapterSection):
     r: int = Field(16, gt=0, description="Rank of the update; doubling it doubles the adapter's size.")
     lora_alpha: int = Field(32, gt=0, description="The update is scaled by lora_alpha / r.")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input during training.")
-    target_modules: list[str] | str = Field(
-        "all-linear",
-        description="Names of the layers to adapt; each must match a layer. A string is a regular expression over "
-        "whole names. `all-linear` is every linear layer except the head.",
-    )
-    modules_to_save: list[str] | None = Field(
-        None, description="Layers trained in full and saved with the adapter, such as a new head."
-    )
+    target_modules: list[str] | str = Field("all-linear", description=TARGETS)
+    modules_to_save: list[str] | None = Field(None, description=IN_FULL)
 
     reserved: ClassVar[dict[str, str]] = {
         **AdapterSection.reserved,
@@ -125,5 +125,65 @@ class Lora(AdapterSection):
         return self.initialized_from_base or self.library_arguments.get("bias", "none") != "none"
 
 
-Adapter = Lora
-"""The adapter section of a recipe. Further methods join it as `Annotated[Lora | Other, Discriminator("method")]`."""
+class _OnLayers(AdapterSection):
+    """Fields of the methods that sit on layers of the base, other than LoRA."""
+
+    target_modules: list[str] | str
+    modules_to_save: list[str] | None = Field(None, description=IN_FULL)
+
+    @property
+    def targets(self) -> list[str] | str:
+        return self.target_modules
+
+    @property
+    def trained_in_full(self) -> list[str]:
+        return self.modules_to_save or []
+
+
+class IA3(_OnLayers):
+    """IA3: trained scales of activations, such as keys, values and feedforward inputs (arXiv:2205.05638)."""
+
+    method: Literal["ia3"] = Field(description="The PEFT method.")
+    target_modules: list[str] = Field(description="Names of the layers to scale, such as k_proj, v_proj and down_proj.")
+    feedforward_modules: list[str] = Field(
+        description="Those of target_modules whose input is scaled, such as down_proj; the others' output is."
+    )
+
+    @classmethod
+    def library(cls, task: object) -> LibraryClass:
+        return LibraryClass("peft.IA3Config")
+
+
+class Vera(_OnLayers):
+    """VeRA: trained vectors on random low-rank projections that all layers share (arXiv:2310.11454)."""
+
+    method: Literal["vera"] = Field(description="The PEFT method.")
+    r: int = Field(256, gt=0, description="Rank of the shared projections; they are not trained.")
+    vera_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input during training.")
+    target_modules: list[str] | str = Field("all-linear", description=TARGETS)
+
+    reserved: ClassVar[dict[str, str]] = {
+        **AdapterSection.reserved,
+        "save_projection": "eyas saves the projections: redrawn ones may differ between versions",
+    }
+
+    @classmethod
+    def library(cls, task: object) -> LibraryClass:
+        return LibraryClass("peft.VeraConfig")
+
+    @property
+    def label(self) -> str:
+        return f"{self.method} r={self.r}"
+
+    @property
+    def dropout(self) -> float:
+        return self.vera_dropout
+
+    @property
+    def changes_the_base(self) -> bool:
+        """Return True where disabling the adapter does not restore the base."""
+        return str(self.library_arguments.get("bias", "none")) != "none"
+
+
+Adapter = Annotated[Lora | IA3 | Vera, Discriminator("method")]
+"""The adapter section of a recipe: one class for each PEFT method."""
