@@ -20,6 +20,7 @@ from filelock import FileLock
 import stand_ins
 from eyas.cli.errors import quieten_libraries
 from eyas.recipe import Recipe, load_recipe
+from eyas.recipe.task_traits import TASK_TRAITS
 from eyas.run_directory import RunDirectory
 
 quieten_libraries()
@@ -66,7 +67,9 @@ def overrides_for(models: dict[str, Path], tmp_path_factory: pytest.TempPathFact
         parts = {}
         for split in ("train", "evaluation"):
             file = folder / f"{split}.jsonl"
-            if write is not None:
+            if TASK_TRAITS[recipe.task].classes == "token":
+                parts[split] = stand_ins.tagged_rows(file)
+            elif write is not None:
                 parts[split] = write(file)
             else:
                 classes = recipe.data.labels or ["0", "1"]

@@ -36,7 +36,7 @@ def tokenizer(folder: Path, chat: bool = False, bert: bool = False) -> None:
 
     special = ["[PAD]", "[CLS]", "[SEP]"] if bert else ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     inner = Tokenizer(models.BPE())
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=bert)
     inner.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
@@ -133,6 +133,15 @@ def labelled_rows(file: Path, text: str, label: str, classes: list[str] | int, c
     """Write rows of one text and one class, by name or by number."""
     names = list(range(classes)) if isinstance(classes, int) else classes
     return _rows(file, [{text: sentence(row), label: names[row % len(names)]} for row in range(count)])
+
+
+def tagged_rows(file: Path, count: int = 24) -> Path:
+    """Write rows of words, each falcon tagged as a bird."""
+    rows = []
+    for row in range(count):
+        words = ["falcon", *sentence(row).split()]
+        rows.append({"tokens": words, "tags": ["B-BIRD" if word == "falcon" else "O" for word in words]})
+    return _rows(file, rows)
 
 
 def sentence(seed: int) -> str:

@@ -3,7 +3,7 @@ import random
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from eyas.metrics import accuracy, bootstrap_interval, macro_f1, mean
+from eyas.metrics import accuracy, bootstrap_interval, macro_f1, mean, span_f1
 
 GENERATOR = random.Random(0)
 
@@ -21,6 +21,30 @@ def test_accuracy_and_macro_f1_equal_scikit_learn(rows, classes):
 
 def test_a_class_that_is_only_predicted_counts_against_macro_f1():
     assert macro_f1(["a", "b", "c"], ["a", "b", "b"]) == pytest.approx((1 + 2 / 3 + 0) / 3)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "true", "f1"),
+    [
+        ("B-X I-X O", "B-X I-X O", 1.0),
+        ("B-X O O", "B-X I-X O", 0.0),  # a wrong end
+        ("B-Y I-Y O", "B-X I-X O", 0.0),  # a wrong type
+        ("O I-X O", "B-X I-X O", 0.0),  # starts with no B
+        ("O I-X B-X", "O O B-X", 1.0),  # an I tag that continues nothing is ignored
+        ("B-X I-Y O", "B-X O O", 1.0),
+        ("B-X B-X O", "B-X I-X B-X", 0.0),
+        ("B-X O B-Y", "B-X I-X B-Y", 0.5),
+        ("O O O", "O O O", 0.0),
+    ],
+)
+def test_span_f1_is_that_of_seqeval_in_strict_iob2(predicted, true, f1):
+    """Values of seqeval 1.2.2; 2,000 random rows of five tags agreed too."""
+    assert span_f1([predicted.split()], [true.split()]) == pytest.approx(f1)
+
+
+def test_spans_of_different_rows_are_different():
+    assert span_f1([["B-X"], ["O"]], [["O"], ["B-X"]]) == 0.0
+    assert span_f1([["B-X"], ["B-Y"]], [["B-X"], ["O"]]) == pytest.approx(2 / 3)
 
 
 def test_an_answer_of_another_type_is_wrong():

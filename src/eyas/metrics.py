@@ -23,6 +23,34 @@ def macro_f1(predictions: Sequence[object], references: Sequence[object]) -> flo
     return mean(scores)
 
 
+def span_f1(predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> float:
+    """Return the micro F1 of spans in rows of BIO tags; 0 where there is no span.
+
+    A span counts if its type, start and end are right. It starts at a B tag, as in seqeval's strict IOB2 mode: an I tag
+    that continues no span of its type is ignored.
+    """
+    predicted = {(row, *span) for row, tags in enumerate(predictions) for span in _spans(tags)}
+    actual = {(row, *span) for row, tags in enumerate(references) for span in _spans(tags)}
+    total = len(predicted) + len(actual)
+    return 2 * len(predicted & actual) / total if total else 0.0
+
+
+def _spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:
+    """Return type, start and end of each span of BIO tags."""
+    spans: list[tuple[str, int, int]] = []
+    continued = ""
+    for position, tag in enumerate(tags):
+        prefix, _, kind = tag.partition("-")
+        if prefix == "B":
+            spans.append((kind, position, position + 1))
+            continued = tag.replace("B-", "I-", 1)
+        elif tag == continued:
+            spans[-1] = (kind, spans[-1][1], position + 1)
+        else:
+            continued = ""
+    return spans
+
+
 def mean(values: Sequence[float]) -> float:
     """Return the arithmetic mean of at least one value."""
     assert values, "no values to average"

@@ -29,7 +29,8 @@ def test_all_mistakes_of_a_file_are_listed_in_line_order(write_recipe):
     )
 
     assert mistakes(file) == [
-        "recipe.yaml:1:1: task: input should be 'sft' or 'sequence_classification'; found 'stf'",
+        "recipe.yaml:1:1: task: input should be 'sft', 'sequence_classification' or 'token_classification'; "
+        "found 'stf'",
         "recipe.yaml:2:1: model.name: missing; A hub id (tiiuae/falcon-7b) or a local folder.",
         "recipe.yaml:3:3: model.dtype: input should be 'float32', 'bfloat16' or 'float16'; found 'float64'",
         "recipe.yaml:6:3: adapter.lora_alpah: unknown key; did you mean 'lora_alpha'?",

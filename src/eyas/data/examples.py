@@ -1,7 +1,8 @@
 """Encoding of rows: token ids, and the labels that a model is trained on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pyarrow
 
@@ -9,6 +10,9 @@ from eyas.data.masks import IGNORED, Chat, encode_chats
 from eyas.data.row_spec import Columns, Encoding, Example, RowSpec, TokenSequence
 from eyas.data.rows import Row, RowError
 from eyas.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,74 @@ def encode_labeled_rows(rows: Sequence[Row], encoding: Encoding) -> list[list[Ex
         else:
             encoded.append([Example({"input_ids": cut.get(index, ids), "labels": label}, [len(ids)])])
     return encoded
+
+
+def encode_tagged_rows(rows: Sequence[Row], encoding: Encoding) -> list[list[Example] | RowError]:
+    """Return the one example of each row of words and tags. The tag of a word labels its first token.
+
+    A tag outside the set, and a word without a token, give a RowError with their position. Raises DataError for a
+    tokenizer that cannot read rows of words.
+    """
+    if not rows:
+        return []
+    _refuse_unless_words_stay_apart(encoding.tokenizer)
+    words = [row["tokens"] for row in rows]
+    whole = encoding.tokenizer(words, is_split_into_words=True, verbose=False)
+    options = {"is_split_into_words": True, "truncation": True, "max_length": encoding.max_length}
+    index_of = {name: index for index, name in enumerate(encoding.labels)}
+    encoded: list[list[Example] | RowError] = []
+    for index, row in enumerate(rows):
+        length = len(whole["input_ids"][index])
+        tokens = whole if length <= encoding.max_length else encoding.tokenizer([words[index]], **options)
+        position = index if tokens is whole else 0
+        try:
+            tags = [_class_index(tag, number, index_of) for number, tag in enumerate(row["tags"], start=1)]
+            _refuse_lost_words(words[index], whole.word_ids(index))
+        except RowError as error:
+            encoded.append(error)
+            continue
+        columns = {
+            "input_ids": tokens["input_ids"][position],
+            "labels": _first_token_labels(tokens.word_ids(position), tags),
+        }
+        encoded.append([Example(columns, [length])])
+    return encoded
+
+
+def _refuse_unless_words_stay_apart(tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Refuse a tokenizer that reads a list of words as one long word, or that cannot tell which word a token is from.
+
+    Byte-level tokenizers without add_prefix_space do the former, silently since transformers 5. Raises DataError.
+    """
+    words = ["falcon", "flew"]
+    if not tokenizer.is_fast:
+        raise DataError(f"{type(tokenizer).__name__} cannot tell which word a token is from; load the fast tokenizer")
+    if tokenizer(words, is_split_into_words=True)["input_ids"] != tokenizer(" ".join(words))["input_ids"]:
+        raise DataError(
+            "this tokenizer joins the words of a row without spaces; set add_prefix_space: true in its "
+            "tokenizer_config.json"
+        )
+
+
+def _class_index(tag: str | int, number: int, index_of: Mapping[str, int]) -> int:
+    if str(tag) not in index_of:
+        raise RowError(f"tag {number} is {tag!r}, which is none of {', '.join(index_of)} (data.labels)")
+    return index_of[str(tag)]
+
+
+def _refuse_lost_words(words: Sequence[str], word_ids: Sequence[int | None]) -> None:
+    lost = sorted(set(range(len(words))) - set(word_ids))
+    if lost:
+        raise RowError(f"word {lost[0] + 1} is {words[lost[0]]!r}, of which the tokenizer makes no token")
+
+
+def _first_token_labels(word_ids: Sequence[int | None], tags: Sequence[int]) -> list[int]:
+    """Return a label for each token: the tag of its word for the first token, IGNORED for all others."""
+    before = [None, *word_ids[:-1]]
+    return [
+        IGNORED if word is None or word == previous else tags[word]
+        for word, previous in zip(word_ids, before, strict=True)
+    ]
 
 
 def _is_chat(row: Row) -> bool:
@@ -116,7 +188,7 @@ def _cut(ids: list[int], labels: list[int], ends: Sequence[int], encoding: Encod
     return Example({"input_ids": ids[:longest], "labels": labels[:longest]}, [len(ids)], end_tokens, joined)
 
 
-def _language_sequences(columns: Columns) -> list[TokenSequence]:
+def _token_sequences(columns: Columns) -> list[TokenSequence]:
     return [TokenSequence(columns["input_ids"], columns["labels"])]
 
 
@@ -130,7 +202,7 @@ LANGUAGE = RowSpec(
     formats=("messages", "sharegpt", "alpaca", "prompt_completion", "text"),
     columns={"input_ids": _TOKENS, "labels": _TOKENS},
     encode=encode_language_rows,
-    sequences=_language_sequences,
+    sequences=_token_sequences,
     checks=("truncated", "outside_vocabulary", "double_bos", "joined", "unsupervised", "without_end"),
 )
 LABELED = RowSpec(
@@ -140,4 +212,13 @@ LABELED = RowSpec(
     sequences=_labeled_sequences,
     checks=("truncated", "outside_vocabulary", "double_bos", "unsupervised"),
     classes="text",
+)
+TAGGED = RowSpec(
+    formats=("token_labels",),
+    columns={"input_ids": _TOKENS, "labels": _TOKENS},
+    encode=encode_tagged_rows,
+    sequences=_token_sequences,
+    checks=("truncated", "outside_vocabulary", "double_bos", "unsupervised"),
+    classes="token",
+    class_column="tags",
 )

@@ -34,7 +34,7 @@ Row = dict[str, str]
 
 
 def write_sentences(archive: Path, folder: Path) -> dict[str, int]:
-    """Write train and test rows, labeled and as chats, and return their numbers."""
+    """Write train and test rows, labeled, as chats and with tags, and return their numbers."""
     rows = _rows(archive)
     cells: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in sorted(rows, key=_order):
@@ -47,6 +47,7 @@ def write_sentences(archive: Path, folder: Path) -> dict[str, int]:
     for name, part in (("train", sorted(train, key=_order)), ("test", sorted(test, key=_order))):
         _write(folder / f"sentiment_{name}.jsonl", part)
         _write(folder / f"chat_{name}.jsonl", map(_as_chat, part))
+        _write(folder / f"tags_{name}.jsonl", map(_as_tags, part))
     return {"train": len(train), "test": len(test)}
 
 
@@ -86,6 +87,25 @@ def _as_chat(row: Row) -> dict[str, list[dict[str, str]]]:
             {"role": "assistant", "content": answer},
         ]
     }
+
+
+def _as_tags(row: Row) -> dict[str, list[str]]:
+    """Return words and BIO tags by rule: a run of capitalized words is a NAME, a run of words with a digit a NUMBER.
+
+    The first word of a sentence is no name, for every sentence begins with a capital.
+    """
+    words = re.findall(r"\w+(?:['’.,]\w+)*|[^\w\s]", row["text"])
+    kinds = [_kind_of(word, words[index - 1] if index else ".") for index, word in enumerate(words)]
+    before = ["", *kinds[:-1]]
+    tags = [f"{'I' if kind == last else 'B'}-{kind}" if kind else "O" for kind, last in zip(kinds, before, strict=True)]
+    return {"tokens": words, "tags": tags}
+
+
+def _kind_of(word: str, before: str) -> str:
+    if any(letter.isdigit() for letter in word):
+        return "NUMBER"
+    starts_sentence = before in (".", "!", "?", ":", '"')
+    return "NAME" if word[0].isupper() and word != "I" and not starts_sentence else ""
 
 
 def _write(file: Path, rows: Iterable[object]) -> None:

@@ -4,14 +4,15 @@ import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from eyas.data.masks import IGNORED
 from eyas.data.prompts import answer_text, prompt_ids, split_turn
 from eyas.data.rows import Row
 from eyas.data.splits import Splits, tensors
 from eyas.errors import DataError
 from eyas.evaluation.answers import losses_and_answers
-from eyas.evaluation.losses import class_losses, token_losses
+from eyas.evaluation.losses import class_losses, tag_losses, token_losses
 from eyas.evaluation.records import Record
-from eyas.metrics import accuracy, macro_f1, mean
+from eyas.metrics import accuracy, macro_f1, mean, span_f1
 from eyas.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ def evaluate(
     if splits.spec.classes == "text" and splits.labels is not None:
         choices = class_losses(model, encoded, tokenizer.pad_token_id)
         return _classified([row for row, _ in rows], splits.labels, choices)
+    if splits.spec.classes == "token" and splits.labels is not None:
+        return _tagged(rows, splits.labels, tag_losses(model, encoded, tokenizer.pad_token_id))
     if any("text" in row for row, _ in rows):  # plain text has no prompt to answer
         return [{"loss": loss} for loss in token_losses(model, encoded, tokenizer.pad_token_id)]
     return _answered(model, tokenizer, recipe, [row for row, _ in rows], encoded)
@@ -48,7 +51,12 @@ def evaluate(
 def statistics(records: Sequence[Record]) -> dict[str, Statistic]:
     """Return the statistics that these records allow, by name."""
     named: dict[str, Statistic] = {LOSS: lambda some: mean([record["loss"] for record in some])}
-    if "answer" in records[0] and "right" not in records[0]:  # a class
+    if isinstance(records[0].get("answer"), list):  # a tag for each word
+        named["span F1"] = lambda some: span_f1([r["answer"] for r in some], [r["expected"] for r in some])
+        named["accuracy"] = lambda some: accuracy(
+            [tag for r in some for tag in r["answer"]], [tag for r in some for tag in r["expected"]]
+        )
+    elif "answer" in records[0] and "right" not in records[0]:  # a class
         named["accuracy"] = lambda some: accuracy([r["answer"] for r in some], [r["expected"] for r in some])
         named["F1 (macro)"] = lambda some: macro_f1([r["answer"] for r in some], [r["expected"] for r in some])
     return named | {name: _share_right(name) for name in records[0].get("right", {})}
@@ -64,6 +72,9 @@ def majority(recipe: Recipe, splits: Splits) -> dict[str, Record]:
     if splits.spec.classes == "text":
         names = [[str(row["label"]) for row in rows] for rows in (splits.train.trained_rows(), scored)]
         return {"accuracy": _constant_answer(*names)}
+    if splits.spec.classes == "token":
+        tags = [[str(tag) for row in rows for tag in row["tags"]] for rows in (splits.train.trained_rows(), scored)]
+        return {"accuracy": _constant_answer(*tags)}
     if not recipe.evaluation.json_fields:
         return {}
     trained = [_expected_fields(recipe, row) for row in splits.train.trained_rows()]
@@ -79,6 +90,17 @@ def _classified(rows: list[Row], labels: list[str], choices: list[tuple[float, i
         {"text": row["text"], "expected": str(row["label"]), "answer": labels[choice], "loss": loss}
         for row, (loss, choice) in zip(rows, choices, strict=True)
     ]
+
+
+def _tagged(
+    rows: list[tuple[Row, dict[str, Any]]], labels: list[str], results: list[tuple[float, list[int]]]
+) -> list[Record]:
+    records: list[Record] = []
+    for (row, example), (loss, choices) in zip(rows, results, strict=True):
+        expected = [labels[label] for label in example["labels"] if label != IGNORED]  # words after the cut have none
+        answer = [labels[choice] for choice in choices]
+        records.append({"text": " ".join(row["tokens"]), "expected": expected, "answer": answer, "loss": loss})
+    return records
 
 
 def _answered(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from eyas.data.batches import by_length, padded
+from eyas.data.masks import IGNORED
 from eyas.inference.shared_prefix import plain_cache, read_prefix
 
 if TYPE_CHECKING:
@@ -29,6 +30,16 @@ def class_losses(
     A row holds tensors [1, length], and `labels` [1].
     """
     return in_batches(encoded, pad_token_id, lambda _indices, batch: _class_losses(model, batch))
+
+
+def tag_losses(
+    model: "PreTrainedModel", encoded: Sequence[dict[str, Any]], pad_token_id: int
+) -> list[tuple[float, list[int]]]:
+    """Return each row's mean loss over its labeled tokens, in nats, and their predicted classes.
+
+    A row holds tensors [1, length], `labels` among them; each position has its own class.
+    """
+    return in_batches(encoded, pad_token_id, lambda _indices, batch: _tag_losses(model, batch))
 
 
 def in_batches(
@@ -83,6 +94,19 @@ def _class_losses(model: "PreTrainedModel", batch: dict[str, Any]) -> list[tuple
         scores = model(**_moved(batch, model)).logits.float().cpu()  # [rows, classes]
     losses = torch.nn.functional.cross_entropy(scores, labels, reduction="none")
     return list(zip(losses.tolist(), scores.argmax(-1).tolist(), strict=True))
+
+
+def _tag_losses(model: "PreTrainedModel", batch: dict[str, Any]) -> list[tuple[float, list[int]]]:
+    import torch
+
+    labels = batch.pop("labels")
+    with torch.inference_mode():
+        scores = model(**_moved(batch, model)).logits.float().cpu()  # [rows, length, classes]
+    labeled = labels != IGNORED
+    losses = torch.nn.functional.cross_entropy(scores[labeled], labels[labeled], reduction="none")
+    sizes = labeled.sum(1).tolist()
+    each = zip(losses.split(sizes), scores[labeled].argmax(-1).split(sizes), strict=True)
+    return [(float(own.mean()), choices.tolist()) for own, choices in each]
 
 
 def _moved(batch: dict[str, Any], model: "PreTrainedModel") -> dict[str, Any]:

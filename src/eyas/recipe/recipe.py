@@ -37,7 +37,9 @@ _Dumper.add_representer(str, _represent_word)
 class Recipe(Section):
     """A model, its data, its training, and the evaluation of the result."""
 
-    task: Literal["sft", "sequence_classification"] = Field(description="The task that the model is trained for.")
+    task: Literal["sft", "sequence_classification", "token_classification"] = Field(
+        description="The task that the model is trained for."
+    )
     model: Model = Field(description="The base model.")
     quantization: Quantization | None = Field(
         None, description="Quantization of the frozen base; left out, full precision."

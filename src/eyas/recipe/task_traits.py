@@ -63,6 +63,14 @@ TASK_TRAITS: dict[str, TaskTraits] = {
         shares_prefixes=False,
         data_settings=frozenset({"labels", "longer_than_model", "pad_to_max_length"}),
     ),
+    "token_classification": TaskTraits(
+        arguments=TRAINING_ARGUMENTS,
+        formats=("token_labels",),
+        classes="token",
+        generates=False,
+        shares_prefixes=False,
+        data_settings=frozenset({"labels", "longer_than_model", "pad_to_max_length"}),
+    ),
 }  # fmt: skip
 
 

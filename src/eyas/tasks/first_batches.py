@@ -16,7 +16,7 @@ from eyas.tasks.task import Task
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-STAND_INS = {"CAUSAL_LM": "LlamaConfig", "SEQ_CLS": "BertConfig"}
+STAND_INS = {"CAUSAL_LM": "LlamaConfig", "SEQ_CLS": "BertConfig", "TOKEN_CLS": "BertConfig"}
 """Config of transformers for each of peft's task types. The collated batch does not depend on its sizes."""
 COMPUTES = ("tf32", "torch_compile", "use_liger_kernel", "activation_offloading")
 """Arguments that may need an absent GPU, and change no batch."""
