@@ -1,6 +1,6 @@
 """Patterns, counts and saved files of adapters."""
 
-from typing import Literal, get_args
+from typing import get_args
 
 import peft
 import pytest
@@ -10,11 +10,11 @@ from peft import get_peft_model
 from safetensors.torch import save_file
 
 from eyas.errors import CheckpointError, PreflightError
-from eyas.model.adapter import METHODS, Method, adapter_config, refuse_untrained_head, resolve
+from eyas.model.adapter import METHODS, adapter_config, refuse_untrained_head, resolve
 from eyas.model.load import empty_model
 from eyas.model.saved import check_saved
 from eyas.recipe import Recipe
-from eyas.recipe.adapter import AdapterSection, Lora
+from eyas.recipe.adapter import Lora, PromptTuning
 from eyas.recipe.section_types import sections_in
 
 FALCON_7B = transformers.FalconConfig()  # the library's defaults are tiiuae/falcon-7b
@@ -95,7 +95,7 @@ def test_every_method_of_a_recipe_has_a_row_and_a_config_of_peft():
 
 def test_section_answers_for_methods_with_and_without_the_fields_of_lora():
     lora = Lora(method="lora", r=8, lora_dropout=0.1, target_modules=["k_lin"], modules_to_save=["classifier"])
-    other = AdapterSection(method="prompt_tuning")
+    other = PromptTuning(method="prompt_tuning", num_virtual_tokens=8)
 
     assert (lora.label, lora.targets, lora.trained_in_full, lora.dropout) == (
         "lora r=8",
@@ -103,18 +103,21 @@ def test_section_answers_for_methods_with_and_without_the_fields_of_lora():
         ["classifier"],
         0.1,
     )
-    assert (other.label, other.targets, other.trained_in_full, other.dropout) == ("prompt_tuning", None, [], 0.0)
+    assert (other.label, other.targets, other.trained_in_full, other.dropout) == (
+        "prompt_tuning tokens=8",
+        None,
+        [],
+        0.0,
+    )
+    assert (lora.virtual_tokens, other.virtual_tokens) == (0, 8)
     assert not (other.initialized_from_base or other.changes_the_base)
+    assert other.model_copy(update={"modules_to_save": ["lm_head"]}).changes_the_base
 
 
-def test_adapter_without_target_layers_is_counted_and_has_no_patterns(monkeypatch):
-    class Prompt(AdapterSection):
-        method: Literal["prompt_tuning"]
-        num_virtual_tokens: int = 8
+def test_adapter_without_target_layers_is_counted_and_has_no_patterns():
+    adapter = PromptTuning(method="prompt_tuning", num_virtual_tokens=8)
 
-    monkeypatch.setitem(METHODS, "prompt_tuning", Method("PromptTuningConfig", merges=False, targets=False))
-
-    resolution = resolve(Prompt(method="prompt_tuning"), "CAUSAL_LM", empty_model(FALCON_7B, CAUSAL))
+    resolution = resolve(adapter, "CAUSAL_LM", empty_model(FALCON_7B, CAUSAL))
 
     assert resolution.matches == {} and resolution.trainable == 8 * 4544
     assert "parameters train" in resolution.table()

@@ -51,6 +51,17 @@ BROKEN = {
         "training.warmup_steps: the warmup is as long as the run (max_steps 10); lower it",
         ["training.max_steps=10", "training.warmup_steps=9"],
     ),
+    "_virtual_tokens_suit_the_task": (
+        [CLASSIFICATION, "adapter={method: prompt_tuning}"],
+        "adapter.method: prompt_tuning: a classifier would score virtual tokens or padding in place of the row's; "
+        "use lora",
+        ["adapter={method: prompt_tuning}"],
+    ),
+    "_virtual_tokens_stand_before_each_row": (
+        ["training.padding_free=true", "adapter={method: prompt_tuning}"],
+        "training.padding_free: prompt_tuning puts virtual tokens before a batch's first document only; remove it",
+        ["training.padding_free=true", "adapter={method: ia3, target_modules: [k], feedforward_modules: []}"],
+    ),
     "_fused_lora_needs_a_lora_adapter": (
         ["speed.fused_lora=true"],
         "speed.fused_lora: there is no LoRA adapter; remove it",

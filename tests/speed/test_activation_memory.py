@@ -18,7 +18,7 @@ HEADS_OF_A_KEY = 2  # at most, in the families' tiny models
 
 IN_A_PROCESS = """
 import json, psutil, torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 from eyas.speed.activation_memory import kept_bytes_per_token
 from eyas.speed.fused_lora.linear import fuse_lora
@@ -27,7 +27,8 @@ TOKENS, found = 6000, {}
 config = LlamaConfig(vocab_size=97, hidden_size=256, intermediate_size=512, num_hidden_layers=4, num_attention_heads=4,
                      num_key_value_heads=2, max_position_embeddings=TOKENS)
 lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj", "gate_proj", "down_proj"])
-for kind in ("in full", "LoRA", "fused LoRA", "recomputed"):
+prompt = PromptTuningConfig(num_virtual_tokens=4, task_type="CAUSAL_LM")
+for kind in ("in full", "LoRA", "fused LoRA", "recomputed", "prompt tuning"):
     model = LlamaForCausalLM(config).train()
     if "LoRA" in kind:
         model = get_peft_model(model, lora)
@@ -35,11 +36,15 @@ for kind in ("in full", "LoRA", "fused LoRA", "recomputed"):
         fuse_lora(model)
     if kind == "recomputed":
         model.activation_checkpointing_enable()
-    inner = model.get_base_model() if "LoRA" in kind else model
+    if kind == "prompt tuning":
+        model = get_peft_model(model, prompt)
+    inner = model.get_base_model() if hasattr(model, "peft_config") else model
     ids = torch.zeros(1, TOKENS, dtype=torch.long)
-    inner.base_model(input_ids=ids[:, :9], use_cache=False)
+    row = inner.get_input_embeddings()(ids)
+    row = row.detach().requires_grad_() if kind == "prompt tuning" else row
+    inner.base_model(inputs_embeds=row[:, :9], use_cache=False)
     before = psutil.Process().memory_info().rss
-    outputs = inner.base_model(input_ids=ids, use_cache=False)
+    outputs = inner.base_model(inputs_embeds=row, use_cache=False)
     found[kind] = (psutil.Process().memory_info().rss - before) / TOKENS, kept_bytes_per_token(model)
     del outputs
 print(json.dumps(found))
@@ -54,7 +59,7 @@ def test_measure_equals_the_growth_of_the_process():
     )
     found = json.loads(done.stdout)
 
-    for kind in ("in full", "LoRA", "fused LoRA"):
+    for kind in ("in full", "LoRA", "fused LoRA", "prompt tuning"):
         grown, kept = found[kind]
         assert kept == pytest.approx(grown, rel=0.1)
     assert max(found["recomputed"]) < found["in full"][1] / 5

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import peft
 import pytest
 
-from eyas.model.adapter import METHODS, Method
 from eyas.recipe.speed import Speed
 from eyas.speed.compact_batches import COMPACTIONS
 from families import make
@@ -15,8 +14,7 @@ PROMPT = {"num_virtual_tokens": 4, "task_type": "CAUSAL_LM"}
 
 @pytest.mark.parametrize("setting", [None, True])
 @pytest.mark.parametrize("compaction", COMPACTIONS)
-def test_prompt_learning_turns_compact_batches_off(compaction, setting, monkeypatch):
-    monkeypatch.setitem(METHODS, "prompt_tuning", Method("PromptTuningConfig", merges=False, targets=False))
+def test_prompt_learning_turns_compact_batches_off(compaction, setting):
     model = peft.get_peft_model(make("llama"), peft.PromptTuningConfig(**PROMPT))
     recipe = SimpleNamespace(adapter=SimpleNamespace(method="prompt_tuning"), speed=Speed(compact_batches=setting))
 

@@ -1,6 +1,7 @@
 """Adapter settings on each kind of base: saved, reopened, resumed and merged, or refused."""
 
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -8,11 +9,12 @@ import torch
 import stand_ins
 from conftest import ROOT
 from eyas.data.splits import tensors
-from eyas.errors import PreflightError, RecipeError
+from eyas.errors import ExportError, PreflightError, RecipeError
 from eyas.evaluation.evaluate import held_out
 from eyas.export.fresh_process import compare_saved
 from eyas.export.merge import merge
 from eyas.export.reference import FinishedRun
+from eyas.model.adapter import METHODS
 from eyas.model.probes.float32 import in_float32
 from eyas.model.trained import load_base, load_tuned
 from eyas.recipe import load_recipe
@@ -55,6 +57,8 @@ WORKS = {
         "parameters": ["target_modules=[]", "target_parameters=[q_proj.weight]"],
         "IA3": ["adapter={method: ia3, target_modules: [k_proj, v_proj, down_proj], feedforward_modules: [down_proj]}"],
         "VeRA": ["adapter={method: vera, r: 8, d_initial: 1.0}"],
+        "prompt tuning": ["adapter={method: prompt_tuning, num_virtual_tokens: 4}"],
+        "prompt tuning, head in full": ["adapter={method: prompt_tuning, modules_to_save: [lm_head]}"],
     },
     "falcon": {
         "DoRA": ["use_dora=true"],
@@ -64,6 +68,7 @@ WORKS = {
         "tokens": ["trainable_token_indices=[1, 2]"],
         "IA3": ["adapter={method: ia3, target_modules: [query_key_value], feedforward_modules: []}"],
         "VeRA": ["adapter={method: vera, r: 8, d_initial: 1.0}"],
+        "prompt tuning": ["adapter={method: prompt_tuning, prompt_tuning_init: RANDOM}"],
     },
 }
 FULL_PRECISION = "needs a base in full precision; remove it or the quantization"
@@ -142,7 +147,7 @@ QUICK = {
     ("llama", "norm in full", "bf16"), ("llama", "both in full", "float32"),
     ("llama", "PiSSA", "bf16"), ("llama", "parameters", "float32"),
     ("falcon", "biases", "bf16"), ("falcon", "biases", "nf4"), ("falcon", "embeddings", "float32"),
-    ("llama", "IA3", "bf16"), ("llama", "VeRA", "nf4"),
+    ("llama", "IA3", "bf16"), ("llama", "VeRA", "nf4"), ("llama", "prompt tuning", "bf16"),
 }  # fmt: skip
 CELLS = [
     (family, name, base)
@@ -192,7 +197,7 @@ def trained_logits(monkeypatch):
         model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
         model.eval()
         with in_float32(model):
-            found.append(logits(model.get_base_model()))  # within accelerate's autocast
+            found.append(logits(partial(type(model).forward, model)))  # within accelerate's autocast
         return save_and_reopen(trainer, *given)
 
     monkeypatch.setattr("eyas.training.loop.save_and_reopen", first_ask)
@@ -201,7 +206,8 @@ def trained_logits(monkeypatch):
 
 def logits(model):
     with torch.no_grad():
-        return model(input_ids=IDS, attention_mask=torch.ones_like(IDS)).logits.float()
+        scores = model(input_ids=IDS, attention_mask=torch.ones_like(IDS)).logits.float()
+    return scores[:, -IDS.shape[1] :]  # without those of virtual tokens
 
 
 def assert_saved_opened_resumed_and_merged(family, name, base, run_of, trained_logits, *more):
@@ -220,6 +226,10 @@ def assert_saved_opened_resumed_and_merged(family, name, base, run_of, trained_l
     run_of(family, settings, base, *more, resume=True)
     assert first_difference(run, whole) is None
     assert (run.adapter / "adapter_config.json").read_bytes() == (whole.adapter / "adapter_config.json").read_bytes()
+    if not METHODS[recipe.adapter.method].merges:
+        with pytest.raises(ExportError, match="cannot be merged; keep base and adapter together"):
+            merged(run, recipe)
+        return
     proof = merged(run, recipe)
     for parity in (proof.in_float32, proof.rounded):
         assert parity.kl_per_token <= 1e-6 and parity.top1_agreement == 1.0

@@ -28,6 +28,7 @@ def finish(run: RunFolder) -> None:
 
         from eyas.preflight.pinning import pinned
         from eyas.training.finish import finish as finish_run
+        from eyas.training.save import next_command
 
         with pinned(recipe, typer.echo, directory.hub_commits(), weights=False, rows=False) as names:
             folder = finish_run(directory, names.recipe)
@@ -36,4 +37,5 @@ def finish(run: RunFolder) -> None:
             return
         manifest = directory.read_manifest()
         source = manifest["finished_from"]["checkpoint"]
-        typer.echo(f"finished: {folder}, from {source}, after {manifest['steps']} steps (next: eyas merge {run})")
+        command = next_command(recipe, directory)
+        typer.echo(f"finished: {folder}, from {source}, after {manifest['steps']} steps (next: {command})")

@@ -44,11 +44,14 @@ def train(
     --resume: the run continues as if it had never stopped.
     """
     from eyas.launchers.accelerate import launch_command
+    from eyas.model.adapter import refuse_unmergeable
     from eyas.recipe import load_recipe
 
     flags = ["--resume-with-changes"] if resume_with_changes else ["--resume"] if resume else []
     with errors_as_text():
         loaded = load_recipe(recipe, overrides or [])
+        if then_report and loaded.adapter is not None:
+            refuse_unmergeable(loaded.adapter.method)
         run = RunDirectory(Path(loaded.run_folder))
         command = launch_command(recipe, overrides or [], config_file, flags, max_restarts)
         typer.echo(f"$ {command}")

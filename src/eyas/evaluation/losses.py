@@ -79,8 +79,9 @@ def read(model: "PreTrainedModel", batch: dict[str, Any]) -> "tuple[list[float],
     with torch.inference_mode(), scores_at(model, labeled):
         outputs = model(**batch, use_cache=True)
     scores = outputs.logits
-    if scores.shape[:2] == labeled.shape:  # OPT calls its decoder directly, past the hook of scores_at
-        scores = scores[labeled]
+    if len(scores) == len(labeled) and scores.shape[1] >= labeled.shape[1]:
+        # OPT calls its decoder directly, past the hook of scores_at. Virtual tokens stand before the row.
+        scores = scores[:, -labeled.shape[1] :][labeled]
     scores = scores.reshape(-1, scores.shape[-1]).float()  # [labeled tokens, vocabulary]
     losses = torch.nn.functional.cross_entropy(scores, targets, reduction="none")
     return [float(own.mean()) for own in losses.split(labeled.sum(1).tolist())], plain_cache(model, outputs)

@@ -14,6 +14,7 @@ from eyas.export.proof import Evidence, Proof
 from eyas.export.reference import FinishedRun, Reference, TrainedModel, record_reference
 from eyas.export.refusals import float32_margin, refuse_another_function
 from eyas.export.rounding import Rounder, computing_with, with_random_signs
+from eyas.model.adapter import refuse_unmergeable
 from eyas.model.saved import saved_tensors
 from eyas.model.trained import load_tuned
 from eyas.recipe import Recipe
@@ -33,6 +34,8 @@ def merge(
     model that is not the trained model, unless `force` is set.
     """
     directory, recipe = run.directory, run.recipe
+    if recipe.adapter is not None:
+        refuse_unmergeable(recipe.adapter.method)
     if directory.merged.exists():
         raise ExportError(f"{directory.merged}: exists already; remove it to merge again")
     directory.parity_of_earlier_versions.unlink(missing_ok=True)  # figures of a model that is gone

@@ -1,20 +1,24 @@
 """Greedy answers to prompts, in batches of similar length."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from eyas.data.batches import by_length
 from eyas.inference.shared_prefix import read_prefix
+from eyas.model.adapter import has_virtual_tokens
 
 
 def generate(model: Any, tokenizer: Any, prompts: Sequence[list[int]], max_new_tokens: int) -> list[str]:
     """Return one answer per prompt, decoded without special tokens.
 
     Prompts are token ids, batched by length. The prefix that all prompts of a batch share is read once, which changes
-    no answer. Padding is inserted after that prefix.
+    no answer. Padding is inserted after that prefix. With virtual tokens there is none: peft 0.21 puts it between them
+    and the prompt, which moves the prompt away from them.
     """
     answers: dict[int, str] = {}
-    for batch in by_length([len(prompt) + max_new_tokens for prompt in prompts]):
+    lengths = [len(prompt) + max_new_tokens for prompt in prompts]
+    for batch in by_length(lengths, equal=has_virtual_tokens(model)):
         written = _answers(model, tokenizer, [prompts[index] for index in batch], max_new_tokens)
         answers |= zip(batch, written, strict=True)
     return [answers[index] for index in range(len(prompts))]
@@ -27,7 +31,9 @@ def continue_texts(model: Any, tokenizer: Any, ids: Any, mask: Any, cache: Any, 
     """
     import torch
 
-    with torch.inference_mode():
+    with torch.inference_mode(), warnings.catch_warnings():
+        # peft 0.21 counts positions behind its virtual tokens itself, and says so for each batch.
+        warnings.filterwarnings("ignore", message="Position ids are not supported")
         written = model.generate(
             input_ids=ids.to(model.device), attention_mask=mask.to(model.device), past_key_values=cache,
             max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id,

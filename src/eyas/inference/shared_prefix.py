@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from eyas.data.common_prefix import common_prefix_length
+from eyas.model.adapter import has_virtual_tokens
 
 FEWEST_TOKENS = 8
 """Shortest prefix that is worth a forward pass of its own."""
@@ -13,8 +14,11 @@ def read_prefix(model: Any, rows: Sequence[Sequence[int]], most: int) -> tuple[i
     """Return the number of tokens, at most `most`, that all rows share, and a cache of each row's keys and values.
 
     Returns 0 and None if the shared prefix is too short, or if the model cannot start from such a cache. Such a model
-    keeps a state or a window, or its attention is not transformers' own interface (MPT's miscounts cached tokens).
+    keeps a state or a window, its attention is not transformers' own interface (MPT's miscounts cached tokens), or an
+    adapter puts virtual tokens before whatever it reads.
     """
+    if has_virtual_tokens(model):
+        return 0, None
     shared = min(most, *(common_prefix_length(rows[0], row) for row in rows))
     if shared < FEWEST_TOKENS or len(rows) < 2:
         return 0, None
@@ -35,4 +39,5 @@ def plain_cache(model: Any, outputs: Any) -> Any:
 
     cache: Any = getattr(outputs, "past_key_values", None)
     plain = type(cache) is DynamicCache and all(type(layer) is DynamicLayer for layer in cache.layers)
-    return cache if plain and getattr(model, "_supports_attention_backend", False) else None
+    readable = getattr(model, "_supports_attention_backend", False) and not has_virtual_tokens(model)
+    return cache if plain and readable else None

@@ -7,7 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from eyas.errors import PreflightError
+from eyas.errors import ExportError, PreflightError
 from eyas.model.peft_refusals import pefts_refusals, refuse_what_cannot_train
 from eyas.model.quantization import quantized_names
 from eyas.recipe.adapter import AdapterSection
@@ -33,6 +33,7 @@ METHODS = {
     "lora": Method("LoraConfig", merges=True, targets=True),
     "ia3": Method("IA3Config", merges=True, targets=True),
     "vera": Method("VeraConfig", merges=True, targets=True),
+    "prompt_tuning": Method("PromptTuningConfig", merges=False, targets=False),
 }
 """Adapter methods by their name in a recipe."""
 
@@ -64,6 +65,23 @@ def adapter_config(adapter: AdapterSection, task_type: str, revision: str | None
     settings = deepcopy(adapter.model_dump(exclude={"method"}))
     with pefts_refusals():
         return getattr(peft, METHODS[adapter.method].config)(task_type=task_type, revision=revision, **settings)
+
+
+def refuse_unmergeable(method: str) -> None:
+    """Refuse to merge an adapter whose update cannot be added to the base's weights. Raises ExportError."""
+    if not METHODS[method].merges:
+        raise ExportError(
+            f"adapter.method {method}: it cannot be merged; keep base and adapter together (eyas report compares them)"
+        )
+
+
+def has_virtual_tokens(model: "PreTrainedModel | PeftModel") -> bool:
+    """Return whether a model's adapter puts virtual tokens before each row.
+
+    They take positions and are in no batch: the model's outputs are longer than its inputs, at the left.
+    """
+    config = getattr(model, "active_peft_config", None)
+    return config is not None and config.is_prompt_learning
 
 
 def in_float32(trainer: "Trainer") -> None:

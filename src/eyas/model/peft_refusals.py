@@ -22,12 +22,12 @@ WITHOUT_EFFECT = (
 
 HANDLED = (
     "a tied layer is part of the adapter|tied_target_modules|no longer tied|set to False but the target"
-    "|did not match any targeted module"
+    "|did not match any targeted module|copying from a non-meta parameter"
 )
 """Words of its warnings about cases that are handled here.
 
-A merge unties embeddings, peft itself turns Conv1D's weights, and `refuse_what_cannot_train` refuses patterns of no
-layer.
+A merge unties embeddings, peft itself turns Conv1D's weights, `refuse_what_cannot_train` refuses patterns of no layer,
+and a rehearsal opens virtual tokens on the meta device, which takes no values.
 """
 
 

@@ -13,11 +13,14 @@ if TYPE_CHECKING:
 def scores_at(model: "PreTrainedModel", positions: "Tensor") -> Iterator[None]:
     """Let a causal language model score the true `positions` [rows, length]: logits [1, positions, vocabulary].
 
+    Virtual tokens before the rows are not counted.
+
     The output head of a small model costs as much as its layers, and most positions have no label.
     """
 
     def keep_positions(_module: Any, _inputs: Any, output: Any) -> Any:
-        output.last_hidden_state = output.last_hidden_state[positions][None]
+        read = output.last_hidden_state[:, -positions.shape[1] :]
+        output.last_hidden_state = read[positions][None]
         return output
 
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model

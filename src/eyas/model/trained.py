@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eyas.errors import CheckpointError, ExportError
-from eyas.model.adapter import METHODS
+from eyas.errors import CheckpointError
+from eyas.model.adapter import refuse_unmergeable
 from eyas.model.load import load_config, load_model
 from eyas.model.peft_refusals import pefts_refusals
 from eyas.model.quantization import dequantize, torch_dtype, weights_in
@@ -141,9 +141,7 @@ def merged(tuned: "PeftModel") -> "PreTrainedModel":
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import AuxiliaryTrainingWrapper
 
-    method = tuned.peft_config["default"].peft_type.value.lower()
-    if not METHODS[method].merges:
-        raise ExportError(f"adapter.method {method}: it cannot be merged; use the base and the adapter together")
+    refuse_unmergeable(tuned.peft_config["default"].peft_type.value.lower())
     embeddings, head = tuned.get_input_embeddings(), tuned.get_output_embeddings()
     tied = head is not None and tuned.config.get_text_config().tie_word_embeddings
     if tied and any(isinstance(layer, (BaseTunerLayer, AuxiliaryTrainingWrapper)) for layer in (embeddings, head)):

@@ -56,6 +56,11 @@ class AdapterSection(LibrarySection):
         return []
 
     @property
+    def virtual_tokens(self) -> int:
+        """Return the number of trained tokens that the method puts before each row."""
+        return 0
+
+    @property
     def dropout(self) -> float:
         """Return the rate of dropout on the adapter's input."""
         return 0.0
@@ -185,5 +190,48 @@ class Vera(_OnLayers):
         return str(self.library_arguments.get("bias", "none")) != "none"
 
 
-Adapter = Annotated[Lora | IA3 | Vera, Discriminator("method")]
+class PromptTuning(AdapterSection):
+    """Prompt tuning: trained embeddings of virtual tokens before each row (arXiv:2104.08691)."""
+
+    method: Literal["prompt_tuning"] = Field(description="The PEFT method.")
+    num_virtual_tokens: int = Field(20, gt=0, description="Trained tokens before each row.")
+    prompt_tuning_init: Literal["SAMPLE_VOCAB", "RANDOM"] = Field(
+        "SAMPLE_VOCAB", description="First values: embeddings of random words, or random numbers."
+    )
+    modules_to_save: list[str] | None = Field(None, description=IN_FULL)
+
+    reserved: ClassVar[dict[str, str]] = {
+        **AdapterSection.reserved,
+        **dict.fromkeys(
+            ("token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers"), "peft reads the model's"
+        ),
+        **dict.fromkeys(
+            ("prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs"),
+            "peft would open a tokenizer without the recipe's revision; use SAMPLE_VOCAB",
+        ),
+    }
+
+    @classmethod
+    def library(cls, task: object) -> LibraryClass:
+        return LibraryClass("peft.PromptTuningConfig")
+
+    @property
+    def label(self) -> str:
+        return f"{self.method} tokens={self.num_virtual_tokens}"
+
+    @property
+    def trained_in_full(self) -> list[str]:
+        return self.modules_to_save or []
+
+    @property
+    def virtual_tokens(self) -> int:
+        return self.num_virtual_tokens
+
+    @property
+    def changes_the_base(self) -> bool:
+        """Return True where disabling the adapter does not restore the base: peft 0.21 leaves trained layers on."""
+        return bool(self.modules_to_save)
+
+
+Adapter = Annotated[Lora | IA3 | Vera | PromptTuning, Discriminator("method")]
 """The adapter section of a recipe: one class for each PEFT method."""

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from eyas.model.adapter import has_virtual_tokens
+
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
@@ -35,7 +37,10 @@ def _kept_bytes(model: "PreTrainedModel", length: int) -> int:
 
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     ids = torch.arange(length, device=model.device)[None] % inner.config.get_text_config().vocab_size
+    row = {"input_ids": ids}
+    if has_virtual_tokens(model):  # their embeddings get the gradients of all layers
+        row = {"inputs_embeds": inner.get_input_embeddings()(ids).detach().requires_grad_()}
     with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
-        outputs = inner.base_model(input_ids=ids, attention_mask=torch.ones_like(ids))
+        outputs = inner.base_model(**row, attention_mask=torch.ones_like(ids))
     assert outputs.last_hidden_state.requires_grad  # and keeps the recorded tensors alive until here
     return sum(storages.values())

@@ -35,6 +35,7 @@ def load_rows(recipe: Recipe, quarantine: Path | None = None) -> Rows:
     Raises DataError, or PreflightError for a tokenizer or config that cannot be loaded.
     """
     tokenizer = load_tokenizer(recipe.model)
-    limits = ModelLimits(*model_limits_of(load_config(recipe.model)))
+    positions, vocabulary = model_limits_of(load_config(recipe.model))
+    limits = ModelLimits(positions - (recipe.adapter.virtual_tokens if recipe.adapter else 0), vocabulary)
     splits = prepare(recipe, tokenizer, TASKS[recipe.task].rows, limits, quarantine)
     return Rows(splits, tokenizer, load_config(recipe.model, splits.labels))

@@ -30,7 +30,8 @@ def rehearse(
     model = plain_model(trainer)
     if not hasattr(model, "peft_config"):
         return {}
-    _refuse_unshardable(recipe, running_topology(trainer.accelerator).strategy)
+    if running_topology(trainer.accelerator).strategy == "zero-3":
+        _refuse_unshardable(recipe)
     state = gathered(model)
 
     def save_and_open() -> dict[str, str]:
@@ -56,13 +57,20 @@ def rehearse(
         ) from reason
 
 
-def _refuse_unshardable(recipe: Recipe, strategy: str) -> None:
-    """Refuse DoRA on quantized weights under ZeRO-3.
+def _refuse_unshardable(recipe: Recipe) -> None:
+    """Refuse adapters that cannot be trained or saved under ZeRO-3.
 
-    peft 0.21 copies those layers, and DeepSpeed 0.19 expects shards."""
-    extra = {} if recipe.adapter is None else recipe.adapter.library_arguments
-    if strategy == "zero-3" and extra.get("use_dora") and recipe.quantization is not None:
-        raise PreflightError(
-            "adapter.use_dora: DoRA on quantized weights cannot be trained under ZeRO-3; "
-            "use accelerate_configs/zero2.yaml or ddp.yaml, or plain LoRA"
-        )
+    peft 0.21 copies the layers of DoRA on quantized weights, and DeepSpeed 0.19 expects shards. It computes the
+    embeddings of virtual tokens when it saves them, on one rank, while their weights are on all.
+    """
+    if recipe.adapter is None:
+        return
+    if recipe.adapter.virtual_tokens:
+        setting, what = "method", f"{recipe.adapter.method} cannot be saved"
+    elif recipe.adapter.library_arguments.get("use_dora") and recipe.quantization is not None:
+        setting, what = "use_dora", "DoRA on quantized weights cannot be trained"
+    else:
+        return
+    raise PreflightError(
+        f"adapter.{setting}: {what} under ZeRO-3; use accelerate_configs/zero2.yaml or ddp.yaml, or plain LoRA"
+    )

@@ -36,7 +36,7 @@ from eyas.training.resume import changes
 from eyas.training.resume.checkpoints import resume_point, step_of
 from eyas.training.resume.preemption import stop_request
 from eyas.training.run_summary import refuse_data_parallel, refuse_what_was_not_requested, run_summary_of
-from eyas.training.save import is_finished
+from eyas.training.save import is_finished, next_command
 from eyas.training.tracking import start_tracker
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def train(recipe: Recipe, run: RunDirectory, resume: bool = False, with_changes:
             record_start(run, names, start, step_of(checkpoint) if resume else None, changed)
             start_tracker(recipe, run, trainer, step_of(checkpoint))
         fit(trainer, recipe, run, start, request, checkpoint)
-        say(f"trained: {run.path} (next: eyas merge {run.path})")
+        say(f"trained: {run.path} (next: {next_command(recipe, run)})")
 
 
 def check_environment(recipe: Recipe, run: RunDirectory, resume: bool) -> Topology | None:

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from eyas.distributed.console import say
 from eyas.distributed.topology import rank
+from eyas.model.adapter import METHODS
 from eyas.model.saved import check_saved, gathered, saved_shapes, write_adapter
+from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 from eyas.sealing import faults, seal
 from eyas.training.library_patches import plain_model
@@ -20,6 +22,12 @@ def is_finished(run: RunDirectory) -> bool:
     """Return whether a run has ended and its result is whole."""
     results = [folder for folder in (run.adapter, run.model) if folder.is_dir()]
     return run.read_manifest().get("status") == "finished" and bool(results) and not any(map(faults, results))
+
+
+def next_command(recipe: Recipe, run: RunDirectory) -> str:
+    """Return the command that a user runs after training: a merge, or a report where the adapter does not merge."""
+    merges = recipe.adapter is None or METHODS[recipe.adapter.method].merges
+    return f"eyas {'merge' if merges else 'report'} {run.path}"
 
 
 def save_and_reopen(

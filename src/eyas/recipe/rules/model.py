@@ -52,6 +52,26 @@ def _an_initialization_suits_the_base(recipe: Recipe) -> Violation | None:
     return None
 
 
+def _virtual_tokens_suit_the_task(recipe: Recipe) -> Violation | None:
+    if recipe.adapter is None or not recipe.adapter.virtual_tokens or TASK_TRAITS[recipe.task].generates:
+        return None
+    return (
+        "adapter.method",
+        f"{recipe.adapter.method}: a classifier would score virtual tokens or padding in place of the row's; use lora",
+    )
+
+
+def _virtual_tokens_stand_before_each_row(recipe: Recipe) -> Violation | None:
+    arguments = recipe.training.library_arguments
+    flat = next((name for name in ("packing", "padding_free") if arguments.get(name)), None)
+    if recipe.adapter is None or not recipe.adapter.virtual_tokens or flat is None:
+        return None
+    return (
+        f"training.{flat}",
+        f"{recipe.adapter.method} puts virtual tokens before a batch's first document only; remove it",
+    )
+
+
 def _remote_code_is_pinned_to_a_commit(recipe: Recipe) -> Violation | None:
     if not recipe.model.trust_remote_code or re.fullmatch("[0-9a-f]{40}", recipe.model.revision or ""):
         return None
@@ -88,6 +108,8 @@ RULES: tuple[Rule, ...] = (
     _a_quantization_has_a_bit_width,
     _8bit_weights_take_no_4bit_settings,
     _an_initialization_suits_the_base,
+    _virtual_tokens_suit_the_task,
+    _virtual_tokens_stand_before_each_row,
     _remote_code_is_pinned_to_a_commit,
     _fused_lora_needs_a_lora_adapter,
     _dequantized_weights_need_4bit_weights,
