@@ -32,6 +32,7 @@ class AdapterSection(LibrarySection):
     """Fields and defaults that every PEFT method shares."""
 
     method: str
+    modules_to_save: list[str] | None = Field(None, description=IN_FULL)
 
     reserved: ClassVar[dict[str, str]] = {
         **dict.fromkeys(
@@ -48,12 +49,13 @@ class AdapterSection(LibrarySection):
     @property
     def targets(self) -> list[str] | str | None:
         """Return the layers that the adapter sits on, as in `Lora.target_modules`; None for a method without."""
-        return None
+        patterns: list[str] | str | None = getattr(self, "target_modules", None)
+        return patterns
 
     @property
     def trained_in_full(self) -> list[str]:
         """Return the layers that are trained in full and saved with the adapter."""
-        return []
+        return self.modules_to_save or []
 
     @property
     def virtual_tokens(self) -> int:
@@ -84,7 +86,6 @@ class Lora(AdapterSection):
     lora_alpha: int = Field(32, gt=0, description="The update is scaled by lora_alpha / r.")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input during training.")
     target_modules: list[str] | str = Field("all-linear", description=TARGETS)
-    modules_to_save: list[str] | None = Field(None, description=IN_FULL)
 
     reserved: ClassVar[dict[str, str]] = {
         **AdapterSection.reserved,
@@ -108,14 +109,6 @@ class Lora(AdapterSection):
         return f"{self.method} r={self.r}"
 
     @property
-    def targets(self) -> list[str] | str:
-        return self.target_modules
-
-    @property
-    def trained_in_full(self) -> list[str]:
-        return self.modules_to_save or []
-
-    @property
     def dropout(self) -> float:
         return self.lora_dropout
 
@@ -130,22 +123,7 @@ class Lora(AdapterSection):
         return self.initialized_from_base or self.library_arguments.get("bias", "none") != "none"
 
 
-class _OnLayers(AdapterSection):
-    """Fields of the methods that sit on layers of the base, other than LoRA."""
-
-    target_modules: list[str] | str
-    modules_to_save: list[str] | None = Field(None, description=IN_FULL)
-
-    @property
-    def targets(self) -> list[str] | str:
-        return self.target_modules
-
-    @property
-    def trained_in_full(self) -> list[str]:
-        return self.modules_to_save or []
-
-
-class IA3(_OnLayers):
+class IA3(AdapterSection):
     """IA3: trained scales of activations, such as keys, values and feedforward inputs (arXiv:2205.05638)."""
 
     method: Literal["ia3"] = Field(description="The PEFT method.")
@@ -159,7 +137,7 @@ class IA3(_OnLayers):
         return LibraryClass("peft.IA3Config")
 
 
-class Vera(_OnLayers):
+class Vera(AdapterSection):
     """VeRA: trained vectors on random low-rank projections that all layers share (arXiv:2310.11454)."""
 
     method: Literal["vera"] = Field(description="The PEFT method.")
@@ -198,7 +176,6 @@ class PromptTuning(AdapterSection):
     prompt_tuning_init: Literal["SAMPLE_VOCAB", "RANDOM"] = Field(
         "SAMPLE_VOCAB", description="First values: embeddings of random words, or random numbers."
     )
-    modules_to_save: list[str] | None = Field(None, description=IN_FULL)
 
     reserved: ClassVar[dict[str, str]] = {
         **AdapterSection.reserved,
@@ -218,10 +195,6 @@ class PromptTuning(AdapterSection):
     @property
     def label(self) -> str:
         return f"{self.method} tokens={self.num_virtual_tokens}"
-
-    @property
-    def trained_in_full(self) -> list[str]:
-        return self.modules_to_save or []
 
     @property
     def virtual_tokens(self) -> int:
