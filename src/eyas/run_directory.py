@@ -131,7 +131,7 @@ class RunDirectory:
 
     @property
     def report(self) -> Path:
-        """Folder of the report: table, loss plot and records."""
+        """Folder of the report: table, plots and records."""
         return self.path / "report"
 
     def refuse_if_taken(self, resume: bool) -> None:

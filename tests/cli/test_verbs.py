@@ -60,7 +60,8 @@ def test_a_report_compares_base_tuned_and_merged(finished, monkeypatch):
     page = (finished.report / "report.md").read_text()
     assert "|  | base | tuned | merged | majority class |" in page and "| valid JSON |" in page
     assert "> the falcon flew" in page and "| in float32 |" in page
-    assert (finished.report / "loss.png").read_bytes().startswith(b"\x89PNG")
+    for plot in ("loss.png", "scores.png"):
+        assert (finished.report / plot).read_bytes().startswith(b"\x89PNG") and f"]({plot})" in page
     assert len((finished.report / "merged.jsonl").read_text().splitlines()) == 4
 
 

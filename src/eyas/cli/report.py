@@ -8,7 +8,7 @@ from eyas.cli.open_run import OpenRun, open_run
 
 
 def report(run: RunFolder, base_revision: BaseRevision = None) -> None:
-    """Compare base, tuned and merged model on the same held-out rows; write a table and a loss plot to RUN/report."""
+    """Compare base, tuned and merged model on the same held-out rows; write a table and plots to RUN/report."""
     with errors_as_text(), open_run(run, base_revision=base_revision) as opened:
         write(opened)
 

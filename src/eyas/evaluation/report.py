@@ -6,7 +6,7 @@ from typing import Any
 
 from eyas.data.report import DataReport
 from eyas.evaluation.compare import Comparison
-from eyas.evaluation.plots import plot_loss
+from eyas.evaluation.plots import plot_loss, plot_scores
 from eyas.evaluation.records import Record, write_records
 from eyas.export.proof import PARITY_HEADER, parity_rows, recorded_parity
 from eyas.recipe import Recipe
@@ -23,7 +23,7 @@ def write_report(
     answers: Mapping[str, Mapping[str, str]],
     refusal: str | None = None,
 ) -> None:
-    """Write report.md, loss.png and each model's records into the run.
+    """Write report.md, its plots and each model's records into the run.
 
     `answers` are the answers to the recipe's own prompts. `refusal` is the reason for a missing merged model.
     """
@@ -31,6 +31,7 @@ def write_report(
     for model, rows in records.items():
         write_records(run.report / f"{model}.jsonl", rows)
     plot_loss(run.metric_lines(), run.path.name, run.report / "loss.png")
+    plot_scores(comparison, run.path.name, run.report / "scores.png")
     (run.report / "report.md").write_text(
         _markdown(run, recipe, comparison, records, answers, refusal), encoding="utf-8"
     )
@@ -51,6 +52,7 @@ def _markdown(
         f"{recipe.training.global_batch_size} rows in {manifest.get('train_seconds', 0):.0f} s.",
         f"{comparison.rows} held-out rows, the same for every model; 95 % bootstrap intervals in brackets.",
         _table(comparison.table()),
+        "![scores](scores.png)",
     ]
     parity = recorded_parity(run)
     if parity is not None:
