@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from eyas.data.masks import IGNORED
 from eyas.data.rows import Row, RowError
 from eyas.recipe.data import Format
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Columns = Mapping[str, Any]
 """Values of one example by column name: lists of integers, integers or text."""
@@ -45,7 +48,7 @@ class Example:
 class Encoding:
     """Settings that decide how a row becomes examples."""
 
-    tokenizer: Any
+    tokenizer: "PreTrainedTokenizerBase"
     max_length: int
     answers_only: bool = True
     add_missing_end: bool = True

@@ -2,14 +2,20 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from eyas.data.batches import by_length
 from eyas.inference.shared_prefix import read_prefix
 from eyas.model.adapter import has_virtual_tokens
 
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
-def generate(model: Any, tokenizer: Any, prompts: Sequence[list[int]], max_new_tokens: int) -> list[str]:
+
+def generate(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[list[int]], max_new_tokens: int
+) -> list[str]:
     """Return one answer per prompt, decoded without special tokens.
 
     Prompts are token ids, batched by length. The prefix that all prompts of a batch share is read once, which changes
@@ -24,7 +30,14 @@ def generate(model: Any, tokenizer: Any, prompts: Sequence[list[int]], max_new_t
     return [answers[index] for index in range(len(prompts))]
 
 
-def continue_texts(model: Any, tokenizer: Any, ids: Any, mask: Any, cache: Any, max_new_tokens: int) -> list[str]:
+def continue_texts(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    ids: "Tensor",
+    mask: "Tensor",
+    cache: "Cache | None",
+    max_new_tokens: int,
+) -> list[str]:
     """Return the text that a model generates after each row of `ids` [rows, length].
 
     `mask` [rows, length] is 0 on padding. `cache` holds the keys and values of the tokens before the last, or is None.
@@ -43,7 +56,9 @@ def continue_texts(model: Any, tokenizer: Any, ids: Any, mask: Any, cache: Any, 
     return texts
 
 
-def _answers(model: Any, tokenizer: Any, prompts: list[list[int]], max_new_tokens: int) -> list[str]:
+def _answers(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", prompts: list[list[int]], max_new_tokens: int
+) -> list[str]:
     import torch
 
     shared, cache = read_prefix(model, prompts, min(map(len, prompts)) - 1)
@@ -53,7 +68,7 @@ def _answers(model: Any, tokenizer: Any, prompts: list[list[int]], max_new_token
     return continue_texts(model, tokenizer, torch.tensor(ids), torch.tensor(mask), cache, max_new_tokens)
 
 
-def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
+def _end_tokens(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     configured = model.generation_config.eos_token_id
     ends = {tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])}
     return sorted(end for end in ends if end is not None)

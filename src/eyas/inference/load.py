@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from eyas.errors import PreflightError
 from eyas.hardware import has_gpu
@@ -11,10 +11,16 @@ from eyas.model.trained import load_base, load_saved, load_tuned
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
 Which = Literal["base", "tuned", "merged"]
 
 
-def load(run: RunDirectory, recipe: Recipe, auto_model: str, labels: Sequence[str] | None, which: Which) -> Any:
+def load(
+    run: RunDirectory, recipe: Recipe, auto_model: str, labels: Sequence[str] | None, which: Which
+) -> "PreTrainedModel":
     """Return one model of a run, on this machine's device. It computes in float32 on a CPU."""
     import torch
 
@@ -30,7 +36,7 @@ def load(run: RunDirectory, recipe: Recipe, auto_model: str, labels: Sequence[st
     return model.to(torch.accelerator.current_accelerator()) if has_gpu() else model
 
 
-def without_adapter(model: Any) -> AbstractContextManager[None]:
+def without_adapter(model: "PreTrainedModel | PeftModel") -> AbstractContextManager[None]:
     """Return a context in which a model's adapter is off."""
     return model.disable_adapter() if hasattr(model, "peft_config") else nullcontext()
 

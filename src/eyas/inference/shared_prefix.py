@@ -1,16 +1,20 @@
 """Shared prefix of a batch's rows, computed once for all of them."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eyas.data.common_prefix import common_prefix_length
 from eyas.model.adapter import has_virtual_tokens
+
+if TYPE_CHECKING:
+    from transformers import Cache, PreTrainedModel
+    from transformers.modeling_outputs import CausalLMOutputWithPast
 
 FEWEST_TOKENS = 8
 """Shortest prefix that is worth a forward pass of its own."""
 
 
-def read_prefix(model: Any, rows: Sequence[Sequence[int]], most: int) -> tuple[int, Any]:
+def read_prefix(model: "PreTrainedModel", rows: Sequence[Sequence[int]], most: int) -> "tuple[int, Cache | None]":
     """Return the number of tokens, at most `most`, that all rows share, and a cache of each row's keys and values.
 
     Returns 0 and None if the shared prefix is too short, or if the model cannot start from such a cache. Such a model
@@ -33,7 +37,7 @@ def read_prefix(model: Any, rows: Sequence[Sequence[int]], most: int) -> tuple[i
     return shared, cache
 
 
-def plain_cache(model: Any, outputs: Any) -> Any:
+def plain_cache(model: "PreTrainedModel", outputs: "CausalLMOutputWithPast") -> "Cache | None":
     """Return the cache of all tokens' keys and values from a model's outputs, or None if it keeps anything else."""
     from transformers.cache_utils import DynamicCache, DynamicLayer
 
