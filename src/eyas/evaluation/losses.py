@@ -74,7 +74,7 @@ def read(model: "PreTrainedModel", batch: dict[str, Any]) -> "tuple[list[float],
     batch = _moved(batch, model)
     shared, cache = read_prefix(model, batch["input_ids"].tolist(), int(labeled.any(0).int().argmax()))
     if shared:
-        batch |= {"input_ids": batch["input_ids"][:, shared:], "past_key_values": cache}
+        batch |= {"input_ids": batch["input_ids"][:, shared:], "cache": cache}
         labeled = labeled[:, shared:]
     with torch.inference_mode(), scores_at(model, labeled):
         outputs = model(**batch, use_cache=True)

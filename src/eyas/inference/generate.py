@@ -1,14 +1,14 @@
 """Greedy answers to prompts, in batches of similar length."""
 
-import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from eyas.data.batches import by_length
 from eyas.inference.shared_prefix import read_prefix
 from eyas.model.adapter import has_virtual_tokens
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from torch import Tensor
     from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -19,12 +19,10 @@ def generate(
     """Return one answer per prompt, decoded without special tokens.
 
     Prompts are token ids, batched by length. The prefix that all prompts of a batch share is read once, which changes
-    no answer. Padding is inserted after that prefix. With virtual tokens there is none: peft 0.21 puts it between them
-    and the prompt, which moves the prompt away from them.
+    no answer. Padding is inserted after that prefix.
     """
     answers: dict[int, str] = {}
-    lengths = [len(prompt) + max_new_tokens for prompt in prompts]
-    for batch in by_length(lengths, equal=has_virtual_tokens(model)):
+    for batch in by_length([len(prompt) + max_new_tokens for prompt in prompts]):
         written = _answers(model, tokenizer, [prompts[index] for index in batch], max_new_tokens)
         answers |= zip(batch, written, strict=True)
     return [answers[index] for index in range(len(prompts))]
@@ -44,16 +42,33 @@ def continue_texts(
     """
     import torch
 
-    with torch.inference_mode(), warnings.catch_warnings():
-        # peft 0.21 counts positions behind its virtual tokens itself, and says so for each batch.
-        warnings.filterwarnings("ignore", message="Position ids are not supported")
-        written = model.generate(
-            input_ids=ids.to(model.device), attention_mask=mask.to(model.device), past_key_values=cache,
-            max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id,
+    ids, mask, read = ids.to(model.device), mask.to(model.device), ids.shape[1]
+    with torch.inference_mode():
+        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "cache": cache}
+        writer = model
+        if has_virtual_tokens(model):
+            inputs, writer, read = _behind_virtual_tokens(model, ids, mask), model.get_base_model(), 0
+        written = writer.generate(
+            **inputs, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id,
             eos_token_id=_end_tokens(model, tokenizer),
         )  # fmt: skip
-    texts: list[str] = tokenizer.batch_decode(written[:, ids.shape[1] :], skip_special_tokens=True)
+    texts: list[str] = tokenizer.batch_decode(written[:, read:], skip_special_tokens=True)
     return texts
+
+
+def _behind_virtual_tokens(model: "PeftModel", ids: "Tensor", mask: "Tensor") -> dict[str, Any]:
+    """Return the embeddings and mask of rows, padded on the left, with the adapter's virtual tokens in front.
+
+    peft 0.21 puts them before the padding, away from the row, and with transformers 5.24 again at each step.
+    """
+    import torch
+
+    rows = model.get_base_model().get_input_embeddings()(ids)
+    virtual = model.get_prompt(1)[0].to(rows.dtype)
+    filled = mask.argmax(1).tolist()  # where each row starts
+    embeddings = [torch.cat([row[:start], virtual, row[start:]]) for row, start in zip(rows, filled, strict=True)]
+    masks = [torch.cat([row, row.new_ones(len(virtual))]) for row in mask]
+    return {"inputs_embeds": torch.stack(embeddings), "attention_mask": torch.stack(masks)}
 
 
 def _answers(

@@ -41,7 +41,7 @@ def plain_cache(model: "PreTrainedModel", outputs: "CausalLMOutputWithPast") -> 
     """Return the cache of all tokens' keys and values from a model's outputs, or None if it keeps anything else."""
     from transformers.cache_utils import DynamicCache, DynamicLayer
 
-    cache: Any = getattr(outputs, "past_key_values", None)
+    cache: Any = getattr(outputs, "cache", None)
     plain = type(cache) is DynamicCache and all(type(layer) is DynamicLayer for layer in cache.layers)
     readable = getattr(model, "_supports_attention_backend", False) and not has_virtual_tokens(model)
     return cache if plain and readable else None

@@ -76,12 +76,12 @@ def refuse_unmergeable(method: str) -> None:
 
 
 def has_virtual_tokens(model: "PreTrainedModel | PeftModel") -> bool:
-    """Return whether a model's adapter puts virtual tokens before each row.
+    """Return whether a model's adapter is on and puts virtual tokens before each row.
 
     They take positions and are in no batch: the model's outputs are longer than its inputs, at the left.
     """
     config = getattr(model, "active_peft_config", None)
-    return config is not None and config.is_prompt_learning
+    return config is not None and config.is_prompt_learning and not model._adapters_disabled
 
 
 def in_float32(trainer: "Trainer") -> None:

@@ -23,8 +23,8 @@ def keep_documents_apart(module: "nn.Module", arguments: tuple[Any, ...], keywor
     """Add the mask to a forward pass whose `position_ids` [batch, length] restart at each document.
 
     A forward pre-hook of the decoder, below the head. The mask [batch, 1, length, length] is made once for all layers.
-    It takes 128 MiB for a row of 8,192 tokens in bfloat16. It holds numbers to add: Falcon's eager attention
-    (transformers 5.23) adds a boolean mask too, as ones and zeros, and so masks nothing.
+    It takes 128 MiB for a row of 8,192 tokens in bfloat16. It holds numbers to add: OPT's eager attention
+    (transformers 5.24) adds a boolean mask too, as ones and zeros, and so masks nothing.
     """
     from transformers.masking_utils import find_packed_sequence_indices
 

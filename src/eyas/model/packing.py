@@ -18,7 +18,7 @@ def pack_safely(model: "PreTrainedModel") -> PackingResult:
     """Install the mask that a model needs for packed documents.
 
     Returns the probe's result with the mask in place. The result holds for forward passes with `use_cache=False`, as
-    TRL makes them. Given a cache, transformers 5.23 does not look for documents in a row, and every family leaks.
+    TRL makes them. Given a cache, transformers 5.24 does not look for documents in a row, and every family leaks.
     Raises PreflightError, on every rank, when documents would read each other.
     """
     result = _agreed(model)

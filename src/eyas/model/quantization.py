@@ -62,7 +62,7 @@ def bits_and_bytes_config(
 def falcon_can_be_quantized() -> Iterator[None]:
     """Build Falcon's layers as plain `nn.Linear`, because their subclass is never quantized.
 
-    transformers 5.23 replaces a layer only when `type(module) is nn.Linear`. Falcon's `FalconLinear` computes the same
+    transformers 5.24 replaces a layer only when `type(module) is nn.Linear`. Falcon's `FalconLinear` computes the same
     product and is skipped silently, so "QLoRA" would train on full weights. The patch can go when
     `replace_with_bnb_linear` takes subclasses again; `test_falcon_needs_the_patch` fails then.
     """
@@ -128,6 +128,6 @@ def dequantize(model: "PreTrainedModel", dtype: "TorchDType") -> "PreTrainedMode
         return weights_in(model, dtype)
     dequantized = model.dequantize(dtype=dtype)
     assert not quantized_names(dequantized)
-    for bits in ("4", "8"):  # transformers 5.23 keeps them, and peft 0.21 refuses to merge IA3 where they are set
+    for bits in ("4", "8"):  # transformers 5.24 keeps them, and peft 0.21 refuses to merge IA3 where they are set
         setattr(dequantized, f"is_loaded_in_{bits}bit", False)
     return weights_in(dequantized, dtype)

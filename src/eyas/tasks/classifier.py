@@ -76,7 +76,7 @@ def _mean_over_the_step(
 ) -> "Tensor":
     """Return a micro-batch's share of the mean loss of a step's labels, over all micro-batches and ranks.
 
-    `labels` is [rows] or [rows, length]. transformers 5.23 expects these models to divide by `num_items_in_batch`, but
+    `labels` is [rows] or [rows, length]. transformers 5.24 expects these models to divide by `num_items_in_batch`, but
     they take the mean of each micro-batch: loss and gradients grow with the accumulation and with the number of ranks.
     """
     from torch.nn.functional import cross_entropy

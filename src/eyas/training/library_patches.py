@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def before_each_checkpoint(trainer: "Trainer", check: Callable[[], None]) -> None:
     """Call a check before each `Trainer._save_checkpoint`.
 
-    An error of the check ends the save before a byte is written. transformers 5.23 has no event before a save, only
+    An error of the check ends the save before a byte is written. transformers 5.24 has no event before a save, only
     `on_save` after it.
     Can go once this test fails: test_no_event_comes_before_a_checkpoint.
     """
@@ -44,7 +44,7 @@ def before_each_checkpoint(trainer: "Trainer", check: Callable[[], None]) -> Non
 def save_checkpoint_now(trainer: "Trainer") -> None:
     """Save a checkpoint outside the loop's own schedule, with `on_save` after it. Every rank must call it.
 
-    transformers 5.23 saves only where `control.should_save` is set at the end of a step; `_save_checkpoint` is private.
+    transformers 5.24 saves only where `control.should_save` is set at the end of a step; `_save_checkpoint` is private.
     Can go once this test fails: test_no_public_method_saves_a_checkpoint.
     """
     trainer._save_checkpoint(trainer.model, None)
@@ -54,7 +54,7 @@ def save_checkpoint_now(trainer: "Trainer") -> None:
 def save_only_what_trains(trainer: "Trainer") -> None:
     """Save adapter (or whole model) and tokenizer in checkpoints, and no pickle.
 
-    transformers 5.23 writes `training_args.bin`, a pickle that can hold a hub token, in `Trainer._save`.
+    transformers 5.24 writes `training_args.bin`, a pickle that can hold a hub token, in `Trainer._save`.
     Can go once this test fails: test_the_library_pickles_its_arguments_into_a_checkpoint.
 
     For an adapter, `Trainer.save_model` copies the frozen base too: under DeepSpeed ZeRO-0 to -2 to the host memory of
@@ -91,7 +91,7 @@ def plain_model(trainer: "Trainer") -> "PreTrainedModel | PeftModel":
 def loss_sum(trainer: "Trainer") -> "torch.Tensor":
     """Return `Trainer._tr_loss`: this rank's summed loss since the last log.
 
-    transformers 5.23 hands no callback the loss of a step; `on_log` comes only every `logging_steps`.
+    transformers 5.24 hands no callback the loss of a step; `on_log` comes only every `logging_steps`.
     Can go once this test fails: test_no_event_after_a_step_has_its_loss_or_gradient_norm.
     """
     return trainer._tr_loss
@@ -105,7 +105,7 @@ def logged_since_previous_step(trainer: "Trainer") -> bool:
 def running_sums(trainer: "Trainer") -> dict[str, Any]:
     """Return this rank's running sums as plain numbers.
 
-    JSON keeps them to the last bit. After a resume, transformers 5.23 starts the logged loss and its mean over the run
+    JSON keeps them to the last bit. After a resume, transformers 5.24 starts the logged loss and its mean over the run
     at zero again; TRL 1.16 does so with its token count and the metrics that it averages.
     Can go once this test fails: test_a_resume_starts_the_running_loss_at_zero.
     """
@@ -136,7 +136,7 @@ def restore_running_sums(trainer: "Trainer", sums: Mapping[str, Any]) -> None:
 def on_gradient_norm(trainer: "Trainer", record: Callable[[Any], None]) -> None:
     """Hand the gradient norm of each step to `record`.
 
-    It is a tensor, or DeepSpeed's number or None. transformers 5.23 keeps the norm in a local variable of its loop;
+    It is a tensor, or DeepSpeed's number or None. transformers 5.24 keeps the norm in a local variable of its loop;
     only `on_log` gets it, and not after each step.
     Can go once this test fails: test_no_event_after_a_step_has_its_loss_or_gradient_norm.
     """
@@ -154,7 +154,7 @@ def on_gradient_norm(trainer: "Trainer", record: Callable[[Any], None]) -> None:
 def train_no_further(trainer: "Trainer") -> None:
     """End a resumed run whose last step was already trained.
 
-    Call it in `on_train_begin`. transformers 5.23 trains one more step before it checks `should_training_stop`.
+    Call it in `on_train_begin`. transformers 5.24 trains one more step before it checks `should_training_stop`.
     Can go once this test fails: test_a_run_resumed_after_its_last_step_trains_one_more.
     """
     trainer.control.should_training_stop = True
@@ -183,7 +183,7 @@ class RowOrder:
 def evaluate_within(trainer: "Trainer", context: Callable[[], AbstractContextManager[None]]) -> None:
     """Run each `Trainer.evaluate` inside a context.
 
-    transformers 5.23 has an event after an evaluation (`on_evaluate`) and none before it.
+    transformers 5.24 has an event after an evaluation (`on_evaluate`) and none before it.
     Can go once this test fails: test_no_event_comes_before_an_evaluation.
     """
     evaluate = trainer.evaluate
@@ -198,7 +198,7 @@ def evaluate_within(trainer: "Trainer", context: Callable[[], AbstractContextMan
 def evaluate_now(trainer: "Trainer") -> None:
     """Run the evaluation that a stopped run still owes, outside the loop.
 
-    transformers 5.23 does both in the private `_evaluate` and `_determine_best_metric`, after a step only.
+    transformers 5.24 does both in the private `_evaluate` and `_determine_best_metric`, after a step only.
     Can go once this test fails: test_no_public_method_updates_the_best_metric.
     """
     trainer._determine_best_metric(metrics=trainer._evaluate(None, None), trial=None)
@@ -211,7 +211,7 @@ def evaluate_now(trainer: "Trainer") -> None:
 def without_zero3_init() -> Iterator[None]:
     """Build models in this context without ZeRO-3 sharding.
 
-    transformers 5.23 shards any new model while a private global holds a ZeRO-3 configuration.
+    transformers 5.24 shards any new model while a private global holds a ZeRO-3 configuration.
     Can go once this test fails: test_zero_3_is_switched_on_by_a_private_global.
     """
     from transformers.integrations import deepspeed

@@ -21,7 +21,7 @@ def fits(layout: Layout, dtype: torch.dtype) -> bool:
 def mask_of(layout: Layout, dtype: torch.dtype, device: torch.device) -> "Tensor":
     """Return [1, 1, tokens, tokens]: 0 where a token reads another, else the dtype's lowest number.
 
-    The mask holds numbers to add: Falcon's eager attention (transformers 5.23) would add a boolean mask too, as ones
+    The mask holds numbers to add: OPT's eager attention (transformers 5.24) would add a boolean mask too, as ones
     and zeros.
     """
     document, group, prefix = [], [], []
