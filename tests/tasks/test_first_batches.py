@@ -29,6 +29,8 @@ CASES = {
     "chats, grouped by length": ("smollm2_qlora_quickstart", "training.per_device_train_batch_size=4"),
     "classes, padded to the longest possible": ("distilbert_lora_yelp",),
     "classes, grouped by length": ("minilm_lora_sentiment", "training.seed=7"),
+    "tagged words": ("minilm_lora_names",),
+    "virtual tokens": ("smollm2_qlora_quickstart", "adapter={method: prompt_tuning}"),
 }
 
 
