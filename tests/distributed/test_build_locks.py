@@ -1,0 +1,58 @@
+"""Locks of torch's extension builds: stale ones are removed, and held ones stay."""
+
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT
+from eyas.distributed import build_locks
+from faults.test_exact_resume import deepspeed
+
+HOLD = "import os, sys; os.open(sys.argv[1], os.O_CREAT | os.O_EXCL); print(flush=True); sys.stdin.read()"
+
+
+@pytest.fixture
+def lock(tmp_path, monkeypatch):
+    """Return the path of a lock in a build folder of its own."""
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    monkeypatch.setattr(build_locks, "BETWEEN_LOOKS_S", 0.0)
+    path = tmp_path / "py311_cpu" / "an_extension" / "lock"
+    path.parent.mkdir(parents=True)
+    return path
+
+
+def test_a_lock_is_removed_once_its_process_is_gone(lock):
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as builder:
+        builder.stdout.readline()
+        assert build_locks.remove_stale_build_locks() == [] and lock.exists()
+        builder.kill()
+
+    assert build_locks.remove_stale_build_locks() == [lock] and not lock.exists()
+
+
+def test_no_lock_is_removed_where_another_machine_may_hold_it(lock, monkeypatch):
+    lock.touch()
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+
+    assert build_locks.remove_stale_build_locks() == [] and lock.exists()
+
+
+@pytest.mark.slow
+def test_deepspeed_starts_behind_a_stale_lock(fork_server, overrides_for, tmp_path, monkeypatch):
+    recipe = ROOT / "recipes" / "smollm2_qlora_quickstart.yaml"
+    lock = tmp_path / "extensions" / "deepspeed_shm_comm" / "lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    words = [recipe, *overrides_for(recipe), "training.max_steps=1", "training.global_batch_size=4",
+             "training.per_device_train_batch_size=2", f"run_directory={tmp_path / 'run'}"]  # fmt: skip
+
+    codes, text = fork_server.run(
+        words, tmp_path / "log", ranks=2, TORCH_EXTENSIONS_DIR=str(lock.parent.parent), **deepspeed(2)
+    )
+
+    assert set(codes) == {0}, text[-3000:]
+    assert f"{lock}: removed; a killed process left it" in text and not lock.exists()
