@@ -87,7 +87,7 @@ def test_adapters_that_zero_3_cannot_shard_are_refused(name, fork_server, overri
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("zero-2", marks=pytest.mark.sweep), "zero-3"])
 def test_no_save_of_an_adapter_gathers_the_frozen_base(strategy, fork_server, overrides_for, tmp_path):
     words = [*words_of(SETTINGS["DoRA"][0], "float32", overrides_for), f"run_directory={tmp_path / 'run'}"]
 

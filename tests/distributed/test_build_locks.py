@@ -41,7 +41,7 @@ def test_no_lock_is_removed_where_another_machine_may_hold_it(lock, monkeypatch)
     assert build_locks.remove_stale_build_locks() == [] and lock.exists()
 
 
-@pytest.mark.slow
+@pytest.mark.sweep  # it compiles for a minute
 def test_deepspeed_starts_behind_a_stale_lock(fork_server, overrides_for, tmp_path, monkeypatch):
     recipe = ROOT / "recipes" / "smollm2_qlora_quickstart.yaml"
     lock = tmp_path / "extensions" / "deepspeed_shm_comm" / "lock"

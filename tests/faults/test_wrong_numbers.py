@@ -102,7 +102,7 @@ OF_DEEPSPEED = {
     [
         ("zero2", ["loss", "gradient", "detached", "nothing"]),
         ("zero3", ["gradient"]),  # ZeRO-3 can begin only once in a process
-        ("zero3", ["detached"]),
+        pytest.param("zero3", ["detached"], marks=pytest.mark.sweep),
     ],
 )
 def test_both_ranks_stop_where_deepspeed_shards_the_gradients(config, kinds, launch_trials):

@@ -55,8 +55,19 @@ def other_rows(hub, tmp_path):
     return hub.push("datasets", GUANACO, guanaco(first=100))
 
 
-@pytest.mark.parametrize("move", [other_weights, other_tokenizer, other_rows])
-@pytest.mark.parametrize("cache", ["the same cache", "an empty cache", "offline"])
+MOVES = [other_weights, other_tokenizer, other_rows]
+CACHES = ["the same cache", "an empty cache", "offline"]
+QUICK = list(zip(MOVES, CACHES, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("move", "cache"),
+    [
+        pytest.param(move, cache, marks=[] if (move, cache) in QUICK else pytest.mark.sweep)
+        for move in MOVES
+        for cache in CACHES
+    ],
+)
 def test_commands_use_the_commits_of_the_training(move, cache, own, hub_run, tmp_path, monkeypatch, capsys):
     run = hub_run("falcon7b_lora", "export.rounding=nearest")
     trained_on = files_of(own, "models", FALCON)["model.safetensors"]

@@ -45,11 +45,17 @@ def run(words, folder, hub, **more):
 
 
 def test_the_recipes_and_their_commands_are_found():
-    assert len(ON_THE_HUB) == 5 and len(COMMANDS) == 11
+    assert len(ON_THE_HUB) == 5 and len(COMMANDS) == 11 and set(QUICK) < COMMANDS.keys()
     assert "zero3" in COMMANDS["the README's"] and "ddp" in COMMANDS["falcon7b_qlora, two ranks"]
 
 
-@pytest.mark.parametrize("case", COMMANDS)
+# Of each kind of command one runs in every test run: all verbs, a classifier, two ranks, the README's.
+QUICK = ("falcon7b_lora", "distilbert_lora_yelp", "falcon7b_qlora, two ranks", "the README's")
+
+
+@pytest.mark.parametrize(
+    "case", [case if case in QUICK else pytest.param(case, marks=pytest.mark.sweep) for case in COMMANDS]
+)
 def test_a_shipped_recipe_runs_by_its_command(case, checkout, hub):
     command = COMMANDS[case].split()
     name = re.search(r"recipes/(\w+)\.yaml", COMMANDS[case])[1]

@@ -10,7 +10,7 @@ from conftest import ROOT
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("job", ["falcon7b_qlora", "llama7b_full"])
+@pytest.mark.parametrize("job", ["falcon7b_qlora", pytest.param("llama7b_full", marks=pytest.mark.sweep)])
 def test_a_7b_job_runs_with_a_tiny_model(job):
     command = [sys.executable, "benchmarks/training_speed.py", job, "--tiny", "--rounds", "1", "--steps", "3"]
     done = subprocess.run([*command, "--only", "TRL"], cwd=ROOT, capture_output=True, text=True)

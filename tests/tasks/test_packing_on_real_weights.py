@@ -106,8 +106,11 @@ def test_loss_of_a_packed_document_equals_that_of_the_document_alone(kind, recip
 @pytest.mark.parametrize(
     ("kind", "flat"),
     [
-        ("bfloat16", "packing"), ("bfloat16", "padding_free"), ("NF4", "packing"),
-        *(pytest.param(*case, marks=pytest.mark.sweep) for case in (("NF4", "padding_free"), ("int8", "packing"))),
+        ("bfloat16", "padding_free"), ("NF4", "packing"),
+        *(
+            pytest.param(*case, marks=pytest.mark.sweep)
+            for case in (("bfloat16", "packing"), ("NF4", "padding_free"), ("int8", "packing"))
+        ),
     ],
 )  # fmt: skip
 def test_real_model_trains_on_flat_batches(kind, flat, recipe, caplog):
