@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -35,8 +37,18 @@ def test_a_lock_is_removed_once_its_process_is_gone(lock):
 
 def test_no_lock_is_removed_where_another_machine_may_hold_it(lock, monkeypatch):
     lock.touch()
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    whole, network = (SimpleNamespace(mountpoint=str(path), fstype=kind) for path, kind in
+                      ((Path("/"), "ext4"), (lock.parents[2], "nfs4")))  # fmt: skip
+    monkeypatch.setattr("psutil.disk_partitions", lambda all: [whole, network])
+
+    assert build_locks.remove_stale_build_locks() == [] and lock.exists()
+    monkeypatch.setattr("psutil.disk_partitions", lambda all: [whole])
+    assert build_locks.remove_stale_build_locks() == [lock]
+
+
+def test_no_lock_of_another_user_is_removed(lock, monkeypatch):
+    lock.touch()
+    monkeypatch.setattr("os.getuid", lambda: lock.stat().st_uid + 1)
 
     assert build_locks.remove_stale_build_locks() == [] and lock.exists()
 

@@ -5,8 +5,8 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
-from eyas.distributed.topology import world_size
-
+LOCAL_FILE_SYSTEMS = ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "overlay", "tmpfs", "apfs")
+"""File systems that one machine has to itself."""
 BETWEEN_LOOKS_S = 0.5
 """A builder closes its lock an instant before it removes it, so a lock is looked at twice."""
 
@@ -15,21 +15,35 @@ def remove_stale_build_locks() -> list[Path]:
     """Remove the locks that no process holds, and return them.
 
     DeepSpeed 0.19 takes such a lock at each start, and torch 2.13 waits for it without end: after a kill in the wrong
-    moment, each later start would hang. A builder keeps its lock open until it is done. A builder on another machine
-    is not seen from here, so nothing is removed where a run spans several.
+    moment, each later start would hang. A builder keeps its lock open until it is done. Builders on another machine or
+    of another user are not seen from here, so their locks, and all on a network's file system, are left alone.
     """
-    if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) < world_size():
-        return []
     from torch.utils.cpp_extension import get_default_build_root
 
-    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
-    stale = _not_open(set(root.glob("**/lock")))
+    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root()).resolve()
+    if not _is_on_this_machine(root):
+        return []
+    stale = _not_open(set(filter(_is_own, root.glob("**/lock"))))
     if stale:
         time.sleep(BETWEEN_LOOKS_S)
         stale = _not_open(stale)
     for lock in stale:
         lock.unlink(missing_ok=True)
     return sorted(stale)
+
+
+def _is_on_this_machine(folder: Path) -> bool:
+    import psutil
+
+    mounts = [mount for mount in psutil.disk_partitions(all=True) if folder.is_relative_to(mount.mountpoint)]
+    return bool(mounts) and max(mounts, key=lambda mount: len(mount.mountpoint)).fstype in LOCAL_FILE_SYSTEMS
+
+
+def _is_own(lock: Path) -> bool:
+    try:
+        return lock.stat().st_uid == os.getuid()
+    except FileNotFoundError:  # its builder has just removed it
+        return False
 
 
 def _not_open(locks: Collection[Path]) -> set[Path]:
