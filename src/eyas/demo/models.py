@@ -11,6 +11,7 @@ from eyas.demo.assets import read_from_zip
 from eyas.extras import require
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+SMOLLM2_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 MINILM_FILES = (
     "config.json",
     "model.safetensors",

@@ -28,6 +28,7 @@ LENGTHS = range(20, 121)
 HELD_OUT_PER_CELL = 17
 TRAINING_PER_CELL = 180
 """A cell is one source and one sentiment; twelve equal ones make chance 25 % and 33 %."""
+SENTENCE_FILES = tuple(f"{kind}_{part}.jsonl" for kind in ("sentiment", "chat", "tags") for part in ("train", "test"))
 INSTRUCTION = 'Answer with JSON: {"source": "movie|tweet|product|news", "sentiment": "negative|neutral|positive"}'
 
 Row = dict[str, str]

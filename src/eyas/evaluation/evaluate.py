@@ -68,13 +68,15 @@ def _share_right(name: str) -> Statistic:
 
 def majority(recipe: Recipe, splits: Splits) -> dict[str, Record]:
     """Return the majority class of the training rows and its score, by measure."""
-    scored = [row for row, _ in held_out(recipe, splits)]
+    rows = held_out(recipe, splits)
+    scored = [row for row, _ in rows]
     if splits.spec.classes == "text":
         names = [[str(row["label"]) for row in rows] for rows in (splits.train.trained_rows(), scored)]
         return {"accuracy": _constant_answer(*names)}
-    if splits.spec.classes == "token":
-        tags = [[str(tag) for row in rows for tag in row["tags"]] for rows in (splits.train.trained_rows(), scored)]
-        return {"accuracy": _constant_answer(*tags)}
+    if splits.spec.classes == "token" and splits.labels is not None:
+        tags = [str(tag) for row in splits.train.trained_rows() for tag in row["tags"]]
+        kept = [tag for _, example in rows for tag in _tags(example, splits.labels)]
+        return {"accuracy": _constant_answer(tags, kept)}
     if not recipe.evaluation.json_fields:
         return {}
     trained = [_expected_fields(recipe, row) for row in splits.train.trained_rows()]
@@ -97,10 +99,15 @@ def _tagged(
 ) -> list[Record]:
     records: list[Record] = []
     for (row, example), (loss, choices) in zip(rows, results, strict=True):
-        expected = [labels[label] for label in example["labels"] if label != IGNORED]  # words after the cut have none
+        expected = _tags(example, labels)
         answer = [labels[choice] for choice in choices]
         records.append({"text": " ".join(row["tokens"]), "expected": expected, "answer": answer, "loss": loss})
     return records
+
+
+def _tags(example: dict[str, Any], labels: list[str]) -> list[str]:
+    """Return the tag of each word that the model reads; words after the cut have none."""
+    return [labels[label] for label in example["labels"] if label != IGNORED]
 
 
 def _answered(
