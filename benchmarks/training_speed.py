@@ -221,10 +221,12 @@ def interpreter(name: str) -> Path:
     return ROOT / ".peers" / ENVIRONMENTS[name] / "bin" / "python" if name in ENVIRONMENTS else Path(sys.executable)
 
 
-def gemm_peak(dtype: str) -> float:
+def gemm_peak(dtype: str, tiny: bool) -> float:
     """Return the FLOP/s of the fastest of some products of this model's sizes, in its own process."""
     device = "cuda" if has_gpu() else "cpu"
-    sizes = ((8192, 8192, 8192),) if has_gpu() else ((880, 576, 1536), (880, 1536, 576), (2048, 2048, 2048))
+    sizes: tuple[tuple[int, int, int], ...] = ((8192, 8192, 8192),) if has_gpu() else ((880, 576, 1536), (880, 1536, 576), (2048, 2048, 2048))
+    if tiny:
+        sizes = ((64, 64, 64),)
     code = (
         "import time, torch\n"
         "best, wait = 0, torch.cuda.synchronize if torch.cuda.is_available() else lambda: None\n"
@@ -281,7 +283,7 @@ def compare(asked: Question, rounds: int, steps: int, only: list[str], environme
         found: dict[str, list[Measured]] = {name: [] for name in names}
         peaks, dtype = [], "bfloat16" if BF16 in asked.words else "float32"
         for turn in range(rounds):
-            peaks.append(gemm_peak(dtype))
+            peaks.append(gemm_peak(dtype, tiny))
             for name in names if turn % 2 == 0 else names[::-1]:
                 found[name].append(measure(name, job, words, Path(folder), environment))
                 told = found[name][-1]

@@ -7,6 +7,7 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TQDM_DISABLE"] = "1"
 os.environ.setdefault("GLIBC_TUNABLES", "")  # a forked process must not restart
 
+import gc
 import subprocess
 import sys
 from collections.abc import Callable
@@ -114,3 +115,23 @@ def fork_server(tmp_path_factory):
     server = ForkServer(tmp_path_factory.mktemp("exit_codes"))
     yield server
     server.close()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def forked_readers(request, tmp_path_factory):
+    """Merges in this process reopen the result in a fork; those of a command start a process of their own."""
+    from trials import ForkedReader
+
+    def start():
+        return ForkedReader(request.getfixturevalue("fork_server"), tmp_path_factory.mktemp("reader"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("eyas.export.fresh_process._start", start)
+        yield
+
+
+def pytest_runtest_teardown():
+    """Keep the libraries' half a million objects out of garbage collections, once a test has imported them."""
+    if "trl.trainer.sft_trainer" in sys.modules and not gc.get_freeze_count():
+        gc.collect()
+        gc.freeze()

@@ -1,10 +1,11 @@
 """Import the libraries once, then fork a process for each requested training.
 
 A real `launch/train.py` costs ten seconds of imports; a fork of this process costs none. It is asked in lines of JSON,
-`{"argv": [...], "environment": {...}, "log": ...}`, and answers each with a process id; that process's exit code is
+`{"argv": [...], "environment": {...}, "log": ..., "stdin": ..., "folder": ...}`, and answers each with a process id; that process's exit code is
 written into a file of that name, in the folder that is the only argument.
 """
 
+import gc
 import json
 import os
 import runpy
@@ -44,6 +45,10 @@ def fork(asked):
         log = os.open(asked["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
+        if asked["stdin"] is not None:
+            os.dup2(os.open(asked["stdin"], os.O_RDONLY), 0)
+            sys.stdin = open(0, closefd=False)
+        os.chdir(asked["folder"])
         os.environ.update(asked["environment"])
         sys.argv = asked["argv"]
         runpy.run_path(sys.argv[0], run_name="__main__")
@@ -68,4 +73,6 @@ if __name__ == "__main__":
     import eyas.training.run  # noqa: F401
 
     torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()  # no fork searches, or copies, the libraries' half a million objects
     main(Path(sys.argv[1]))

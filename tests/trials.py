@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conftest import ROOT
+from eyas.export import fresh_process
 from eyas.run_directory import RunDirectory
 from eyas.selftest.compare_runs import first_difference
 
@@ -66,12 +67,13 @@ class ForkServer:
         )  # fmt: skip
         self.process.stdout.readline()  # its imports are done
 
-    def start(self, words, log, ranks=1, script="launch/train.py", **environment):
+    def start(self, words, log, ranks=1, script="launch/train.py", stdin=None, folder=ROOT, **environment):
         port, pids = free_port(), []
         for rank in range(ranks):
             many = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks,
                     "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} if ranks > 1 else {}  # fmt: skip
-            asked = {"argv": [script, *map(str, words)], "log": str(log),
+            asked = {"argv": [str(script), *map(str, words)], "log": str(log), "folder": str(folder),
+                     "stdin": stdin and str(stdin),
                      "environment": {key: str(value) for key, value in {**many, **environment}.items()}}  # fmt: skip
             self.process.stdin.write(json.dumps(asked) + "\n")
             self.process.stdin.flush()
@@ -86,6 +88,29 @@ class ForkServer:
     def close(self):
         self.process.stdin.close()
         self.process.wait()
+
+
+class ForkedReader:
+    """The process that opens a saved artifact, as a fork: what it has imported, it need not import again."""
+
+    def __init__(self, server, folder):
+        self.server, self.folder = server, folder
+        self.returncode = None
+
+    def communicate(self, request=None):
+        """Run the module on the request; return its standard output, which is not kept, and its errors."""
+        if request is None:
+            return None, ""
+        stdin = self.folder / "request.json"
+        stdin.write_text(request)
+        codes, text = self.server.run(
+            [], self.folder / "log", script=fresh_process.__file__, stdin=stdin, folder=Path.cwd()
+        )
+        self.returncode = codes[0]
+        return None, text
+
+    def kill(self):
+        """Do nothing; the fork ends with its request."""
 
 
 def assert_the_same(found, wanted):

@@ -72,14 +72,21 @@ def family_folder(tmp_path_factory):
     return make
 
 
-@pytest.fixture
-def outcome(tmp_path):
-    """Return a function that trains a recipe: losses, updates and optimizations."""
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory):
+    """Return a function that trains a recipe: losses, updates and optimizations. The same one is trained once."""
+    known = {}
 
     def run(recipe_file, words, speed):
-        moved, number = {}, len(list(tmp_path.iterdir()))
+        asked = json.dumps([recipe_file.stem, words, speed])
+        if asked not in known:
+            known[asked] = trained_on(recipe_file, words, speed, tmp_path_factory.mktemp("outcome"))
+        return known[asked]
+
+    def trained_on(recipe_file, words, speed, place):
+        moved = {}
         for rate in ("0.1", "1e-30"):
-            folder = tmp_path / f"{number}-{rate}"
+            folder = place / rate
             settings = [f"speed.{name}={json.dumps(value)}" for name, value in speed.items()]
             more = [f"training.learning_rate={rate}", f"run_directory={folder}"]
             directory = RunDirectory(folder)

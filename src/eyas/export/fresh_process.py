@@ -29,10 +29,7 @@ class FreshProcess:
     """Context with the process in it. It starts early, so that its imports cost no time of their own."""
 
     def __enter__(self) -> "FreshProcess":
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "eyas.export.fresh_process"], text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        )  # fmt: skip
+        self._process = _start()
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -51,6 +48,13 @@ class FreshProcess:
             )
         result = json.loads((recorded / RESULT).read_text(encoding="utf-8"))
         return Reopened(Parity(**result["to_tuned"]), Parity(**result["to_written"]), result["other_tensors"])
+
+
+def _start() -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "eyas.export.fresh_process"],
+        text=True, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
 
 
 def compare_saved(name: str, folder: Path, auto_model: str, recorded: Path) -> Reopened:
