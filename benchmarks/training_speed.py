@@ -224,7 +224,9 @@ def interpreter(name: str) -> Path:
 def gemm_peak(dtype: str, tiny: bool) -> float:
     """Return the FLOP/s of the fastest of some products of this model's sizes, in its own process."""
     device = "cuda" if has_gpu() else "cpu"
-    sizes: tuple[tuple[int, int, int], ...] = ((8192, 8192, 8192),) if has_gpu() else ((880, 576, 1536), (880, 1536, 576), (2048, 2048, 2048))
+    sizes: tuple[tuple[int, int, int], ...] = (
+        ((8192, 8192, 8192),) if has_gpu() else ((880, 576, 1536), (880, 1536, 576), (2048, 2048, 2048))
+    )
     if tiny:
         sizes = ((64, 64, 64),)
     code = (

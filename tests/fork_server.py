@@ -1,8 +1,8 @@
 """Import the libraries once, then fork a process for each requested training.
 
 A real `launch/train.py` costs ten seconds of imports; a fork of this process costs none. It is asked in lines of JSON,
-`{"argv": [...], "environment": {...}, "log": ..., "stdin": ..., "folder": ...}`, and answers each with a process id; that process's exit code is
-written into a file of that name, in the folder that is the only argument.
+`{"argv": [...], "environment": {...}, "log": ..., "stdin": ..., "folder": ...}`, and answers each with a process id;
+that process's exit code is written into a file of that name, in the folder that is the only argument.
 """
 
 import gc
@@ -47,7 +47,7 @@ def fork(asked):
         os.dup2(log, 2)
         if asked["stdin"] is not None:
             os.dup2(os.open(asked["stdin"], os.O_RDONLY), 0)
-            sys.stdin = open(0, closefd=False)
+            sys.stdin = os.fdopen(0, closefd=False)
         os.chdir(asked["folder"])
         os.environ.update(asked["environment"])
         sys.argv = asked["argv"]

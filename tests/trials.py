@@ -80,10 +80,10 @@ class ForkServer:
             pids.append(int(self.process.stdout.readline()))
         return Job(self, pids, log)
 
-    def run(self, words, log, **options):
+    def run(self, words, log, seconds=120, **options):
         """Start a training, wait for it and return its exit codes and its output."""
         job = self.start(words, log, **options)
-        return job.wait(), job.text()
+        return job.wait(seconds), job.text()
 
     def close(self):
         self.process.stdin.close()
@@ -111,6 +111,14 @@ class ForkedReader:
 
     def kill(self):
         """Do nothing; the fork ends with its request."""
+
+
+def deepspeed(stage):
+    """Return the variables by which `accelerate launch` hands a ZeRO stage to its processes."""
+    return {
+        "ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": f"ds_configs/zero{stage}.json",
+        "ACCELERATE_DEEPSPEED_ZERO3_INIT": str(stage == 3).lower(),
+    }  # fmt: skip
 
 
 def assert_the_same(found, wanted):

@@ -6,6 +6,8 @@ import sys
 import pytest
 
 from conftest import ROOT
+from eyas.cli.lazy_libraries import SELDOM_USED, _unused
+from eyas.recipe import load_recipe
 
 RECIPE = "recipes/smollm2_qlora_quickstart.yaml"
 PROGRAM = f"""
@@ -24,9 +26,10 @@ print("IMPORTED", *sorted({{"bitsandbytes", "deepspeed", "scipy", "sklearn", "wa
     ("overrides", "imported"),
     [
         (["quantization=null"], set()),
-        ([], {"bitsandbytes"}),
-        (["quantization=null", "training.optim=paged_adamw_8bit"], {"bitsandbytes"}),
-        (["quantization=null", "tracking.report_to=wandb"], {"wandb"}),
+        (
+            ["quantization=null", "training.optim=paged_adamw_8bit", "tracking.report_to=wandb"],
+            {"bitsandbytes", "wandb"},
+        ),
     ],
 )
 def test_libraries_that_the_recipe_does_not_use_are_not_imported(overrides, imported):
@@ -34,6 +37,19 @@ def test_libraries_that_the_recipe_does_not_use_are_not_imported(overrides, impo
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
 
     assert set(done.stdout.split("IMPORTED")[1].split()) == imported
+
+
+@pytest.mark.parametrize(
+    ("overrides", "used"),
+    [
+        (["quantization=null"], set()),
+        ([], {"bitsandbytes"}),
+        (["quantization=null", "training.optim=paged_adamw_8bit"], {"bitsandbytes"}),
+        (["quantization=null", "tracking.report_to=wandb"], {"wandb"}),
+    ],
+)
+def test_a_library_is_used_where_the_recipe_asks_for_it(overrides, used):
+    assert {*SELDOM_USED} - {*_unused(load_recipe(ROOT / RECIPE, overrides))} == used
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""launch/train.py, where each rank records the rows that it trains on. Started by accelerate in test_two_ranks.py."""
+"""launch/train.py, where each rank records the rows that it trains on."""
 
 import os
 import re

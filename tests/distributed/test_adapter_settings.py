@@ -4,8 +4,8 @@ import pytest
 from safetensors import safe_open
 
 from conftest import ROOT
-from faults.test_exact_resume import deepspeed, resume_as_if_stopped_after
-from trials import assert_the_same
+from faults.test_exact_resume import resume_as_if_stopped_after
+from trials import assert_the_same, deepspeed
 
 RECIPE = ROOT / "recipes" / "smollm2_qlora_quickstart.yaml"
 STRATEGIES = {"ddp": {}, "zero-2": deepspeed(2), "zero-3": deepspeed(3)}

@@ -11,9 +11,11 @@ import pytest
 from safetensors.torch import load_file
 
 from conftest import ROOT
+from trials import deepspeed
 
 FALCON = ROOT / "recipes" / "falcon7b_qlora.yaml"
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
+RECORD_ROWS = "tests/distributed/record_rows.py"
 pytestmark = pytest.mark.slow
 
 
@@ -38,7 +40,7 @@ def test_the_falcon_recipe_trains_on_two_ranks_and_each_row_is_seen_once(config,
     options = ["--config_file", f"accelerate_configs/{config}.yaml", "--main_process_port", "0"]
 
     done = launch(
-        options, "tests/distributed/record_rows.py", [FALCON, *falcon_overrides, f"run_directory={run}"],
+        options, RECORD_ROWS, [FALCON, *falcon_overrides, f"run_directory={run}"],
         EYAS_TEST_ROWS=str(seen),
     )  # fmt: skip
 
@@ -60,40 +62,38 @@ def test_the_falcon_recipe_trains_on_two_ranks_and_each_row_is_seen_once(config,
     assert len(losses) == 3
 
 
-def test_two_ranks_share_a_stream_and_each_row_is_seen_once(falcon_overrides, tmp_path):
+def test_two_ranks_share_a_stream_and_each_row_is_seen_once(falcon_overrides, fork_server, tmp_path):
     seen = tmp_path / "seen"
-    options = ["--config_file", "accelerate_configs/ddp.yaml", "--main_process_port", "0"]
-    words = [*falcon_overrides, "training.packing=false", "data.streaming=true", "training.max_steps=6",
+    words = [FALCON, *falcon_overrides, "training.packing=false", "data.streaming=true", "training.max_steps=6",
              f"run_directory={tmp_path / 'run'}"]  # fmt: skip
 
-    done = launch(options, "tests/distributed/record_rows.py", [FALCON, *words], EYAS_TEST_ROWS=str(seen))
+    codes, text = fork_server.run(words, tmp_path / "log", ranks=2, script=RECORD_ROWS, EYAS_TEST_ROWS=seen)
 
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert "streamed rows" in done.stdout
+    assert codes == [0, 0], text[-4000:]
+    assert "streamed rows" in text
     by_rank = [list(map(int, Path(f"{seen}.{rank}").read_text().split())) for rank in (0, 1)]
     assert sorted(by_rank[0] + by_rank[1]) == list(range(24))
     assert by_rank[0][:4] == [0, 1, 4, 5] and by_rank[1][:4] == [2, 3, 6, 7]
 
 
-def test_packing_is_probed_on_weights_that_zero_3_has_sharded(falcon_overrides, tmp_path):
-    options = ["--config_file", "accelerate_configs/zero3.yaml", "--main_process_port", "0"]
-    words = [*falcon_overrides, f"run_directory={tmp_path / 'run'}", "training.max_steps=1"]
+def test_packing_is_probed_on_weights_that_zero_3_has_sharded(falcon_overrides, fork_server, tmp_path):
+    recipe = FALCON.with_stem("falcon7b_lora")
+    words = [recipe, *falcon_overrides, f"run_directory={tmp_path / 'run'}", "training.max_steps=1"]
 
-    done = launch(options, "launch/train.py", [FALCON.with_stem("falcon7b_lora"), *words])
+    codes, text = fork_server.run(words, tmp_path / "log", ranks=2, **deepspeed(3))
 
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert "FalconForCausalLM with sdpa attention keeps packed documents apart by itself" in done.stderr
+    assert codes == [0, 0], text[-4000:]
+    assert "FalconForCausalLM with sdpa attention keeps packed documents apart by itself" in text
 
 
-def test_the_same_recipe_has_the_same_loss_on_one_rank_and_on_two(falcon_overrides, tmp_path):
+def test_the_same_recipe_has_the_same_loss_on_one_rank_and_on_two(falcon_overrides, fork_server, tmp_path):
     curves = []
-    for config in ("cpu", "ddp"):
-        options = ["--config_file", f"accelerate_configs/{config}.yaml", "--main_process_port", "0"]
-        words = [FALCON, *falcon_overrides, f"run_directory={tmp_path / config}", "model.dtype=float32",
+    for ranks in (1, 2):
+        words = [FALCON, *falcon_overrides, f"run_directory={tmp_path / str(ranks)}", "model.dtype=float32",
                  "quantization.bnb_4bit_compute_dtype=float32"]  # fmt: skip
-        done = launch(options, "launch/train.py", words)
-        assert done.returncode == 0, done.stderr[-4000:]
-        curves.append([float(loss) for loss in re.findall(r"loss ([\d.]+)", done.stdout)])
+        codes, text = fork_server.run(words, tmp_path / f"{ranks}.log", ranks=ranks)
+        assert codes == [0] * ranks, text[-4000:]
+        curves.append([float(loss) for loss in re.findall(r"loss ([\d.]+)", text)])
 
     assert len(curves[0]) == 3
     assert curves[0] == pytest.approx(curves[1], abs=2e-3)

@@ -1,4 +1,4 @@
-"""Train several recipes on the same ranks, and break a step of each. Started by accelerate.
+"""Train several recipes on the same ranks, and break a step of each.
 
 Reads a list of trials from $EYAS_TEST_TRIALS and records, for each rank, how each of them ended.
 """

@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from conftest import ROOT
-from trials import assert_the_same
+from trials import assert_the_same, deepspeed
 
 SFT, CLASSES = ROOT / "recipes" / "smollm2_qlora_quickstart.yaml", ROOT / "recipes" / "minilm_lora_sentiment.yaml"
 METHODS = {
@@ -102,13 +102,6 @@ ZERO = [
         ("qlora", "packed", 1, 3), ("full", "padded", 2, 3), ("full", "grouped", 1, 1), ("classes", "padded", 1, 3),
     ]
 ]  # fmt: skip
-
-
-def deepspeed(stage):
-    return {
-        "ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": f"ds_configs/zero{stage}.json",
-        "ACCELERATE_DEEPSPEED_ZERO3_INIT": str(stage == 3).lower(),
-    }  # fmt: skip
 
 
 @pytest.mark.slow

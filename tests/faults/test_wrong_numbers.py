@@ -7,13 +7,17 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from conftest import ROOT
+from trials import deepspeed
 
 RECIPE = ROOT / "recipes" / "falcon7b_lora.yaml"
-ACCELERATE = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--main_process_port", "0"]
+SCRIPT = "tests/faults/break_a_step.py"
+LAUNCH = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--main_process_port", "0",
+          "--config_file", "accelerate_configs/ddp.yaml", SCRIPT]  # fmt: skip
 pytestmark = pytest.mark.slow
 
 PACKED = ("training.max_length=28", "training.per_device_train_batch_size=2")
@@ -30,21 +34,35 @@ SHAPES = {
 
 
 @pytest.fixture
-def launch_trials(overrides_for, tmp_path):
-    """Return a function that launches trials on two ranks and returns their records."""
+def written(overrides_for, tmp_path):
+    """Return a function that writes trials to a file, with their words."""
 
-    def run(config, trials, timeout=400):
+    def write(trials):
         for number, trial in enumerate(trials):
             trial["words"] = [*overrides_for(RECIPE), "training.max_steps=14", "training.save_steps=1",
                               "model.dtype=float32", "evaluation.max_new_tokens=8", *trial["words"],
                               f"run_directory={tmp_path / str(trial.get('run', number))}"]  # fmt: skip
         file = tmp_path / "trials.json"
         file.write_text(json.dumps(trials))
-        command = [*ACCELERATE, "--config_file", f"accelerate_configs/{config}.yaml", "tests/faults/break_a_step.py"]
-        done = subprocess.run(command, cwd=ROOT, env=os.environ | {"EYAS_TEST_TRIALS": str(file)}, text=True,
-                              capture_output=True, timeout=timeout, check=False)  # fmt: skip
-        files = [[tmp_path / f"trials.json.{number}.{rank}" for rank in (0, 1)] for number in range(len(trials))]
-        return done, [[json.loads(f.read_text()) for f in ranks if f.exists()] for ranks in files]
+        return file
+
+    return write
+
+
+@pytest.fixture
+def run_trials(written, fork_server, tmp_path):
+    """Return a function that runs trials on two ranks and returns their records."""
+
+    def run(trials, **environment):
+        file = written(trials)
+        codes, text = fork_server.run(
+            [], tmp_path / "log", ranks=2, script=SCRIPT, seconds=400, EYAS_TEST_TRIALS=file, **environment
+        )
+        assert codes == [0, 0], text[-3000:]
+        return [
+            [json.loads(Path(f"{file}.{number}.{rank}").read_text()) for rank in (0, 1)]
+            for number in range(len(trials))
+        ]
 
     return run
 
@@ -77,13 +95,10 @@ def random_trials(count, seed):
     ]  # fmt: skip
 
 
-def test_both_ranks_stop_at_the_step_of_either_and_name_its_rows(launch_trials):
+def test_both_ranks_stop_at_the_step_of_either_and_name_its_rows(run_trials):
     trials = random_trials(len(SHAPES) * 2, seed=3)
 
-    done, results = launch_trials("ddp", trials)
-
-    assert done.returncode == 0, done.stderr[-3000:]
-    for trial, ranks in zip(trials, results, strict=True):
+    for trial, ranks in zip(trials, run_trials(trials), strict=True):
         check(trial, ranks)
 
 
@@ -98,20 +113,17 @@ OF_DEEPSPEED = {
 
 
 @pytest.mark.parametrize(
-    ("config", "kinds"),
+    ("stage", "kinds"),
     [
-        ("zero2", ["loss", "gradient", "detached", "nothing"]),
-        ("zero3", ["gradient"]),  # ZeRO-3 can begin only once in a process
-        pytest.param("zero3", ["detached"], marks=pytest.mark.sweep),
+        (2, ["loss", "gradient", "detached", "nothing"]),
+        (3, ["gradient"]),  # ZeRO-3 can begin only once in a process
+        pytest.param(3, ["detached"], marks=pytest.mark.sweep),
     ],
 )
-def test_both_ranks_stop_where_deepspeed_shards_the_gradients(config, kinds, launch_trials):
+def test_both_ranks_stop_where_deepspeed_shards_the_gradients(stage, kinds, run_trials):
     trials = [{**OF_DEEPSPEED[kind]} for kind in kinds]
 
-    done, results = launch_trials(config, trials)
-
-    assert done.returncode == 0, done.stderr[-3000:]
-    for trial, ranks in zip(trials, results, strict=True):
+    for trial, ranks in zip(trials, run_trials(trials, **deepspeed(stage)), strict=True):
         if "step" in trial:
             check(trial, ranks)
         else:
@@ -119,15 +131,12 @@ def test_both_ranks_stop_where_deepspeed_shards_the_gradients(config, kinds, lau
             assert ranks[0]["without_gradient"] == names and ranks[0]["message"] == "trained to its end"
 
 
-def test_ranks_that_resume_in_the_second_epoch_name_its_rows(launch_trials):
+def test_ranks_that_resume_in_the_second_epoch_name_its_rows(run_trials):
     words = [*SHAPES["padded, accumulated"], "training.save_steps=7"]
     trials = [{"kind": "loss", "ranks": [0], "step": 9, "words": words, "run": "same"},
               {"kind": "loss", "ranks": [1], "step": 10, "words": words, "run": "same", "resume": True}]  # fmt: skip
 
-    done, results = launch_trials("ddp", trials)
-
-    assert done.returncode == 0, done.stderr[-3000:]
-    for trial, ranks in zip(trials, results, strict=True):
+    for trial, ranks in zip(trials, run_trials(trials), strict=True):
         message = ranks[0]["message"]
         assert message.startswith(f"step {trial['step']}: the loss is NaN or Inf on rank {trial['ranks'][0]}")
         assert lines_of(message) == sorted((line, trial["ranks"][0]) for line in ranks[trial["ranks"][0]]["rows"])
@@ -135,14 +144,17 @@ def test_ranks_that_resume_in_the_second_epoch_name_its_rows(launch_trials):
 
 
 @pytest.mark.alone
-def test_a_rank_that_runs_out_of_memory_reports_it_and_ends_the_other(launch_trials, tmp_path):
+def test_a_rank_that_runs_out_of_memory_reports_it_and_ends_the_other(written, tmp_path):
     started = time.monotonic()
     trials = [{"kind": "memory", "ranks": [1], "step": 3, "words": [*SHAPES["packed"], "training.logging_steps=1"]}]
 
-    done, results = launch_trials("ddp", trials)
+    file = written(trials)
+    done = subprocess.run(
+        LAUNCH, cwd=ROOT, env=os.environ | {"EYAS_TEST_TRIALS": str(file)}, text=True, capture_output=True, timeout=400
+    )
     ended = time.time()
 
-    assert done.returncode != 0 and results == [[]]
+    assert done.returncode != 0 and not list(tmp_path.glob("trials.json.*"))
     assert "[rank 1] TrainingError: step 3: out of memory" in done.stderr
     assert "training.per_device_train_batch_size=1" in done.stderr
     last_step = (tmp_path / "0" / "metrics.jsonl").stat().st_mtime

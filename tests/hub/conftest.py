@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
+from torch.utils.cpp_extension import _get_build_directory
 
 import stand_ins
 from conftest import ROOT
@@ -109,7 +110,8 @@ def go_online(monkeypatch, server, home):
 def environment(server, home):
     """Return the environment of a process with this server as its hub."""
     kept = {"HF_ENDPOINT": server.endpoint, "HF_HOME": str(home), "XDG_CACHE_HOME": str(home / "digests")}
-    kept["TORCH_EXTENSIONS_DIR"] = str(Path("~/.cache/torch_extensions").expanduser())  # DeepSpeed's, built once
+    build = Path(_get_build_directory("deepspeed_shm_comm", verbose=False))
+    kept["TORCH_EXTENSIONS_DIR"] = str(build.parent)  # DeepSpeed's extension, which other tests build too
     return kept | {"HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0", "HF_TOKEN": ""}
 
 

@@ -123,8 +123,15 @@ def status(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [1, 2])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    ("number", "ranks"),
+    [
+        (signal.SIGUSR1, 1),
+        (signal.SIGTERM, 2),
+        pytest.param(signal.SIGTERM, 1, marks=pytest.mark.sweep),
+        pytest.param(signal.SIGUSR1, 2, marks=pytest.mark.sweep),
+    ],
+)
 def test_a_signal_to_eyas_train_reaches_the_ranks_and_their_exit_code_is_returned(ranks, number, words, tmp_path):
     job = started(tmp_path, ["eyas", "train", "--config_file", CONFIGS[ranks]], words)
 
@@ -136,7 +143,7 @@ def test_a_signal_to_eyas_train_reaches_the_ranks_and_their_exit_code_is_returne
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.sweep), 2])
 def test_a_launcher_that_gets_sigterm_stops_no_rank_before_it_has_saved(ranks, words, tmp_path):
     launch = ["accelerate.commands.accelerate_cli", "launch", "--config_file", CONFIGS[ranks]]
     job = started(tmp_path, [*launch, "--main_process_port", "0", "launch/train.py"], words)
@@ -154,7 +161,7 @@ def test_a_launcher_that_gets_sigterm_stops_no_rank_before_it_has_saved(ranks, w
 @pytest.mark.slow
 def test_a_killed_rank_is_restarted_and_the_run_continues(words, tmp_path):
     words = [word for word in words if not str(word).startswith(("training.max_steps", "training.save_steps"))]
-    words += ["training.max_steps=200", "training.save_steps=20", "--max-restarts", "1"]
+    words += ["training.max_steps=100", "training.save_steps=20", "--max-restarts", "1"]
     job = started(tmp_path, ["eyas", "train"], words)
     while job.poll() is None and not list((tmp_path / "run" / "checkpoints").glob("checkpoint-*")):
         time.sleep(0.01)
