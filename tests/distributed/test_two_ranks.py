@@ -34,32 +34,29 @@ def falcon_overrides(overrides_for):
             "evaluation.max_new_tokens=8"]  # fmt: skip
 
 
-@pytest.mark.parametrize("config", ["ddp", pytest.param("zero2", marks=pytest.mark.sweep), "zero3"])
-def test_the_falcon_recipe_trains_on_two_ranks_and_each_row_is_seen_once(config, falcon_overrides, tmp_path):
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("zero-2", marks=pytest.mark.sweep), "zero-3"])
+def test_the_falcon_recipe_trains_on_two_ranks_and_each_row_is_seen_once(
+    strategy, falcon_overrides, fork_server, tmp_path
+):
     run, seen = tmp_path / "run", tmp_path / "seen"
-    options = ["--config_file", f"accelerate_configs/{config}.yaml", "--main_process_port", "0"]
+    environment = {} if strategy == "ddp" else deepspeed(int(strategy[-1]))
 
-    done = launch(
-        options, RECORD_ROWS, [FALCON, *falcon_overrides, f"run_directory={run}"],
-        EYAS_TEST_ROWS=str(seen),
+    codes, text = fork_server.run(
+        [FALCON, *falcon_overrides, f"run_directory={run}"], tmp_path / "log", ranks=2, script=RECORD_ROWS,
+        EYAS_TEST_ROWS=seen, **environment,
     )  # fmt: skip
 
-    assert done.returncode == 0, done.stderr[-4000:]
-    strategy = {"ddp": "ddp", "zero2": "zero-2", "zero3": "zero-3"}[config]
-    assert f"2 × cpu, {strategy}" in done.stdout
-    assert (
-        "8 layers" in done.stdout
-        and "global batch  4 = 2 micro × 1 accumulated × 2 ranks; 12 packed sequences" in done.stdout
-    )
-    assert "keeps packed documents apart by itself" in done.stderr
+    assert codes == [0, 0], text[-4000:]
+    assert f"2 × cpu, {strategy}" in text
+    assert "8 layers" in text and "global batch  4 = 2 micro × 1 accumulated × 2 ranks; 12 packed sequences" in text
+    assert "keeps packed documents apart by itself" in text
     by_rank = [Path(f"{seen}.{rank}").read_text().split() for rank in (0, 1)]
     assert len(by_rank[0]) == len(by_rank[1]) == 12
     assert sorted(map(int, by_rank[0] + by_rank[1])) == list(range(24))
     adapter = load_file(run / "adapter" / "adapter_model.safetensors")
     assert len(adapter) == 16 and all(tensor.numel() > 0 and tensor.isfinite().all() for tensor in adapter.values())
     assert any(tensor.any() for name, tensor in adapter.items() if "lora_B" in name)
-    losses = re.findall(r"loss ([\d.]+)", done.stdout)
-    assert len(losses) == 3
+    assert len(re.findall(r"loss ([\d.]+)", text)) == 3
 
 
 def test_two_ranks_share_a_stream_and_each_row_is_seen_once(falcon_overrides, fork_server, tmp_path):

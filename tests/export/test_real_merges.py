@@ -70,7 +70,7 @@ def run_of(adapter, tmp_path):
     [
         ("bfloat16", None, 4),
         pytest.param("bfloat16", None, 16, marks=pytest.mark.sweep),
-        ("float32", "bfloat16", 8),
+        pytest.param("float32", "bfloat16", 8, marks=pytest.mark.sweep),
     ],
 )
 def test_a_small_update_of_an_unsure_model_survives_the_merge(dtype, export, rows, run_of):

@@ -88,7 +88,7 @@ def trial(seed, fork_server, undisturbed, tmp_path, script="launch/train.py"):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", [*range(10), *(pytest.param(seed, marks=pytest.mark.sweep) for seed in range(10, 20))])
 def test_a_killed_run_resumes_as_if_it_had_not_been_killed(seed, fork_server, undisturbed, tmp_path):
     assert trial(seed, fork_server, undisturbed, tmp_path)[1] == []
 

@@ -31,8 +31,8 @@ def train_with(overrides_for):
 @pytest.mark.parametrize(
     "config",
     [
-        pytest.param("cpu", marks=pytest.mark.sweep),
-        pytest.param("ddp", marks=pytest.mark.slow),
+        pytest.param("cpu", marks=pytest.mark.slow),
+        pytest.param("ddp", marks=pytest.mark.sweep),
         pytest.param("zero3", marks=pytest.mark.sweep),
     ],
 )

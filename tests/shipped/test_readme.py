@@ -110,7 +110,6 @@ def test_a_table_is_what_its_command_prints(program):
 
 @pytest.mark.real
 @pytest.mark.slow
-@pytest.mark.alone
 def test_each_command_of_the_readme_runs_in_order(checkout):
     for command in COMMANDS:
         if command == "make test":  # it runs this test; another test compares it with .ci/run
@@ -139,8 +138,7 @@ def test_each_command_of_the_readme_runs_in_order(checkout):
 
 
 @pytest.mark.real
-@pytest.mark.slow
-@pytest.mark.alone
+@pytest.mark.sweep
 def test_the_real_4bit_adapter_is_refused_on_the_published_base_and_merges_in_float16_on_its_own(checkout):
     folder = checkout / "runs" / "smollm2_qlora_quickstart"
     if not folder.exists():  # this test runs without the one above

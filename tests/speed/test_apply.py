@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import cache
 
 import pytest
 import torch
@@ -75,34 +76,24 @@ def family_folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
     """Return a function that trains a recipe: losses, updates and optimizations. The same one is trained once."""
-    known = {}
+
+    @cache
+    def trained(recipe_file, words, speed, rate):
+        directory = RunDirectory(tmp_path_factory.mktemp("outcome") / "run")
+        settings = [f"speed.{name}={json.dumps(value)}" for name, value in speed]
+        more = [f"training.learning_rate={rate}", f"run_directory={directory.path}"]
+        train(load_recipe(recipe_file, [*words, *settings, *more]), directory)
+        (weights,) = [*directory.adapter.glob("*.safetensors"), *directory.path.glob("model/*.safetensors")]
+        return directory, load_file(weights)
 
     def run(recipe_file, words, speed):
-        asked = json.dumps([recipe_file.stem, words, speed])
-        if asked not in known:
-            known[asked] = trained_on(recipe_file, words, speed, tmp_path_factory.mktemp("outcome"))
-        return known[asked]
-
-    def trained_on(recipe_file, words, speed, place):
-        moved = {}
-        for rate in ("0.1", "1e-30"):
-            folder = place / rate
-            settings = [f"speed.{name}={json.dumps(value)}" for name, value in speed.items()]
-            more = [f"training.learning_rate={rate}", f"run_directory={folder}"]
-            directory = RunDirectory(folder)
-            train(load_recipe(recipe_file, [*words, *settings, *more]), directory)
-            if rate == "0.1":
-                lines = map(json.loads, directory.metrics.read_text().splitlines())
-                losses = [line[name] for line in lines for name in ("loss", "eval_loss") if name in line]
-                optimizations = directory.read_manifest()["speed"]
-                del optimizations["allocator"]  # it belongs to the process, not to the recipe
-            (weights,) = [*directory.adapter.glob("*.safetensors"), *directory.path.glob("model/*.safetensors")]
-            moved[rate] = load_file(weights)
-        return (
-            losses,
-            torch.cat([(moved["0.1"][n] - moved["1e-30"][n]).flatten() for n in sorted(moved["1e-30"])]),
-            optimizations,
-        )
+        directory, moved = trained(recipe_file, tuple(words), tuple(speed.items()), 0.1)
+        _, still = trained(recipe_file, tuple(words), (("compact_batches", False), ("fused_lora", False)), 1e-30)
+        lines = map(json.loads, directory.metrics.read_text().splitlines())
+        losses = [line[name] for line in lines for name in ("loss", "eval_loss") if name in line]
+        optimizations = directory.read_manifest()["speed"]
+        del optimizations["allocator"]  # it belongs to the process, not to the recipe
+        return losses, torch.cat([(moved[name] - still[name]).flatten() for name in sorted(still)]), optimizations
 
     return run
 
