@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from conftest import RECIPES
 
+from conftest import RECIPES
 from eyas.cli.demo import Part, unpack_missing
 from eyas.demo.assets import Asset, fetch
 from eyas.demo.sentences import SENTENCE_FILES, _as_chat, _sentiment
