@@ -1,11 +1,7 @@
 """Tiny models and rows, made once; no test reaches the network."""
 
 import os
-import sys
 
-os.environ["PATH"] = (
-    f"{sys.prefix}/bin{os.pathsep}{os.environ['PATH']}"  # two ninjas would build each other's files anew
-)
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TQDM_DISABLE"] = "1"
@@ -13,6 +9,7 @@ os.environ.setdefault("GLIBC_TUNABLES", "")  # a forked process must not restart
 
 import gc
 import subprocess
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path

@@ -37,7 +37,7 @@ class Job:
     def running(self):
         return [pid for pid in self.pids if not (self.server.codes / str(pid)).exists()]
 
-    def wait(self, seconds=120):
+    def wait(self, seconds=300):
         """Return the exit code of each rank; a rank that does not exit is killed and counts as failed."""
         deadline = time.monotonic() + seconds
         while self.running() and time.monotonic() < deadline:
@@ -80,7 +80,7 @@ class ForkServer:
             pids.append(int(self.process.stdout.readline()))
         return Job(self, pids, log)
 
-    def run(self, words, log, seconds=120, **options):
+    def run(self, words, log, seconds=300, **options):
         """Start a training, wait for it and return its exit codes and its output."""
         job = self.start(words, log, **options)
         return job.wait(seconds), job.text()

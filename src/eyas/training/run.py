@@ -3,8 +3,8 @@
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from eyas.distributed.build_locks import remove_stale_build_locks
 from eyas.distributed.console import say
+from eyas.distributed.extension_builds import put_ninja_on_path, remove_stale_build_locks
 from eyas.distributed.gather import refuse_if_ranks_differ
 from eyas.distributed.store import wait_for_all_ranks
 from eyas.distributed.topology import (
@@ -88,8 +88,9 @@ def check_environment(recipe: Recipe, run: RunDirectory, resume: bool) -> Topolo
     accumulation_steps(recipe, world_size())  # refuses a global batch that does not divide
     refuse_if_blocked(check(recipe))
     run.refuse_if_taken(resume)
-    if started_topology().strategy.startswith("zero") and local_rank() == 0:
-        for lock in remove_stale_build_locks():
+    if started_topology().strategy.startswith("zero"):
+        put_ninja_on_path()
+        for lock in remove_stale_build_locks() if local_rank() == 0 else []:
             say(f"{lock}: removed; a killed process left it, and DeepSpeed would wait for it without end")
     return requested
 

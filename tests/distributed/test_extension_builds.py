@@ -1,5 +1,7 @@
-"""Locks of torch's extension builds: stale ones are removed, and held ones stay."""
+"""Builds of torch's extensions: this environment's ninja makes them, and stale locks are removed."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from conftest import ROOT
-from eyas.distributed import build_locks
+from eyas.distributed import extension_builds
 from trials import deepspeed
 
 HOLD = "import os, sys; os.open(sys.argv[1], os.O_CREAT | os.O_EXCL); print(flush=True); sys.stdin.read()"
@@ -18,10 +20,29 @@ HOLD = "import os, sys; os.open(sys.argv[1], os.O_CREAT | os.O_EXCL); print(flus
 def lock(tmp_path, monkeypatch):
     """Return the path of a lock in a build folder of its own."""
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
-    monkeypatch.setattr(build_locks, "BETWEEN_LOOKS_S", 0.0)
+    monkeypatch.setattr(extension_builds, "BETWEEN_LOOKS_S", 0.0)
     path = tmp_path / "py311_cpu" / "an_extension" / "lock"
     path.parent.mkdir(parents=True)
     return path
+
+
+def test_the_ninja_beside_the_interpreter_is_found_first(tmp_path, monkeypatch):
+    own, other = tmp_path / "environment" / "bin", tmp_path / "other"
+    for folder in (own, other):
+        folder.mkdir(parents=True)
+        (folder / "ninja").touch(mode=0o755)
+    monkeypatch.setattr("sys.executable", str(own / "python"))
+    monkeypatch.setenv("PATH", str(other))
+
+    extension_builds.put_ninja_on_path()
+
+    assert os.environ["PATH"] == f"{own}{os.pathsep}{other}" and shutil.which("ninja") == str(own / "ninja")
+    extension_builds.put_ninja_on_path()
+    assert os.environ["PATH"] == f"{own}{os.pathsep}{other}"
+    (own / "ninja").unlink()
+    monkeypatch.setenv("PATH", str(other))
+    extension_builds.put_ninja_on_path()
+    assert os.environ["PATH"] == str(other)
 
 
 def test_a_lock_is_removed_once_its_process_is_gone(lock):
@@ -29,10 +50,10 @@ def test_a_lock_is_removed_once_its_process_is_gone(lock):
         [sys.executable, "-c", HOLD, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as builder:
         builder.stdout.readline()
-        assert build_locks.remove_stale_build_locks() == [] and lock.exists()
+        assert extension_builds.remove_stale_build_locks() == [] and lock.exists()
         builder.kill()
 
-    assert build_locks.remove_stale_build_locks() == [lock] and not lock.exists()
+    assert extension_builds.remove_stale_build_locks() == [lock] and not lock.exists()
 
 
 def test_no_lock_is_removed_where_another_machine_may_hold_it(lock, monkeypatch):
@@ -41,16 +62,16 @@ def test_no_lock_is_removed_where_another_machine_may_hold_it(lock, monkeypatch)
                       ((Path("/"), "ext4"), (lock.parents[2], "nfs4")))  # fmt: skip
     monkeypatch.setattr("psutil.disk_partitions", lambda all: [whole, network])
 
-    assert build_locks.remove_stale_build_locks() == [] and lock.exists()
+    assert extension_builds.remove_stale_build_locks() == [] and lock.exists()
     monkeypatch.setattr("psutil.disk_partitions", lambda all: [whole])
-    assert build_locks.remove_stale_build_locks() == [lock]
+    assert extension_builds.remove_stale_build_locks() == [lock]
 
 
 def test_no_lock_of_another_user_is_removed(lock, monkeypatch):
     lock.touch()
     monkeypatch.setattr("os.getuid", lambda: lock.stat().st_uid + 1)
 
-    assert build_locks.remove_stale_build_locks() == [] and lock.exists()
+    assert extension_builds.remove_stale_build_locks() == [] and lock.exists()
 
 
 @pytest.mark.sweep  # it compiles for a minute

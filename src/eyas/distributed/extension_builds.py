@@ -1,6 +1,8 @@
-"""Locks of torch's extension builds that a killed process left behind."""
+"""Builds of torch's extensions, which DeepSpeed makes when it starts: their program, and locks left by a kill."""
 
 import os
+import shutil
+import sys
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -9,6 +11,17 @@ LOCAL_FILE_SYSTEMS = ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "ov
 """File systems that one machine has to itself."""
 BETWEEN_LOOKS_S = 0.5
 """A builder closes its lock an instant before it removes it, so a lock is looked at twice."""
+
+
+def put_ninja_on_path() -> None:
+    """Let torch find this environment's ninja before any other.
+
+    DeepSpeed installs the program next to the interpreter, which is on the PATH of an activated environment alone. Two
+    ninjas of different versions would also rebuild each other's files, which takes a minute at each start.
+    """
+    folder = Path(sys.executable).parent
+    if (folder / "ninja").exists() and shutil.which("ninja") != str(folder / "ninja"):
+        os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"
 
 
 def remove_stale_build_locks() -> list[Path]:
