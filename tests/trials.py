@@ -17,6 +17,9 @@ from eyas.export import fresh_process
 from eyas.run_directory import RunDirectory
 from eyas.selftest.compare_runs import first_difference
 
+BUILD_S = 600
+"""DeepSpeed's first start compiles an extension: minutes, on two busy cores."""
+
 
 def free_port():
     """Return a free port below the range that the system gives to connections."""
@@ -37,7 +40,7 @@ class Job:
     def running(self):
         return [pid for pid in self.pids if not (self.server.codes / str(pid)).exists()]
 
-    def wait(self, seconds=300):
+    def wait(self, seconds=120):
         """Return the exit code of each rank; a rank that does not exit is killed and counts as failed."""
         deadline = time.monotonic() + seconds
         while self.running() and time.monotonic() < deadline:
@@ -80,10 +83,10 @@ class ForkServer:
             pids.append(int(self.process.stdout.readline()))
         return Job(self, pids, log)
 
-    def run(self, words, log, seconds=300, **options):
+    def run(self, words, log, seconds=120, **options):
         """Start a training, wait for it and return its exit codes and its output."""
         job = self.start(words, log, **options)
-        return job.wait(seconds), job.text()
+        return job.wait(seconds + BUILD_S * ("ACCELERATE_USE_DEEPSPEED" in options)), job.text()
 
     def close(self):
         self.process.stdin.close()
