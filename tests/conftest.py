@@ -130,8 +130,12 @@ def forked_readers(request, tmp_path_factory):
         yield
 
 
-def pytest_runtest_teardown():
+frozen: list[str] = []
+
+
+def pytest_runtest_teardown(item: pytest.Item) -> None:
     """Keep the libraries' half a million objects out of garbage collections, once a test has imported them."""
-    if "trl.trainer.sft_trainer" in sys.modules and not gc.get_freeze_count():
+    if not frozen and "trl.trainer.sft_trainer" in sys.modules:
         gc.collect()
         gc.freeze()
+        frozen.append(item.nodeid)

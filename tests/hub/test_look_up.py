@@ -143,6 +143,7 @@ def test_offline_mode_with_an_empty_cache_is_refused_at_once(hub, recipe, monkey
     assert time.monotonic() - began < 2
 
 
+@pytest.mark.slow
 def test_an_incomplete_snapshot_is_not_used_while_the_hub_is_down(cached, recipe):
     sha = cached.repository("models", FALCON).refs["main"]
     snapshot = Commit(Repository("model", FALCON, None, "model.name"), sha).snapshot

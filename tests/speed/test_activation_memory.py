@@ -51,6 +51,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_measure_equals_the_growth_of_the_process():
     """Every tensor is mapped on its own, so that freed memory is returned to the system."""
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
