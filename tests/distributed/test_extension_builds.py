@@ -26,7 +26,7 @@ def lock(tmp_path, monkeypatch):
     return path
 
 
-def test_the_ninja_beside_the_interpreter_is_found_first(tmp_path, monkeypatch):
+def test_the_ninja_next_to_the_interpreter_is_found_first(tmp_path, monkeypatch):
     own, other = tmp_path / "environment" / "bin", tmp_path / "other"
     for folder in (own, other):
         folder.mkdir(parents=True)

@@ -27,6 +27,7 @@ from eyas.cli.main import app
 quieten_libraries()
 for words in json.loads(sys.argv[1]):
     app(words, standalone_mode=False)
+print("all verbs have run")
 """
 
 
@@ -103,6 +104,7 @@ def verbs_say_nothing_secret(checkout, name, hub, trained):
         done = run(command, checkout, hub)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         output += done.stdout + done.stderr
+    assert ("all verbs have run" in output) == (len(commands) > 1)
 
     assert "HTTP Request" not in output and TOKEN not in output
     holding = [file for file in checkout.rglob("*") if file.is_file() and TOKEN.encode() in file.read_bytes()]

@@ -9,7 +9,7 @@ import json
 import re
 import tarfile
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from eyas.demo.assets import read_from_tar
@@ -28,7 +28,6 @@ LENGTHS = range(20, 121)
 HELD_OUT_PER_CELL = 17
 TRAINING_PER_CELL = 180
 """A cell is one source and one sentiment; twelve equal ones make chance 25 % and 33 %."""
-SENTENCE_FILES = tuple(f"{kind}_{part}.jsonl" for kind in ("sentiment", "chat", "tags") for part in ("train", "test"))
 INSTRUCTION = 'Answer with JSON: {"source": "movie|tweet|product|news", "sentiment": "negative|neutral|positive"}'
 
 Row = dict[str, str]
@@ -46,9 +45,8 @@ def write_sentences(archive: Path, folder: Path) -> dict[str, int]:
     train = [row for cell in cells.values() for row in cell[HELD_OUT_PER_CELL:][:TRAINING_PER_CELL]]
     folder.mkdir(parents=True)
     for name, part in (("train", sorted(train, key=_order)), ("test", sorted(test, key=_order))):
-        _write(folder / f"sentiment_{name}.jsonl", part)
-        _write(folder / f"chat_{name}.jsonl", map(_as_chat, part))
-        _write(folder / f"tags_{name}.jsonl", map(_as_tags, part))
+        for kind, form in FORMS.items():
+            _write(folder / f"{kind}_{name}.jsonl", map(form, part))
     return {"train": len(train), "test": len(test)}
 
 
@@ -107,6 +105,11 @@ def _kind_of(word: str, before: str) -> str:
         return "NUMBER"
     starts_sentence = before in (".", "!", "?", ":", '"')
     return "NAME" if word[0].isupper() and word != "I" and not starts_sentence else ""
+
+
+FORMS: dict[str, Callable[[Row], object]] = {"sentiment": dict, "chat": _as_chat, "tags": _as_tags}
+"""Beginning of a file's name, and how a row is written in it."""
+SENTENCE_FILES = tuple(f"{kind}_{name}.jsonl" for kind in FORMS for name in ("train", "test"))
 
 
 def _write(file: Path, rows: Iterable[object]) -> None:

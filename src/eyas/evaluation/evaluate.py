@@ -68,14 +68,14 @@ def _share_right(name: str) -> Statistic:
 
 def majority(recipe: Recipe, splits: Splits) -> dict[str, Record]:
     """Return the majority class of the training rows and its score, by measure."""
-    rows = held_out(recipe, splits)
-    scored = [row for row, _ in rows]
+    asked = held_out(recipe, splits)
+    scored = [row for row, _ in asked]
     if splits.spec.classes == "text":
         names = [[str(row["label"]) for row in rows] for rows in (splits.train.trained_rows(), scored)]
         return {"accuracy": _constant_answer(*names)}
     if splits.spec.classes == "token" and splits.labels is not None:
         tags = [str(tag) for row in splits.train.trained_rows() for tag in row["tags"]]
-        kept = [tag for _, example in rows for tag in _tags(example, splits.labels)]
+        kept = [tag for _, example in asked for tag in _tags(example, splits.labels)]
         return {"accuracy": _constant_answer(tags, kept)}
     if not recipe.evaluation.json_fields:
         return {}
