@@ -8,8 +8,8 @@ from typing import Any
 from eyas.data.common_prefix import common_prefix_length
 from eyas.data.formats.chats import Message, read_messages, refuse_without_answer, with_system
 from eyas.data.formats.fields import Cells, as_list, nonblank_text, unexpected
-from eyas.data.formats.tool_calls import tools_column
 from eyas.data.formats.marks import without_marks
+from eyas.data.formats.tool_calls import tools_column
 from eyas.data.rows import RowError
 
 TextOrMessages = str | list[Message]
