@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import AliasChoices, Field, TypeAdapter
 
-from eyas.data.rows import SHOWN, counted
+from eyas.data.rows import SHOWN
 from eyas.errors import DataError
+from eyas.files import counted
 from eyas.recipe.data import Data
 
 BARS = "▁▂▃▄▅▆▇█"

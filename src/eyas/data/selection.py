@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from eyas.data import mixture
 from eyas.data.fingerprints import fingerprint
 from eyas.data.read_rows import Part, Reading
-from eyas.data.rows import counted, text_of
+from eyas.data.rows import text_of
 from eyas.errors import DataError
+from eyas.files import counted
 from eyas.recipe import Recipe
 
 

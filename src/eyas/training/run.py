@@ -37,7 +37,12 @@ from eyas.training.rehearsal import rehearse
 from eyas.training.resume import changes
 from eyas.training.resume.checkpoints import resume_point, step_of
 from eyas.training.resume.preemption import stop_request
-from eyas.training.run_summary import refuse_data_parallel, refuse_what_was_not_requested, run_summary_of
+from eyas.training.run_summary import (
+    refuse_data_parallel,
+    refuse_float16_autocast,
+    refuse_what_was_not_requested,
+    run_summary_of,
+)
 from eyas.training.save import is_finished, next_command
 from eyas.training.tracking import start_tracker
 
@@ -85,6 +90,7 @@ def check_environment(recipe: Recipe, run: RunDirectory, resume: bool) -> Topolo
     refuse_old_versions()
     requested = requested_topology()
     refuse_impossible_launch(requested, started_topology(), has_gpu())
+    refuse_float16_autocast(recipe, has_gpu())
     accumulation_steps(recipe, world_size())  # refuses a global batch that does not divide
     refuse_if_blocked(check(recipe))
     run.refuse_if_taken(resume)
