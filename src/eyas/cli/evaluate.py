@@ -6,7 +6,7 @@ from eyas.cli.open_run import open_run
 
 
 def evaluate(run: RunFolder, which: ModelName = "tuned", base_revision: BaseRevision = None) -> None:
-    """Score one model of a run on its held-out rows, with 95 % bootstrap intervals."""
+    """Score one model of a run on its held-out rows, with 95 % intervals."""
     with errors_as_text(), open_run(run, base_revision=base_revision) as opened:
         from eyas.cli.tables import print_table
         from eyas.evaluation.compare import compare
@@ -18,4 +18,4 @@ def evaluate(run: RunFolder, which: ModelName = "tuned", base_revision: BaseRevi
         model = load(opened.directory, opened.recipe, opened.task.auto_model, opened.labels, name)
         records = score(model, opened.tokenizer, opened.recipe, opened.splits)
         comparison = compare({str(name): records}, majority(opened.recipe, opened.splits))
-        print_table(f"{comparison.rows} held-out rows", comparison.table())
+        print_table(comparison.title, comparison.table())

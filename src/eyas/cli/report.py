@@ -26,5 +26,6 @@ def write(opened: OpenRun, refusal: str | None = None) -> None:
     )
     comparison = compare(records, majority(opened.recipe, opened.splits))
     write_report(opened.directory, opened.recipe, comparison, records, answers, refusal)
-    print_table(f"{comparison.rows} held-out rows, 95 % bootstrap intervals", comparison.table())
+    print_table(comparison.title, comparison.table())
+    print_table("differences on the same rows", comparison.differences_table())
     typer.echo(f"report: {opened.directory.report / 'report.md'}")

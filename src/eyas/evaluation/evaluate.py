@@ -1,7 +1,6 @@
 """Evaluation of one model on the held-out rows."""
 
 import json
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from eyas.data.masks import IGNORED
@@ -12,15 +11,11 @@ from eyas.errors import DataError
 from eyas.evaluation.answers import losses_and_answers
 from eyas.evaluation.losses import class_losses, tag_losses, token_losses
 from eyas.evaluation.records import Record
-from eyas.metrics import accuracy, macro_f1, mean, span_f1
+from eyas.metrics import mean
 from eyas.recipe import Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-Statistic = Callable[[Sequence[Record]], float]
-
-LOSS = "loss (nats per token)"
 
 
 def held_out(recipe: Recipe, splits: Splits) -> list[tuple[Row, dict[str, Any]]]:
@@ -44,26 +39,15 @@ def evaluate(
     if splits.spec.classes == "token" and splits.labels is not None:
         return _tagged(rows, splits.labels, tag_losses(model, encoded, tokenizer.pad_token_id))
     if any("text" in row for row, _ in rows):  # plain text has no prompt to answer
-        return [{"loss": loss} for loss in token_losses(model, encoded, tokenizer.pad_token_id)]
-    return _answered(model, tokenizer, recipe, [row for row, _ in rows], encoded)
+        records: list[Record] = [{"loss": loss} for loss in token_losses(model, encoded, tokenizer.pad_token_id)]
+    else:
+        records = _answered(model, tokenizer, recipe, [row for row, _ in rows], encoded)
+    return [{**record, "tokens": _trained_tokens(row)} for record, row in zip(records, encoded, strict=True)]
 
 
-def statistics(records: Sequence[Record]) -> dict[str, Statistic]:
-    """Return the statistics that these records allow, by name."""
-    named: dict[str, Statistic] = {LOSS: lambda some: mean([record["loss"] for record in some])}
-    if isinstance(records[0].get("answer"), list):  # a tag for each word
-        named["span F1"] = lambda some: span_f1([r["answer"] for r in some], [r["expected"] for r in some])
-        named["accuracy"] = lambda some: accuracy(
-            [tag for r in some for tag in r["answer"]], [tag for r in some for tag in r["expected"]]
-        )
-    elif "answer" in records[0] and "right" not in records[0]:  # a class
-        named["accuracy"] = lambda some: accuracy([r["answer"] for r in some], [r["expected"] for r in some])
-        named["F1 (macro)"] = lambda some: macro_f1([r["answer"] for r in some], [r["expected"] for r in some])
-    return named | {name: _share_right(name) for name in records[0].get("right", {})}
-
-
-def _share_right(name: str) -> Statistic:
-    return lambda some: mean([float(record["right"][name]) for record in some])
+def _trained_tokens(row: dict[str, Any]) -> int:
+    """Return the number of tokens that a row's loss is the mean of: labels after its first token."""
+    return int((row["labels"][:, 1:] != IGNORED).sum())
 
 
 def majority(recipe: Recipe, splits: Splits) -> dict[str, Record]:
@@ -101,7 +85,10 @@ def _tagged(
     for (row, example), (loss, choices) in zip(rows, results, strict=True):
         expected = _tags(example, labels)
         answer = [labels[choice] for choice in choices]
-        records.append({"text": " ".join(row["tokens"]), "expected": expected, "answer": answer, "loss": loss})
+        records.append(
+            {"text": " ".join(row["tokens"]), "expected": expected, "answer": answer, "loss": loss,
+             "words": len(expected)}
+        )  # fmt: skip
     return records
 
 

@@ -50,8 +50,10 @@ def _markdown(
         f"# {run.path.name}: before and after",
         f"{recipe.task} of {_base(recipe)} on `{recipe.data.training_paths}`: {manifest.get('steps')} steps of "
         f"{recipe.training.global_batch_size} rows in {manifest.get('train_seconds', 0):.0f} s.",
-        f"{comparison.rows} held-out rows, the same for every model; 95 % bootstrap intervals in brackets.",
+        f"{comparison.title}.",
         _table(comparison.table()),
+        "Differences on the same rows, with paired intervals:",
+        _table(comparison.differences_table()),
         "![scores](scores.png)",
     ]
     parity = recorded_parity(run)
