@@ -160,6 +160,36 @@ BROKEN = {
         "evaluation.max_new_tokens: an answer could be longer than any training row (training.max_length 32); lower it",
         ["training.max_length=32", "evaluation.max_new_tokens=32"],
     ),
+    "_local_rows_have_no_revision": (
+        ["data.train={path: ./rows.jsonl, revision: main}"],
+        "data.train.revision: is a commit of a hub dataset, and these rows are local; remove it",
+        ["data.train={path: org/rows, revision: main}"],
+    ),
+    "_files_have_no_configurations": (
+        ["data.train={path: 'package:rows/rows.jsonl', name: sst2}"],
+        "data.train.name: is a configuration of a dataset, and a file has none; remove it",
+        ["data.train={path: org/rows, name: sst2}"],
+    ),
+    "_files_have_no_splits": (
+        ["data.train=[{path: a/b}, {path: 'package:rows/rows.jsonl', split: test}]"],
+        "data.train.1.split: a file has no splits; remove it, and name the file with these rows in `path`",
+        ["data.train=[{path: a/b, split: test}, {path: 'package:rows/rows.jsonl', split: train}]"],
+    ),
+    "_only_text_files_have_an_encoding": (
+        ["data.train={path: ./rows.parquet, encoding: utf-16}"],
+        "data.train.encoding: has no effect here, for only local text files have one; remove it",
+        ["data.train={path: ./rows.csv.gz, encoding: utf-16}"],
+    ),
+    "_encodings_are_known": (
+        ["data.train={path: ./rows.csv, encoding: windows-1525}"],
+        "data.train.encoding: 'windows-1525' is no text encoding; use one such as windows-1252",
+        ["data.train={path: ./rows.csv, encoding: windows-1252}"],
+    ),
+    "_only_csv_files_have_a_delimiter": (
+        ["data.evaluation={path: ./rows.jsonl, delimiter: ';'}"],
+        "data.evaluation.delimiter: has no effect here, for only .csv and .tsv files have one; remove it",
+        ["data.evaluation={path: ./rows.tsv, delimiter: ';'}"],
+    ),
     "_only_wandb_has_an_offline_mode": (
         ["tracking.mode=offline", "tracking.report_to=tensorboard"],
         "tracking.mode: only wandb has an offline mode; set tracking.report_to: wandb or remove it",
@@ -179,7 +209,7 @@ def test_every_rule_is_listed_and_broken_here():
     listed = {rule.__name__ for rule in rules.RULES}
     functions = {
         name
-        for module in (rules.model, rules.training, rules.data)
+        for module in (rules.model, rules.training, rules.data, rules.sources)
         for name, member in vars(module).items()
         if inspect.isfunction(member) and name.startswith("_")
     }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from eyas.errors import PreflightError
 from eyas.recipe import Recipe
-from eyas.recipe.data import IN_A_PACKAGE
+from eyas.recipe.source import IN_A_PACKAGE
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def _missing_data(recipe: Recipe) -> Iterator[Finding]:
     if recipe.data.evaluation is not None:
         sources.append(("data.evaluation.path", recipe.data.evaluation))
     for where, source in sources:
-        if not source.is_local or source.path.startswith(IN_A_PACKAGE) or Path(source.path).expanduser().exists():
+        if not source.is_local or source.path.startswith(IN_A_PACKAGE) or source.local_paths():
             continue
         hint = "run `eyas demo` first" if source.path.startswith("demo/") else "name a file here or a hub dataset"
         yield Finding(f"{source.path} does not exist", where, True, hint)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from eyas.recipe.data import Format
 from eyas.recipe.library_signatures import SFT_CONFIG, TRAINING_ARGUMENTS, LibraryClass
+from eyas.recipe.source import Format
 
 _NOT_A_SETTING = "eyas sets it"
 
