@@ -20,6 +20,7 @@ TOKEN_CLASSES = TaskTraits(
     classes="token",
     generates=False,
     shares_prefixes=False,
+    measures=("span_f1",),
     data_settings=frozenset({"labels"}),
     reserved={"label_names": "eyas sets it"},
     defaults={"learning_rate": 5e-5},
