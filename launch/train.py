@@ -3,6 +3,15 @@
 accelerate launch [--config_file accelerate_configs/ddp.yaml] launch/train.py RECIPE [section.key=value …] [--resume]
 """
 
+import os
+import sys
+
+# accelerate 1.15 puts the working folder on the import path of DeepSpeed's ranks. It may hold a run of somebody else.
+while os.getcwd() in sys.path:
+    sys.path.remove(os.getcwd())
+
+# ruff: noqa: E402
+
 import argparse
 from pathlib import Path
 

@@ -11,8 +11,11 @@ from eyas.recipe.library_optimizers import packages_of
 if TYPE_CHECKING:
     from eyas.recipe import Recipe
 
-SELDOM_USED = ("bitsandbytes", "wandb", "deepspeed", "scipy", "sklearn")
-"""transformers uses scipy and sklearn for object detectors' losses and for speculative decoding."""
+SELDOM_USED = ("bitsandbytes", "wandb", "deepspeed", "scipy", "sklearn", "kernels")
+"""transformers uses scipy and sklearn for object detectors' losses and for speculative decoding.
+
+No recipe uses `kernels`: with it, transformers and bitsandbytes would download compiled code from the hub and run it.
+"""
 
 FULL_COLLECTION = 1000
 """Collections of the middle generation before a full one; Python's default is 10."""

@@ -1,18 +1,28 @@
 """Report of a run: scores, loss curve, proof of the merge, and answers."""
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eyas.data.report import DataReport
+from eyas.errors import CheckpointError
 from eyas.evaluation.compare import Comparison
 from eyas.evaluation.plots import plot_loss, plot_scores
 from eyas.evaluation.records import Record, write_records
 from eyas.export.proof import PARITY_HEADER, parity_rows, recorded_parity
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
+from eyas.sealing import faults, seal
+from eyas.verify import MADE_FROM, sources_of
 
 SHOWN_ROWS = 5
+
+
+def refuse_to_overwrite(run: RunDirectory) -> None:
+    """Raise CheckpointError for a report folder with content that eyas did not write."""
+    if run.report.exists() and (foreign := faults(run.report)):
+        raise CheckpointError(f"{foreign[0]}; move or remove {run.report}, then write the report again")
 
 
 def write_report(
@@ -23,18 +33,23 @@ def write_report(
     answers: Mapping[str, Mapping[str, str]],
     refusal: str | None = None,
 ) -> None:
-    """Write report.md, its plots and each model's records into the run.
+    """Write report.md, its plots and each model's records into the run, and seal the folder.
 
     `answers` are the answers to the recipe's own prompts. `refusal` is the reason for a missing merged model.
     """
-    run.report.mkdir(exist_ok=True)
-    for model, rows in records.items():
-        write_records(run.report / f"{model}.jsonl", rows)
-    plot_loss(run.metric_lines(), run.path.name, run.report / "loss.png")
-    plot_scores(comparison, run.path.name, run.report / "scores.png")
-    (run.report / "report.md").write_text(
-        _markdown(run, recipe, comparison, records, answers, refusal), encoding="utf-8"
-    )
+    staged = run.report.with_name(f".{run.report.name}")
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir()
+    try:
+        for model, rows in records.items():
+            write_records(staged / f"{model}.jsonl", rows)
+        plot_loss(run.metric_lines(), run.path.name, staged / "loss.png")
+        plot_scores(comparison, run.path.name, staged / "scores.png")
+        page = _markdown(run, recipe, comparison, records, answers, refusal)
+        (staged / "report.md").write_text(page, encoding="utf-8")
+        seal(staged, run.report, {"kind": run.report.name, MADE_FROM: sources_of(run, run.report)})
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
 
 
 def _markdown(
