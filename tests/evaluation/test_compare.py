@@ -53,6 +53,7 @@ def test_the_majority_tag_is_scored_on_the_words_that_the_model_reads():
         spec=TAGGED,
         labels=["B-BIRD", "O"],
         train=SimpleNamespace(trained_rows=lambda: iter([{"tags": ["O", "O", "B-BIRD"]}])),
+        test=None,
         evaluation=SimpleNamespace(first=lambda rows: [cut]),
     )
 

@@ -14,6 +14,7 @@ LOSS = LOSSES["tokens"]
 BASE, TUNED = Score(0.25, (0.125, 0.5), True), Score(0.75, (0.5, 0.875), True)
 COMPARISON = Comparison(
     8,
+    "held-out",
     {
         LOSS: {"base": Score(1.5, (1.25, 2.0), False), "tuned": Score(0.5, None, False)},
         "source": {"base": BASE, "tuned": TUNED},
@@ -57,7 +58,9 @@ def test_scores_are_bars_with_their_intervals_and_the_majority_class(figure, tmp
 
 
 def test_a_run_with_a_loss_alone_has_one_axis(figure, tmp_path):
-    plots.plot_scores(Comparison(8, {LOSS: COMPARISON.scores[LOSS]}, {}, {}), "a run", tmp_path / "scores.png")
+    plots.plot_scores(
+        Comparison(8, "held-out", {LOSS: COMPARISON.scores[LOSS]}, {}, {}), "a run", tmp_path / "scores.png"
+    )
 
     (loss,) = figure().axes
     assert [bar.get_height() for bar in loss.patches] == [1.5, 0.5]

@@ -193,6 +193,11 @@ BROKEN = {
         "data.shuffle_buffer: has no effect without data.streaming; remove it",
         ["data.shuffle_buffer=8", "training.max_steps=5", "data.streaming=true"],
     ),
+    "_test_rows_are_no_others": (
+        [HELD_OUT, "data.test={path: c/d}"],
+        "data.test: these rows train or choose the released step already; name rows that nothing else reads",
+        [HELD_OUT, "data.test={path: c/d, split: test}"],
+    ),
     "_sources_are_weighted_together": (
         ["data.train=[{path: a/b, weight: 1.0}, {path: c/d}]"],
         "data.train.1: has no weight, and other sources have one; set all or none",

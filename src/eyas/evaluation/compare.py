@@ -33,6 +33,8 @@ class Comparison:
     """Scores by measure and model, differences of models on the same rows, and the majority class."""
 
     rows: int
+    kind: str
+    """Kind of rows: `test`, `held-out` or `training`."""
     scores: dict[str, dict[str, Score]]
     differences: dict[str, dict[str, Score]]
     """By measure and pair, such as `tuned - base`; the interval is that of pairs of answers to the same rows."""
@@ -41,7 +43,7 @@ class Comparison:
     @property
     def title(self) -> str:
         """Number of rows, and the kind of the intervals."""
-        return f"{counted(self.rows, 'held-out row')}; 95 % intervals, exact for rates of rows, else by bootstrap"
+        return f"{counted(self.rows, f'{self.kind} row')}; 95 % intervals, exact for rates of rows, else by bootstrap"
 
     def table(self) -> list[list[str]]:
         """Return a header and one line for each measure."""
@@ -66,12 +68,13 @@ class Comparison:
         return [["", *pairs], *lines]
 
 
-def compare(records: Mapping[str, Sequence[Record]], majority: dict[str, Record]) -> Comparison:
+def compare(records: Mapping[str, Sequence[Record]], majority: dict[str, Record], kind: str = "held-out") -> Comparison:
     """Compare models, by name, from their records of the same rows; differences are to the model before."""
     any_records = next(iter(records.values()))
     measures = measures_of(any_records)
     return Comparison(
         rows=len(any_records),
+        kind=kind,
         scores={m.name: {model: _score(m, rows) for model, rows in records.items()} for m in measures},
         differences={
             m.name: {f"{new} - {old}": _difference(m, records[old], records[new]) for old, new in pairwise(records)}

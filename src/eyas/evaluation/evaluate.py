@@ -27,11 +27,23 @@ def held_out(recipe: Recipe, splits: Splits) -> list[tuple[Row, dict[str, Any]]]
     return list(split.first(recipe.evaluation.rows))
 
 
+def scored(recipe: Recipe, splits: Splits) -> list[tuple[Row, dict[str, Any]]]:
+    """Return the first `evaluation.rows` rows of `data.test`, or else the held-out rows, each with its example."""
+    return held_out(recipe, splits) if splits.test is None else list(splits.test.first(recipe.evaluation.rows))
+
+
+def kind_of_rows(splits: Splits) -> str:
+    """Return the kind of the scored rows: `test`, `held-out` or `training`."""
+    if splits.test is not None:
+        return "test"
+    return "training" if splits.evaluation is None else "held-out"
+
+
 def evaluate(
     model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", recipe: Recipe, splits: Splits
 ) -> list[Record]:
     """Return the records of a model, in the order of the rows."""
-    rows = held_out(recipe, splits)
+    rows = scored(recipe, splits)
     encoded = [tensors(sequence) for _, example in rows for sequence in splits.spec.sequences(example)]
     if splits.spec.classes == "text" and splits.labels is not None:
         choices = class_losses(model, encoded, tokenizer.pad_token_id)
@@ -52,10 +64,10 @@ def _trained_tokens(row: dict[str, Any]) -> int:
 
 def majority(recipe: Recipe, splits: Splits) -> dict[str, Record]:
     """Return the majority class of the training rows and its score, by measure."""
-    asked = held_out(recipe, splits)
-    scored = [row for row, _ in asked]
+    asked = scored(recipe, splits)
+    rows_asked = [row for row, _ in asked]
     if splits.spec.classes == "text":
-        names = [[str(row["label"]) for row in rows] for rows in (splits.train.trained_rows(), scored)]
+        names = [[str(row["label"]) for row in rows] for rows in (splits.train.trained_rows(), rows_asked)]
         return {"accuracy": _constant_answer(*names)}
     if splits.spec.classes == "token" and splits.labels is not None:
         tags = [str(tag) for row in splits.train.trained_rows() for tag in row["tags"]]
@@ -64,7 +76,7 @@ def majority(recipe: Recipe, splits: Splits) -> dict[str, Record]:
     if not recipe.evaluation.json_fields:
         return {}
     trained = [_expected_fields(recipe, row) for row in splits.train.trained_rows()]
-    expected = [_expected_fields(recipe, row) for row in scored]
+    expected = [_expected_fields(recipe, row) for row in rows_asked]
     return {
         field: _constant_answer([row[field] for row in trained], [row[field] for row in expected])
         for field in recipe.evaluation.json_fields

@@ -44,8 +44,9 @@ def _loss(record: Record) -> Measure:
 
 def weighted_mean(records: Sequence[Record], unit: str | None) -> float:
     """Return the mean of the records' losses, each weighted by how many tokens or words it is the mean of."""
-    weights = [1 if unit is None else record[unit] for record in records]
-    return sum(record["loss"] * weight for record, weight in zip(records, weights, strict=True)) / sum(weights)
+    weights = [1 if unit is None else int(record[unit]) for record in records]
+    total = sum(float(record["loss"]) * weight for record, weight in zip(records, weights, strict=True))
+    return total / sum(weights)
 
 
 def _right(name: str) -> Measure:

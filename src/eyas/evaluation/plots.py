@@ -17,11 +17,15 @@ BAR = 0.8
 
 def plot_loss(lines: Sequence[dict[str, Any]], title: str, file: Path) -> None:
     """Plot training and evaluation loss over optimizer steps, from the lines of metrics.jsonl."""
+    require("matplotlib", "report")
+    from matplotlib.ticker import MaxNLocator
+
     with _figure(file, [1]) as (axes,):
         for key, label in (("loss", "training"), ("eval_loss", "held out")):
             points = [(line["step"], line[key]) for line in lines if key in line]
             if points:
                 axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(title=title, xlabel="optimizer step", ylabel="loss (nats)", ylim=(0, None))
         if axes.get_lines():
             axes.legend()
@@ -46,7 +50,7 @@ def plot_scores(comparison: Comparison, title: str, file: Path) -> None:
             axes[1].set(ylim=(0, 1.05))
             axes[1].yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
         axes[-1].legend(loc="upper left", bbox_to_anchor=(1, 1))
-        axes[0].figure.suptitle(f"{title}, {comparison.rows} held-out rows, 95 % intervals")
+        axes[0].figure.suptitle(f"{title}, {comparison.rows} {comparison.kind} rows, 95 % intervals")
 
 
 def _bars(axes: "Axes", comparison: Comparison, measures: Sequence[str]) -> None:

@@ -52,7 +52,10 @@ class Resolution:
     def table(self) -> str:
         """Return one line for each kind of module that trains: how many there are, and an example."""
         width = max(map(len, self.parts), default=0)
-        lines = [f"  {p:<{width}}  {counted(len(m), 'module'):>11}  such as {m[0].partition(' (')[0]}" for p, m in self.parts.items()]
+        lines = [
+            f"  {part:<{width}}  {counted(len(modules), 'module'):>11}  such as {modules[0].partition(' (')[0]}"
+            for part, modules in self.parts.items()
+        ]
         return "\n".join(["adapter:", *lines, f"  trainable: {self.count}"])
 
 

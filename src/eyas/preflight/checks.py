@@ -38,8 +38,7 @@ def refuse_if_blocked(findings: list[Finding]) -> None:
 
 def _missing_data(recipe: Recipe) -> Iterator[Finding]:
     sources = [("data.train.path", source) for source in recipe.data.training_sources]
-    if recipe.data.evaluation is not None:
-        sources.append(("data.evaluation.path", recipe.data.evaluation))
+    sources += [(f"data.{name}.path", source) for name, source in recipe.data.held_out_sources.items()]
     for where, source in sources:
         if not source.is_local or source.path.startswith(IN_A_PACKAGE) or source.local_paths():
             continue

@@ -20,6 +20,7 @@ from eyas.hardware import has_gpu
 from eyas.model.adapter import refuse_untrained_head, resolve
 from eyas.model.base_identity import BaseIdentity, base_identity
 from eyas.model.load import empty_model, load_model
+from eyas.model.released_step import ReleasedStep
 from eyas.preflight.checks import check, refuse_if_blocked
 from eyas.preflight.pinning import pinned
 from eyas.preflight.versions import refuse_old_versions
@@ -80,7 +81,8 @@ def train(recipe: Recipe, run: RunDirectory, resume: bool = False, with_changes:
             record_start(run, names, start, step_of(checkpoint) if resume else None, changed)
             start_tracker(recipe, run, trainer, step_of(checkpoint))
         fit(trainer, recipe, run, start, request, checkpoint)
-        say(f"trained: {run.path} (next: {next_command(recipe, run)})")
+        released = ReleasedStep.of_manifest(run.read_manifest())
+        say(f"trained: {run.path}, {released} (next: {next_command(recipe, run)})")
 
 
 def check_environment(recipe: Recipe, run: RunDirectory, resume: bool) -> Topology | None:

@@ -26,8 +26,8 @@ def is_finished(run: RunDirectory) -> bool:
 
 
 def next_command(recipe: Recipe, run: RunDirectory) -> str:
-    """Return the command that a user runs after training: a merge, or a report where the adapter does not merge."""
-    merges = recipe.adapter is None or METHODS[recipe.adapter.method].merges
+    """Return the command that a user runs after training: a merge, or a report where there is nothing to merge."""
+    merges = recipe.adapter is not None and METHODS[recipe.adapter.method].merges
     return f"eyas {'merge' if merges else 'report'} {run.path}"
 
 
