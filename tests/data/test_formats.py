@@ -37,8 +37,8 @@ BECOMES = [
     ("messages", {"messages": CHAT, "system": "Hm."}, {"messages": [{"role": "system", "content": "Hm."}, *CHAT]}),
     (
         "messages",
-        {"messages": [ASKED, ANSWERED | {"name": None, "weight": 1}]},
-        {"messages": [ASKED, ANSWERED | {"weight": 1}]},
+        {"messages": [ASKED | {"name": None}, ANSWERED | {"name": "Ann", "weight": 1}]},
+        {"messages": [ASKED, ANSWERED | {"name": "Ann"}]},
     ),
     (
         "messages",
@@ -292,9 +292,9 @@ def test_arguments_of_a_call_are_kept(spelt, wrapped):
 
 
 def test_other_keys_of_a_turn_are_kept_but_cannot_change_the_role():
-    spoken = {"from": "gpt", "value": "4", "role": "user", "weight": 0, "loss": None}
+    spoken = {"from": "gpt", "value": "4", "role": "user", "name": "Ann", "loss": None}
 
-    assert convert({"conversations": [spoken]}, "sharegpt") == {"messages": [ANSWERED | {"weight": 0}]}
+    assert convert({"conversations": [spoken]}, "sharegpt") == {"messages": [ANSWERED | {"name": "Ann"}]}
 
 
 def test_implicit_prompt_is_the_one_that_trl_extracts():

@@ -25,12 +25,12 @@ def check(
     With --online, the hub is queried for each model and dataset of the recipe. No weights or rows are downloaded.
     """
     from eyas.preflight.checks import check as findings_of
-    from eyas.recipe import load_recipe
+    from eyas.recipe import at_their_places, load_recipe, with_places
 
-    with errors_as_text():
+    with errors_as_text(), at_their_places(recipe, overrides or []):
         loaded = load_recipe(recipe, overrides or [])
         findings = findings_of(loaded)
-        lines = [str(finding) for finding in findings]
+        lines = [with_places(str(finding), recipe, overrides or []) for finding in findings]
         blocked = any(finding.blocking for finding in findings)
         if online:
             from eyas.preflight.online import check_online

@@ -47,10 +47,10 @@ def train(
     """
     from eyas.launchers.accelerate import launch_command
     from eyas.model.adapter import refuse_unmergeable
-    from eyas.recipe import load_recipe
+    from eyas.recipe import at_their_places, load_recipe
 
     flags = ["--resume-with-changes"] if resume_with_changes else ["--resume"] if resume else []
-    with errors_as_text():
+    with errors_as_text(), at_their_places(recipe, overrides or []):
         loaded = load_recipe(recipe, overrides or [])
         if then_report and loaded.adapter is not None:
             refuse_unmergeable(loaded.adapter.method)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from eyas.data.cache import Key, prepared
 from eyas.data.cache_key import key_of
+from eyas.data.class_names import refuse_look_alikes, refuse_single_class
 from eyas.data.examples import ModelLimits
 from eyas.data.leakage import overlap
 from eyas.data.read_rows import Reading, read_rows, refuse_bad_rows
@@ -24,7 +26,6 @@ from eyas.data.tables import RowTable, read_table
 from eyas.data.write_split import SplitPlan, write_split
 from eyas.files import write_json
 from eyas.recipe import Recipe
-from eyas.recipe.data import Data
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -84,7 +85,7 @@ def _build(
     data = recipe.data
     reading = read_rows(data, spec, folder)
     sides = select(recipe, reading)
-    labels = None if spec.classes == "none" else data.labels or _classes(data, spec, reading, sides["train"])
+    labels = None if spec.classes == "none" else data.labels or _classes(spec, reading, sides["train"])
     plan = plan_of(recipe, tokenizer, spec, limits, labels)
     reports = {name: write_split(name, selected, plan, reading, folder) for name, selected in sides.items()}
     refuse_bad_rows(reading.bad)
@@ -101,6 +102,8 @@ def _build(
         overlaps.get("test"),
     )  # fmt: skip
     report.refuse_past_limits(data)
+    if spec.classes != "none":
+        refuse_single_class(report.train.classes)
     quarantine = "".join(f"{row.as_line()}\n" for bad in reading.bad.values() for row in bad.rows)
     if quarantine:
         (folder / "quarantine.jsonl").write_text(quarantine, encoding="utf-8")
@@ -118,17 +121,20 @@ def _open_split(rows: RowTable, spec: RowSpec, entry: Path, name: str) -> Split:
     return Split(rows, read_table(entry / f"{name}.arrow"), spec, read_table(packed) if packed.exists() else None)
 
 
-def _classes(data: Data, spec: RowSpec, reading: Reading, selected: Sequence[SelectedRows]) -> list[str]:
-    """Return the dataset's own class names, or those of the training rows in numeric or alphabetic order."""
-    first = reading.parts[0]
-    column = data.columns_of(first.source).get(spec.class_column, spec.class_column)
-    if column in first.class_names:
-        return first.class_names[column]
-    names: set[str] = set()
+def _classes(spec: RowSpec, reading: Reading, selected: Sequence[SelectedRows]) -> list[str]:
+    """Return the dataset's own class names, or those of the training rows in numeric or alphabetic order.
+
+    Raises DataError for names of rows that look alike.
+    """
+    own = reading.parts[0].class_names
+    if own is not None:
+        return list(own)
+    names: Counter[str] = Counter()
     for one in selected:
         for row in reading.table.some(one.rows):
             value = row[spec.class_column]
             names.update(map(str, value) if isinstance(value, list) else [str(value)])
+    refuse_look_alikes(names)
     return sorted(names, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import AliasChoices, Field, TypeAdapter
 
 from eyas.data.rows import SHOWN
-from eyas.errors import DataError
+from eyas.errors import DataError, printable
 from eyas.files import counted
 from eyas.recipe.data import Data
 
@@ -72,6 +72,10 @@ class SplitReport:
     digest: str
     sequences: int | None = None
     """Packed sequences, when packing."""
+    columns_not_read: dict[str, int] = field(default_factory=dict)
+    """Rows of the sources with each column that the format does not have."""
+    keys_not_read: dict[str, int] = field(default_factory=dict)
+    """Rows with each key of a message that the chat template does not read, and with `tools` if it reads none."""
 
     def lines(self, name: str) -> Iterator[str]:
         """Yield the report as it is printed."""
@@ -88,12 +92,24 @@ class SplitReport:
         )
         if self.classes:
             yield f"  {'':<11} " + ", ".join(f"{label}: {count:,}" for label, count in self.classes.items())
+            yield from (f"  {'':<11} {note}" for note in self._rare_classes())
         if not self.classes or self.supervised_tokens < self.tokens:
             yield f"  {'':<11} {self._trained()}"
+        for what, names in (("columns", self.columns_not_read), ("keys of messages", self.keys_not_read)):
+            if names:
+                counts = ", ".join(f"{name} ({counted(count, 'row')})" for name, count in names.items())
+                yield f"  {'':<11} {what} that are not read: {counts}"
         for defect, found in self.defects.items():
             if found.count:
                 more = ", …" if found.count > 3 else ""
                 yield f"  {'':<11} {counted(found.count, 'row')} {MEANING[defect]}: {', '.join(found.first[:3])}{more}"
+
+    def _rare_classes(self) -> Iterator[str]:
+        """Yield a note on each class with less than a tenth of the largest one, which accuracy would hide."""
+        largest, total = max(self.classes.values()), sum(self.classes.values())
+        for label, count in self.classes.items():
+            if 10 * count < largest:
+                yield f"note: class {label} is rare ({count:,} of {total:,}); accuracy hides it, so compare F1"
 
     def _trained(self) -> str:
         ends = "" if self.end_tokens is None else f", {counted(self.end_tokens, 'end token')}"
@@ -161,7 +177,7 @@ class DataReport:
         """Return the report as it is printed."""
         lines = [line for name, split in self.splits().items() for line in split.lines(name)]
         lines += [line for name, overlap in self.overlaps().items() for line in overlap.lines(name)]
-        return "\n".join(["data:", *lines])
+        return printable("\n".join(["data:", *lines]))
 
     def refuse_past_limits(self, data: Data) -> None:
         """Raise DataError for every defect of more rows than the recipe allows, with the places of those rows."""

@@ -1,10 +1,12 @@
 """Report of a run: verdict, scores, settings, proof of the merge, data, loss curve, and answers."""
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from eyas.data.report import DataReport
+from eyas.errors import CheckpointError
 from eyas.evaluation.classes import class_table, confusion_table, scores_of_classes
 from eyas.evaluation.compare import Comparison
 from eyas.evaluation.plots import plot_loss, plot_scores
@@ -14,10 +16,18 @@ from eyas.evaluation.verdict import remarks, verdict
 from eyas.export.proof import PARITY_HEADER, parity_rows, recorded_parity
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
+from eyas.sealing import faults, seal
+from eyas.verify import MADE_FROM, sources_of
 
 SHOWN_ROWS = 5
 Answers = Mapping[str, Mapping[str, str]]
 """Answers to the recipe's own prompts, by prompt and model."""
+
+
+def refuse_to_overwrite(run: RunDirectory) -> None:
+    """Raise CheckpointError for a report folder with content that eyas did not write."""
+    if run.report.exists() and (foreign := faults(run.report)):
+        raise CheckpointError(f"{foreign[0]}; move or remove {run.report}, then write the report again")
 
 
 def write_report(
@@ -28,15 +38,33 @@ def write_report(
     answers: Answers,
     refusal: str | None = None,
 ) -> None:
-    """Write report.md, its plots and each model's records into the run.
+    """Write report.md, its plots and each model's records into the run, and seal the folder.
 
     `refusal` is the reason for a missing merged model.
     """
-    run.report.mkdir(exist_ok=True)
-    for model, rows in records.items():
-        write_records(run.report / f"{model}.jsonl", rows)
-    plot_loss(run.metric_lines(), run.path.name, run.report / "loss.png")
-    plot_scores(comparison, run.path.name, run.report / "scores.png")
+    staged = run.report.with_name(f".{run.report.name}")
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir()
+    try:
+        for model, rows in records.items():
+            write_records(staged / f"{model}.jsonl", rows)
+        plot_loss(run.metric_lines(), run.path.name, staged / "loss.png")
+        plot_scores(comparison, run.path.name, staged / "scores.png")
+        page = _markdown(run, recipe, comparison, records, answers, refusal)
+        (staged / "report.md").write_text(page, encoding="utf-8")
+        seal(staged, run.report, {"kind": run.report.name, MADE_FROM: sources_of(run, run.report)})
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _markdown(
+    run: RunDirectory,
+    recipe: Recipe,
+    comparison: Comparison,
+    records: Mapping[str, Sequence[Record]],
+    answers: Answers,
+    refusal: str | None,
+) -> str:
     parts = [
         *_summary(run, recipe, comparison, records, refusal),
         *_classes(records),
@@ -46,7 +74,7 @@ def write_report(
         *_mistakes(records),
         *_answers(comparison, records, answers),
     ]
-    (run.report / "report.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return "\n\n".join(parts) + "\n"
 
 
 def _summary(

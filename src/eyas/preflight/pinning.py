@@ -18,7 +18,7 @@ from eyas.hub.offline import libraries_offline
 from eyas.hub.repository import Commit, Kind, Repository
 from eyas.hub.snapshot import Say, existing, fetch, tree_of
 from eyas.recipe import Recipe
-from eyas.recipe.data import Source
+from eyas.recipe.source import Source
 
 Record = Mapping[str, Any]
 """A hub name in a run's manifest: `kind`, `name`, requested `revision`, and `commit`."""

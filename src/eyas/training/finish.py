@@ -18,6 +18,7 @@ from eyas.tasks import TASKS
 from eyas.training.manifest import finished_from
 from eyas.training.resume.checkpoints import newest_valid
 from eyas.training.save import is_finished
+from eyas.verify import MADE_FROM, refuse_outdated, sources_of
 
 TRAINERS_OWN = ("optimizer.", "scheduler.", "scaler.", "rng_state", "loop_state_", "trainer_state.", "latest", SEAL)
 """Name prefixes of checkpoint files that only the trainer reads. Subfolders are the trainer's too."""
@@ -43,7 +44,8 @@ def finish(run: RunDirectory, recipe: Recipe) -> Path | None:
         try:
             _copy(checkpoint, staged)
             _check(staged, recipe, began["labels"])
-            seal(staged, folder, {"kind": folder.name, "from": checkpoint.name})
+            about = {"kind": folder.name, "from": checkpoint.name, MADE_FROM: sources_of(run, folder)}
+            seal(staged, folder, about)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
         arguments = recipe.training.library_arguments
@@ -59,6 +61,7 @@ def _last_of(run: RunDirectory, recipe: Recipe) -> tuple[dict[str, Any], Path]:
         problem = "none of its checkpoints is whole" if broken else "it has no checkpoint"
         raise CheckpointError(f"{run.path}: {problem}, so nothing trained is left; train it again")
     newest = run.checkpoint(step)
+    refuse_outdated(run, newest, "continue the run: eyas train RECIPE --resume")
     state: dict[str, Any] = json.loads((newest / "trainer_state.json").read_text(encoding="utf-8"))
     if step < state["max_steps"]:
         raise CheckpointError(

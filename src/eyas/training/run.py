@@ -30,6 +30,7 @@ from eyas.run_directory import RunDirectory
 from eyas.speed.apply import apply
 from eyas.speed.optimization import table
 from eyas.tasks import TASKS
+from eyas.tasks.argument_refusals import refuse_arguments
 from eyas.tasks.rows import Rows, load_rows
 from eyas.training.guards.disk_space import disk_budget_of, refuse_without_room
 from eyas.training.loop import fit
@@ -96,6 +97,7 @@ def check_environment(recipe: Recipe, run: RunDirectory, resume: bool) -> Topolo
     accumulation_steps(recipe, world_size())  # refuses a global batch that does not divide
     refuse_if_blocked(check(recipe))
     run.refuse_if_taken(resume)
+    refuse_arguments(recipe, run)
     if started_topology().strategy.startswith("zero"):
         put_ninja_on_path()
         for lock in remove_stale_build_locks() if local_rank() == 0 else []:
