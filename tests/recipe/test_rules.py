@@ -135,6 +135,16 @@ BROKEN = {
         "training.dataloader_num_workers, or remove this line",
         ["training.dataloader_persistent_workers=true", "training.dataloader_num_workers=1"],
     ),
+    "_checkpointing_arguments_need_checkpointing": (
+        ["training.activation_checkpointing=false", "training.activation_checkpointing_kwargs={every_n_layers: 2}"],
+        "training.activation_checkpointing_kwargs: has no effect: activation_checkpointing is false; remove one",
+        ["training.activation_checkpointing_kwargs={every_n_layers: 2}"],
+    ),
+    "_patterns_are_regular_expressions": (
+        ["adapter={method: lora, target_modules: 'q_proj('}"],
+        "adapter.target_modules: 'q_proj(' is no regular expression: missing ), unterminated subpattern at position 6",
+        ["adapter={method: lora, target_modules: 'q_proj(a)?'}"],
+    ),
     "_target_modules_suit_the_optimizer": (
         ["training.optim_target_modules=all-linear", "training.optim=adafactor"],
         "training.optim_target_modules: only GaLore and APOLLO optimizers read it; remove it",

@@ -39,13 +39,16 @@ def load_config(model: Model, labels: Sequence[str] | None = None) -> "Pretraine
         ) from error
 
 
-def empty_model(config: "PretrainedConfig", auto_model: str, trust_remote_code: bool = False) -> "PreTrainedModel":
+def empty_model(
+    config: "PretrainedConfig", auto_model: str, trust_remote_code: bool = False, attention: str | None = None
+) -> "PreTrainedModel":
     """Return the model on the meta device: every module and shape, no weights, no memory."""
     import torch
     import transformers
 
+    options = {} if attention is None else {"attn_implementation": attention}
     with torch.device("meta"):
-        return getattr(transformers, auto_model).from_config(config, trust_remote_code=trust_remote_code)
+        return getattr(transformers, auto_model).from_config(config, trust_remote_code=trust_remote_code, **options)
 
 
 def load_model(

@@ -65,6 +65,18 @@ def _the_attention_exists(recipe: Recipe) -> Violation | None:
     return "model.attn_implementation", f"should be one of {', '.join(known)}; found '{name}'{hint}"
 
 
+def _patterns_are_regular_expressions(recipe: Recipe) -> Violation | None:
+    settings = recipe.adapter.model_dump() if recipe.adapter else {}
+    patterns = [(key, settings.get(key)) for key in ("target_modules", "exclude_modules")]
+    patterns += [(key, pattern) for key in ("rank_pattern", "alpha_pattern") for pattern in settings.get(key) or {}]
+    for key, pattern in patterns:
+        try:
+            re.compile(pattern if isinstance(pattern, str) else "")
+        except re.error as error:
+            return f"adapter.{key}", f"'{pattern}' is no regular expression: {error}"
+    return None
+
+
 def _virtual_tokens_suit_the_task(recipe: Recipe) -> Violation | None:
     if recipe.adapter is None or not recipe.adapter.virtual_tokens or TASK_TRAITS[recipe.task].generates:
         return None
@@ -122,6 +134,7 @@ RULES: tuple[Rule, ...] = (
     _quantization_settings_suit_the_bit_width,
     _the_attention_exists,
     _an_initialization_suits_the_base,
+    _patterns_are_regular_expressions,
     _virtual_tokens_suit_the_task,
     _virtual_tokens_stand_before_each_row,
     _remote_code_is_pinned_to_a_commit,
