@@ -44,9 +44,8 @@ def json_object(text: str | bytes) -> dict[str, Any]:
 
 
 def links_in(folders: Iterable[Path]) -> list[Path]:
-    """Return the links directly in these folders, and those of the folders that are links themselves."""
-    present = [folder for folder in folders if folder.is_dir()]
-    return sorted({path for folder in present for path in (folder, *folder.iterdir()) if path.is_symlink()})
+    """Return the links directly in these folders. A folder need not exist."""
+    return sorted(path for folder in folders if folder.is_dir() for path in folder.iterdir() if path.is_symlink())
 
 
 def write_json(file: Path, value: Mapping[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """Report of a run: scores, loss curve, proof of the merge, and answers."""
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from eyas.evaluation.compare import Comparison
 from eyas.evaluation.plots import plot_loss, plot_scores
 from eyas.evaluation.records import Record, write_records
 from eyas.export.proof import PARITY_HEADER, parity_rows, recorded_parity
+from eyas.files import read_json
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 from eyas.sealing import faults, seal
@@ -74,8 +74,7 @@ def _markdown(
         parts.append(_table([PARITY_HEADER, *parity_rows(parity)]))
     if refusal is not None:
         parts.append(f"**No merged model was released.** {refusal}")
-    data = DataReport.from_dict(json.loads(run.data_report.read_text(encoding="utf-8")))
-    parts += ["## Data", f"```text\n{data.text()}\n```"]
+    parts += ["## Data", f"```text\n{_data_report(run).text()}\n```"]
     parts += ["## Loss during training", "![loss](loss.png)", "## Answers"]
     for index in range(min(SHOWN_ROWS, comparison.rows)):
         parts.append(_one_row(index, records))
@@ -84,6 +83,13 @@ def _markdown(
             f"> {prompt}\n\n" + "\n".join(f"- **{model}**: {_inline(text)}" for model, text in by_model.items())
         )
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _data_report(run: RunDirectory) -> DataReport:
+    try:
+        return DataReport.from_dict(read_json(run.data_report))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{run.data_report}: is not what was written: {error}; restore it from a copy") from None
 
 
 def _base(recipe: Recipe) -> str:

@@ -40,6 +40,7 @@ from eyas.training.resume.preemption import stop_request
 from eyas.training.run_summary import refuse_data_parallel, refuse_what_was_not_requested, run_summary_of
 from eyas.training.save import is_finished, next_command
 from eyas.training.tracking import start_tracker
+from eyas.verify import refuse_links
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -87,6 +88,7 @@ def check_environment(recipe: Recipe, run: RunDirectory, resume: bool) -> Topolo
     refuse_impossible_launch(requested, started_topology(), has_gpu())
     accumulation_steps(recipe, world_size())  # refuses a global batch that does not divide
     refuse_if_blocked(check(recipe))
+    refuse_links(run)
     run.refuse_if_taken(resume)
     if started_topology().strategy.startswith("zero"):
         put_ninja_on_path()

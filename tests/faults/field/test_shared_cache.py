@@ -5,6 +5,8 @@ import json
 import logging
 import os
 import stat
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -58,13 +60,13 @@ def as_user(uid, act, umask=0o022):
 
 
 @pytest.fixture
-def cache(tmp_path):
-    """Return a cache folder that two users can reach."""
-    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
-        folder.chmod(0o755)
-    folder = tmp_path / "cache"
-    folder.mkdir()
-    return folder
+def cache():
+    """Return a cache folder that two users can reach; pytest's own folders are closed to others."""
+    with TemporaryDirectory(prefix="shared-", dir="/tmp") as parent:
+        os.chmod(parent, 0o755)
+        folder = Path(parent) / "cache"
+        folder.mkdir()
+        yield folder
 
 
 def shared(cache, owner, mode):
