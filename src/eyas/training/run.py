@@ -49,6 +49,7 @@ from eyas.training.run_summary import (
 )
 from eyas.training.save import is_finished, next_command
 from eyas.training.tracking import start_tracker
+from eyas.verify import refuse_links
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -100,6 +101,7 @@ def check_environment(recipe: Recipe, run: RunDirectory, resume: bool) -> Topolo
     refuse_float16_autocast(recipe, has_gpu())
     accumulation_steps(recipe, world_size())  # refuses a global batch that does not divide
     refuse_if_blocked(check(recipe))
+    refuse_links(run)
     run.refuse_if_taken(resume)
     refuse_arguments(recipe, run)
     if started_topology().strategy.startswith("zero"):

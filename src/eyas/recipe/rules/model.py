@@ -98,9 +98,22 @@ def _virtual_tokens_stand_before_each_row(recipe: Recipe) -> Violation | None:
 
 
 def _remote_code_is_pinned_to_a_commit(recipe: Recipe) -> Violation | None:
-    if not recipe.model.trust_remote_code or re.fullmatch("[0-9a-f]{40}", recipe.model.revision or ""):
+    pinned = recipe.model.is_local or re.fullmatch("[0-9a-f]{40}", recipe.model.revision or "")
+    if not recipe.model.trust_remote_code or pinned:
         return None
     return "model.trust_remote_code", "remote code runs only when model.revision is a full 40-digit commit hash"
+
+
+def _a_code_digest_is_of_trusted_local_code(recipe: Recipe) -> Violation | None:
+    if recipe.model.code_sha256 is None or (recipe.model.is_local and recipe.model.trust_remote_code):
+        return None
+    return "model.code_sha256", "has an effect only on a local folder with model.trust_remote_code; remove it"
+
+
+def _attention_is_not_from_the_hub(recipe: Recipe) -> Violation | None:
+    if "/" not in (recipe.model.attn_implementation or ""):
+        return None
+    return "model.attn_implementation", "is compiled code from the hub, which eyas never runs; use sdpa or eager"
 
 
 def _fused_lora_needs_a_lora_adapter(recipe: Recipe) -> Violation | None:
@@ -138,6 +151,8 @@ RULES: tuple[Rule, ...] = (
     _virtual_tokens_suit_the_task,
     _virtual_tokens_stand_before_each_row,
     _remote_code_is_pinned_to_a_commit,
+    _a_code_digest_is_of_trusted_local_code,
+    _attention_is_not_from_the_hub,
     _fused_lora_needs_a_lora_adapter,
     _dequantized_weights_need_4bit_weights,
     _shared_prefixes_suit_the_task,
