@@ -6,19 +6,24 @@ accelerate launch [--config_file accelerate_configs/ddp.yaml] launch/train.py RE
 import argparse
 from pathlib import Path
 
-from eyas.cli.errors import errors_as_text
-from eyas.cli.lazy_libraries import hide_unused_libraries
 from eyas.cli.start import start_process
-from eyas.distributed.topology import restarts
-from eyas.launchers.shipped import recipe_file
-from eyas.recipe import load_recipe
-from eyas.run_directory import RunDirectory
 
 
 def main() -> None:
+    start_process()
+
+    # After the start: a signal during these imports has its exit code already.
+    from eyas.cli.errors import errors_as_text
+    from eyas.cli.lazy_libraries import hide_unused_libraries
+    from eyas.distributed.handshake import refuse_together
+    from eyas.distributed.topology import restarts
+    from eyas.launchers.shipped import recipe_file
+    from eyas.recipe import load_recipe
+    from eyas.run_directory import RunDirectory
+
     arguments = parse_arguments()
     with errors_as_text():
-        recipe = load_recipe(recipe_file(arguments.recipe), arguments.overrides)
+        recipe = refuse_together("start", lambda: load_recipe(recipe_file(arguments.recipe), arguments.overrides))
         run = RunDirectory(Path(recipe.run_folder))
         hide_unused_libraries(recipe)
 
@@ -44,5 +49,4 @@ def parse_arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    start_process()
     main()

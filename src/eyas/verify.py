@@ -39,7 +39,8 @@ def subjects_of(folder: Path) -> list[Subject]:
     if is_run(folder):
         return list(_of_a_run(RunDirectory(folder)))
     if (folder / SEAL).exists():
-        return [_sealed(folder, str(folder))]
+        number = folder.resolve().name.removeprefix("checkpoint-")
+        return [_sealed(folder, str(folder), int(number) if number.isdecimal() else None)]
     raise CheckpointError(f"{folder}: {_nothing_sealed(folder)}")
 
 
@@ -107,7 +108,7 @@ def _sealed(folder: Path, what: str, step: int | None = None) -> Subject:
         seal = read_seal(folder)
     except CheckpointError:
         return Subject(what, 0, lambda read: faults(folder, read), step)
-    return Subject(what, sealed_bytes(folder), lambda read: faults(folder, read), seal.get("step"))
+    return Subject(what, sealed_bytes(folder), lambda read: faults(folder, read, step), step or seal.get("step"))
 
 
 def _recorded(run: RunDirectory) -> dict[str, Any]:

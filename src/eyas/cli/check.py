@@ -4,13 +4,14 @@ from typing import Annotated
 
 import typer
 
-from eyas.cli.arguments import Overrides, RecipeFile
+from eyas.cli.arguments import AccelerateConfig, Overrides, RecipeFile
 from eyas.cli.errors import errors_as_text
 
 
 def check(
     recipe: RecipeFile,
     overrides: Overrides = None,
+    config_file: AccelerateConfig = None,
     online: Annotated[
         bool,
         typer.Option(
@@ -20,15 +21,20 @@ def check(
 ) -> None:
     """Check a recipe in under a second.
 
-    Every error is printed at once, with its line and column.
+    Every error is printed at once, with its line and column. With --accelerate-config, the global batch is checked
+    against the number of processes too.
 
     With --online, the hub is queried for each model and dataset of the recipe. No weights or rows are downloaded.
     """
+    from eyas.launchers.shipped import processes_of
     from eyas.preflight.checks import check as findings_of
     from eyas.recipe import load_recipe
+    from eyas.recipe.steps import accumulation_steps
 
     with errors_as_text():
         loaded = load_recipe(recipe, overrides or [])
+        if config_file is not None:
+            accumulation_steps(loaded, processes_of(config_file))  # refuses a global batch that does not divide
         findings = findings_of(loaded)
         lines = [str(finding) for finding in findings]
         blocked = any(finding.blocking for finding in findings)
