@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -183,8 +182,9 @@ class RunDirectory:
     def keep_data_report(self, report: Mapping[str, Any], prepared: Path) -> None:
         """Write the data report, and copy the dropped rows from the `prepared` folder."""
         write_json(self.data_report, report)
-        if (prepared / self.quarantine.name).exists():
-            shutil.copy(prepared / self.quarantine.name, self.quarantine)
+        dropped = prepared / self.quarantine.name
+        if dropped.exists():
+            write_text(self.quarantine, dropped.read_text(encoding="utf-8"))
 
     def read_manifest(self) -> dict[str, Any]:
         """Return the manifest's entries; empty before the run has started.

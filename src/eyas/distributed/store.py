@@ -1,13 +1,14 @@
 """Communication between ranks before a process group exists, through a key-value store."""
 
 import json
+import math
 import os
 import platform
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from functools import cache
 from typing import Any, TypeVar
@@ -21,6 +22,8 @@ Beat = Callable[[], None]
 
 WAIT_SECONDS = 300.0
 """Timeout of a rank that waits for another one."""
+NO_LIMIT = math.inf
+"""Timeout where a watchdog already watches the ranks."""
 BEAT_SECONDS = 5.0
 """Minimum time between two beats."""
 LOOK_SECONDS = 0.05
@@ -71,7 +74,7 @@ def gather_in_store(name: str, value: T, seconds: float | None = None) -> list[T
     if world_size() == 1:
         return [value]
     limit = WAIT_SECONDS if seconds is None else seconds
-    with _exit_if_blocked(name, limit):
+    with nullcontext() if limit == NO_LIMIT else _exit_if_blocked(name, limit):
         _store().set(f"{name}: {rank()}", json.dumps(value))
         if rank() == 0:
             return _publish(name, lambda: _collected(name, limit))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from eyas.distributed.console import say
 from eyas.distributed.extension_builds import put_ninja_on_path, remove_stale_build_locks
 from eyas.distributed.handshake import start_together
-from eyas.distributed.store import broadcast_from_rank_zero, wait_for_all_ranks
+from eyas.distributed.store import NO_LIMIT, broadcast_from_rank_zero, wait_for_all_ranks
 from eyas.distributed.topology import (
     Topology,
     local_rank,
@@ -76,7 +76,7 @@ def train(recipe: Recipe, run: RunDirectory, resume: bool = False, with_changes:
             wait_for_all_ranks("nothing to resume")
             return
         say(rows.splits.report.text())
-        start_together("rows", lambda: (None, rows.splits.facts), recipe.watchdog.set_up_seconds)
+        start_together("rows", lambda: (None, rows.splits.facts), NO_LIMIT)
         trainer = build_trainer(recipe, run, rows)
         start = check_trainer(recipe, run, rows, trainer, requested or started_topology(), base)
         checkpoint = resume_point(run) if resume else None

@@ -21,7 +21,7 @@ def redirect(descriptor):
 if HOW == "closed":
     os.close(1)
     sys.stdout = None
-elif HOW in ("ascii", "latin-1"):
+elif HOW == "ascii":
     sys.stdout = open(1, "w", encoding=HOW, closefd=False)  # noqa: SIM115
 else:
     redirect(1)
