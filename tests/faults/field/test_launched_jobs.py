@@ -18,8 +18,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.alone]
 @pytest.fixture
 def start(overrides_for, tmp_path):
     def start(*more):
-        words = [*overrides_for(RECIPE), "quantization=null", "training.global_batch_size=4", "training.logging_steps=1",
-                 "training.per_device_train_batch_size=1", f"run_directory={tmp_path / 'run'}", *more]  # fmt: skip
+        words = [
+            *overrides_for(RECIPE), "quantization=null", "training.global_batch_size=4", "training.logging_steps=1",
+            "training.per_device_train_batch_size=1", f"run_directory={tmp_path / 'run'}", *more,
+        ]  # fmt: skip
         with (tmp_path / "log").open("w") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "eyas", "train", str(RECIPE), "--accelerate-config", "ddp", *words], cwd=ROOT,
