@@ -1,6 +1,13 @@
 """`python -m eyas` is the `eyas` command."""
 
+import os
 import sys
+
+# `python -m` puts the working folder first on the import path. It may hold a run of somebody else.
+while os.getcwd() in sys.path:
+    sys.path.remove(os.getcwd())
+
+# ruff: noqa: E402
 
 from eyas.cli.start import start_process
 from eyas.distributed.topology import leave_no_rank_variables

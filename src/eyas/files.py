@@ -1,4 +1,4 @@
-"""Atomic writes, digests of files, and sizes as text."""
+"""Atomic writes, digests of files, and sizes and counts as text."""
 
 import hashlib
 import json
@@ -58,6 +58,12 @@ def in_units(count: int) -> str:
         if count >= 2**exponent:
             return f"{count / 2**exponent:.1f} {unit}"
     return f"{count / 2**10:.1f} KiB"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return `1 row`, `2 rows`, `3,000 rows`, `2 processes`."""
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{'' if number == 1 else plural}"
 
 
 def remembered_sha256(file: Path) -> str:

@@ -28,15 +28,15 @@ def check(
     """
     from eyas.launchers.shipped import processes_of
     from eyas.preflight.checks import check as findings_of
-    from eyas.recipe import load_recipe
+    from eyas.recipe import at_their_places, load_recipe, with_places
     from eyas.recipe.steps import accumulation_steps
 
-    with errors_as_text():
+    with errors_as_text(), at_their_places(recipe, overrides or []):
         loaded = load_recipe(recipe, overrides or [])
         if config_file is not None:
             accumulation_steps(loaded, processes_of(config_file))  # refuses a global batch that does not divide
         findings = findings_of(loaded)
-        lines = [str(finding) for finding in findings]
+        lines = [with_places(str(finding), recipe, overrides or []) for finding in findings]
         blocked = any(finding.blocking for finding in findings)
         if online:
             from eyas.preflight.online import check_online

@@ -18,8 +18,10 @@ def start_process(trains: bool = True) -> None:
 
     A process that trains starts again under the same id, with a faster memory allocator (`eyas.allocator`). From here
     on a stop signal ends it with its own exit code, and a console that goes away does not end it. Every process
-    collects garbage less often and may hide optional libraries (`eyas.cli.lazy_libraries`).
+    collects garbage less often and may hide optional libraries (`eyas.cli.lazy_libraries`). No Python process that it
+    starts imports modules of the working folder, which may be a run of somebody else.
     """
+    os.environ["PYTHONSAFEPATH"] = "1"
     if trains:
         signal.pthread_sigmask(signal.SIG_BLOCK, EXIT_CODES)  # outlasts the new start: a signal waits for its handler
         restart_with_allocator()

@@ -1,7 +1,7 @@
 """Encoding of rows: token ids, and the labels that a model is trained on."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pyarrow
@@ -135,7 +135,9 @@ def _chats(rows: Sequence[Row], encoding: Encoding) -> list[list[Example] | RowE
         template_options=encoding.template_options,
     )
     return [
-        one if isinstance(one, RowError) else [_cut(text.input_ids, text.labels, text.ends, encoding) for text in one]
+        one
+        if isinstance(one, RowError)
+        else [replace(_cut(text.input_ids, text.labels, text.ends, encoding), not_read=text.not_read) for text in one]
         for one in encoded
     ]
 
@@ -151,6 +153,7 @@ def _texts(rows: Sequence[Row], encoding: Encoding) -> list[list[Example] | RowE
     if not rows:
         return []
     pairs = [("", row["text"]) if "text" in row else (row["prompt"], row["completion"]) for row in rows]
+    special_tokens = SpecialTokens.of(encoding.tokenizer)
     tokens = encoding.tokenizer([prompt + text for prompt, text in pairs], return_offsets_mapping=True, verbose=False)
     each = zip(pairs, tokens["input_ids"], tokens["offset_mapping"], strict=True)
     return [[_text(len(prompt), ids, offsets, encoding)] for (prompt, _), ids, offsets in each]

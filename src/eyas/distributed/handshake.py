@@ -39,7 +39,7 @@ def start_together(name: str, prepare: Callable[[], tuple[T, Facts]], seconds: f
         wait_for_all_ranks(f"{name}: refused", FAREWELL_SECONDS)
     if own is not None and (reason == str(own) or not isinstance(own, EyasError)):
         raise own
-    raise PreflightError(reason) from own
+    raise PreflightError(reason) from None
 
 
 def refuse_together(name: str, act: Callable[[], T]) -> T:

@@ -32,8 +32,6 @@ RANK_0_FIRST_SECONDS = 1.0
 """Time for which a rank leaves it to rank 0 to report a reason that both may have."""
 REPORTED_SECONDS = 1.5
 """Time for which rank 0 keeps the store for ranks that have the same reason."""
-REFUSED = " refused: "
-"""Words between a rank's name and its reason in the error of another rank."""
 REPORT_SECONDS = 20.0
 """Time after which a rank reports that it waits."""
 BLOCKED_SECONDS = 1.0
@@ -43,7 +41,8 @@ BLOCKED_SECONDS = 1.0
 def broadcast_from_rank_zero(name: str, decide: Callable[[], T]) -> T:
     """Return rank 0's JSON value on every rank; if rank 0 fails, all raise.
 
-    Rank 0 raises its own EyasError, the others PreflightError with its text. RankError if rank 0 does not respond.
+    Rank 0 raises its own EyasError, the others PreflightError with its text, so that it is printed once. RankError if
+    rank 0 does not respond.
     """
     if world_size() == 1:
         return decide()
@@ -99,7 +98,7 @@ def is_first_to_report(reason: str | None = None) -> bool:
     """
     if world_size() == 1 or not _store.cache_info().currsize:
         return True
-    key = "an end" if reason is None else f"end: {reason.rpartition(REFUSED)[2]}"
+    key = "an end" if reason is None else f"end: {reason}"
     try:
         deadline = time.monotonic() + RANK_0_FIRST_SECONDS
         while rank() and not _store().check([key]) and time.monotonic() < deadline:
@@ -148,7 +147,7 @@ def _wait_for(name: str, sender: str, seconds: float | None = None) -> Any:
     except RuntimeError as error:  # torch raises it when the process that holds the store has exited
         raise RankError(f"{sender} has exited ({name}); its own output says why") from error
     if "error" in message:
-        raise PreflightError(f"{sender}{REFUSED}{message['error']}")
+        raise PreflightError(message["error"])
     return message["value"]
 
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 RESTARTS = "TORCHELASTIC_RESTART_COUNT"
-LAUNCHER = "eyas.launchers.first_failure"
-"""Module that runs `accelerate launch` for `eyas train`."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +195,6 @@ def _is_accelerate_launch(command: Sequence[str], index: int, word: str) -> bool
         "accelerate",
         "accelerate_cli.py",
         "accelerate.commands.accelerate_cli",
-        LAUNCHER,
     ):
         return True
     return Path(word).name == "accelerate-launch" or (word == "accelerate.commands.launch" and before == "-m")

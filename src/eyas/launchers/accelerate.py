@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from eyas.distributed.topology import LAUNCHER, RESTARTS
+from eyas.distributed.topology import RESTARTS
 from eyas.errors import PreflightError
 from eyas.hardware import first_visible_gpu, gpu_count, has_gpu, usable_cores
 from eyas.launchers.shipped import accelerate_config_file, processes_of, shipped_folder, training_script
@@ -48,7 +48,7 @@ class Command:
     @property
     def line(self) -> list[str]:
         """The whole line, for this interpreter."""
-        return [sys.executable, "-m", LAUNCHER, *self.words]
+        return [sys.executable, "-P", str(Path(__file__).with_name("accelerate_cli.py")), *self.words]
 
     def run(self, restart: int = 0) -> int:
         """Run the command; return its exit code, or 75 after a signal, or 130 after Ctrl-C.

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from eyas.errors import ExportError, PreflightError
+from eyas.files import counted
+from eyas.model.parameters import ParameterCount, count_parameters, trained_parts
 from eyas.model.peft_refusals import pefts_refusals, refuse_what_cannot_train
 from eyas.model.quantization import quantized_names
 from eyas.recipe.adapter import AdapterSection
@@ -40,18 +42,21 @@ METHODS = {
 
 @dataclass(frozen=True)
 class Resolution:
-    """Modules that each pattern of the recipe matches, and the parameters that train."""
+    """Modules that each pattern of the recipe matches, and what trains."""
 
     matches: dict[str, list[str]]
-    trainable: int
-    total: int
+    parts: dict[str, list[str]]
+    """Modules that train, by the last part of their names."""
+    count: ParameterCount
 
     def table(self) -> str:
-        """Return one line for each pattern: its number of modules and an example."""
-        width = max(map(len, self.matches), default=0)
-        lines = [f"  {p:<{width}}  {len(m):>4} modules  such as {m[0]}" for p, m in self.matches.items()]
-        share = f"{self.trainable:,} of {self.total:,} parameters train ({self.trainable / self.total:.2%})"
-        return "\n".join(["adapter:", *lines, f"  {share}"])
+        """Return one line for each kind of module that trains: how many there are, and an example."""
+        width = max(map(len, self.parts), default=0)
+        lines = [
+            f"  {part:<{width}}  {counted(len(modules), 'module'):>11}  such as {modules[0].partition(' (')[0]}"
+            for part, modules in self.parts.items()
+        ]
+        return "\n".join(["adapter:", *lines, f"  trainable: {self.count}"])
 
 
 def adapter_config(adapter: AdapterSection, task_type: str, revision: str | None = None) -> "PeftConfig":
@@ -131,7 +136,6 @@ def resolve(adapter: AdapterSection, task_type: str, empty: "PreTrainedModel") -
     peft trains what matches and does not report the rest.
     """
     names = [name for name, _ in empty.named_modules() if name]
-    total = sum(parameter.numel() for parameter in empty.parameters())
     matches = _target_matches(adapter, names, empty)
     matches |= {f"{module} (in full)": _ending_in(module, names) for module in adapter.trained_in_full}
     parameters = [name for name, _ in empty.named_parameters()]
@@ -144,8 +148,7 @@ def resolve(adapter: AdapterSection, task_type: str, empty: "PreTrainedModel") -
     wrapped = _wrap(empty, adapter, task_type)
     if METHODS[adapter.method].targets:
         refuse_what_cannot_train(wrapped, adapter)
-    trainable = sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
-    return Resolution(matches, trainable, total)
+    return Resolution(matches, trained_parts(wrapped), count_parameters(wrapped))
 
 
 def refuse_untrained_head(random: Sequence[str], trainable: Sequence[str]) -> None:

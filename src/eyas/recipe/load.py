@@ -8,9 +8,10 @@ from typing import Any
 from eyas.errors import RecipeError
 from eyas.recipe import yaml_reader
 from eyas.recipe.access_tokens import WORD_WITH_SECRET
+from eyas.recipe.places import Places
 from eyas.recipe.recipe import Recipe
 from eyas.recipe.validation import RETIRED, nearest, validated
-from eyas.recipe.yaml_reader import Document, read_yaml
+from eyas.recipe.yaml_reader import read_yaml
 
 
 def load_run_recipe(file: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -32,7 +33,7 @@ def load_recipe(file: Path | str, overrides: Sequence[str] = (), ignored: Collec
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{file}: cannot be read as UTF-8 text: {error}") from None
     document = read_yaml(text)
-    places = _Places(str(file), document)
+    places = Places(str(file), document)
     mistakes = [(position, f"{file}:{position[0]}:{position[1]}: {message}") for position, message in document.problems]
     if isinstance(document.value, dict):
         for section, key in ignored:
@@ -49,7 +50,7 @@ def load_recipe(file: Path | str, overrides: Sequence[str] = (), ignored: Collec
     return recipe if recipe.run_directory else recipe.model_copy(update={"run_directory": f"runs/{file.stem}"})
 
 
-def _with_chat_template(recipe: Recipe, file: Path, places: "_Places") -> Recipe:
+def _with_chat_template(recipe: Recipe, file: Path, places: Places) -> Recipe:
     """Return the recipe with its chat template resolved.
 
     The path may be relative to the recipe's folder or to the working folder.
@@ -64,36 +65,7 @@ def _with_chat_template(recipe: Recipe, file: Path, places: "_Places") -> Recipe
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"chat_template": str(template)})})
 
 
-class _Places:
-    """Places of a recipe's keys: a line of the file, or an override."""
-
-    def __init__(self, file: str, document: Document) -> None:
-        self._file, self._document = file, document
-        self._overridden: dict[yaml_reader.Path, str] = {}
-        self.override_mistakes: list[str] = []
-
-    def override(self, path: yaml_reader.Path, text: str) -> None:
-        self._overridden[path] = text
-
-    def sort_key(self, path: yaml_reader.Path) -> yaml_reader.Position:
-        for length in range(len(path), -1, -1):
-            position = self._document.keys.get(path[:length]) or self._document.values.get(path[:length])
-            if position:
-                return position
-        return 1, 1
-
-    def line(self, path: yaml_reader.Path, message: str) -> str:
-        name = ".".join(map(str, path))
-        for length in range(len(path), 0, -1):
-            if path[:length] in self._overridden:
-                return f"override {self._overridden[path[:length]]}: {name}: {message}"
-        line, column = self.sort_key(path)
-        return (
-            f"{self._file}:{line}:{column}: {name}: {message}" if name else f"{self._file}:{line}:{column}: {message}"
-        )
-
-
-def _apply_overrides(value: dict[str, Any], overrides: Sequence[str], places: _Places) -> None:
+def _apply_overrides(value: dict[str, Any], overrides: Sequence[str], places: Places) -> None:
     for text in overrides:
         dotted, equals, right = text.partition("=")
         if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", dotted):

@@ -8,6 +8,7 @@ from typing import Any
 
 from eyas.errors import CheckpointError
 from eyas.model.load import empty_model, load_config
+from eyas.model.released_step import ReleasedStep
 from eyas.model.saved import refuse_unsound, saved_tensors
 from eyas.model.trained import attached, refuse_unless_it_opens
 from eyas.recipe import Recipe
@@ -17,6 +18,7 @@ from eyas.tasks import TASKS
 from eyas.training.manifest import finished_from
 from eyas.training.resume.checkpoints import newest_valid
 from eyas.training.save import is_finished
+from eyas.verify import MADE_FROM, refuse_outdated, sources_of
 
 TRAINERS_OWN = ("optimizer.", "scheduler.", "scaler.", "rng_state", "loop_state_", "trainer_state.", "latest", SEAL)
 """Name prefixes of checkpoint files that only the trainer reads. Subfolders are the trainer's too."""
@@ -42,10 +44,13 @@ def finish(run: RunDirectory, recipe: Recipe) -> Path | None:
         try:
             _copy(checkpoint, staged)
             _check(staged, recipe, began["labels"])
-            seal(staged, folder, {"kind": folder.name, "from": checkpoint.name})
+            about = {"kind": folder.name, "from": checkpoint.name, MADE_FROM: sources_of(run, folder)}
+            seal(staged, folder, about)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
-        run.record(**finished_from(run, checkpoint.name, state))
+        arguments = recipe.training.library_arguments
+        released = ReleasedStep.of(state, _loads_best(recipe), arguments.get("metric_for_best_model"))
+        run.record(**finished_from(run, checkpoint.name, state, released))
         return folder
 
 
@@ -56,6 +61,7 @@ def _last_of(run: RunDirectory, recipe: Recipe) -> tuple[dict[str, Any], Path]:
         problem = "none of its checkpoints is whole" if broken else "it has no checkpoint"
         raise CheckpointError(f"{run.path}: {problem}, so nothing trained is left; train it again")
     newest = run.checkpoint(step)
+    refuse_outdated(run, newest, "continue the run: eyas train RECIPE --resume")
     state: dict[str, Any] = json.loads((newest / "trainer_state.json").read_text(encoding="utf-8"))
     if step < state["max_steps"]:
         raise CheckpointError(
@@ -63,11 +69,15 @@ def _last_of(run: RunDirectory, recipe: Recipe) -> tuple[dict[str, Any], Path]:
             "are missing; train them: eyas train RECIPE --resume"
         )
     best = state["best_global_step"]
-    if not recipe.training.library_arguments.get("load_best_model_at_end") or best in (None, step):
+    if not _loads_best(recipe) or best in (None, step):
         return state, newest
     if problems := faults(run.checkpoint(best)):
         raise CheckpointError(f"{run.path}: its best checkpoint is not whole: {problems[0]}; train it again")
     return state, run.checkpoint(best)
+
+
+def _loads_best(recipe: Recipe) -> bool:
+    return bool(recipe.training.library_arguments.get("load_best_model_at_end"))
 
 
 def _copy(checkpoint: Path, staged: Path) -> None:

@@ -22,6 +22,7 @@ from eyas.hardware import has_gpu
 from eyas.model.adapter import refuse_untrained_head, resolve
 from eyas.model.base_identity import BaseIdentity, base_identity
 from eyas.model.load import empty_model, load_model
+from eyas.model.released_step import ReleasedStep
 from eyas.preflight.checks import check, refuse_if_blocked
 from eyas.preflight.pinning import pinned
 from eyas.preflight.versions import refuse_old_versions
@@ -31,6 +32,7 @@ from eyas.run_directory import RunDirectory
 from eyas.speed.apply import apply
 from eyas.speed.optimization import table
 from eyas.tasks import TASKS
+from eyas.tasks.argument_refusals import refuse_arguments
 from eyas.tasks.rows import Rows, load_rows
 from eyas.training.guards.disk_errors import disk_errors_as_text
 from eyas.training.guards.disk_space import disk_budget_of, refuse_without_room
@@ -41,7 +43,12 @@ from eyas.training.resume import changes
 from eyas.training.resume.checkpoints import resume_point, step_of
 from eyas.training.resume.preemption import stop_request
 from eyas.training.resume.run_folder import continues, refuse_foreign_folder, standing
-from eyas.training.run_summary import refuse_data_parallel, refuse_what_was_not_requested, run_summary_of
+from eyas.training.run_summary import (
+    refuse_data_parallel,
+    refuse_float16_autocast,
+    refuse_what_was_not_requested,
+    run_summary_of,
+)
 from eyas.training.save import is_finished, next_command
 from eyas.training.start_facts import start_facts
 from eyas.training.tracking import start_tracker
@@ -85,7 +92,8 @@ def train(recipe: Recipe, run: RunDirectory, resume: bool = False, with_changes:
                 record_start(run, names, start, step_of(checkpoint) if resume else None, changed)
                 start_tracker(recipe, run, trainer, step_of(checkpoint))
         fit(trainer, recipe, run, start, request, pulse, checkpoint)
-        say(f"trained: {run.path} (next: {next_command(recipe, run)})")
+        released = ReleasedStep.of_manifest(run.read_manifest())
+        say(f"trained: {run.path}, {released} (next: {next_command(recipe, run)})")
 
 
 @contextmanager
@@ -102,7 +110,13 @@ def started(
         check_environment(recipe, run, resume, requested)
         return None, start_facts(recipe, resume, with_changes) if world_size() > 1 else {}
 
-    start_together("start", prepare, recipe.watchdog.set_up_seconds)
+    def arguments() -> tuple[None, dict[str, str]]:
+        refuse_arguments(recipe, run)
+        return None, {}
+
+    limit = recipe.watchdog.set_up_seconds
+    start_together("start", prepare, limit)
+    start_together("arguments", arguments, limit)  # after the facts, for it imports the libraries
     with ExitStack() as held:
 
         def lock() -> bool:
@@ -119,6 +133,7 @@ def check_environment(recipe: Recipe, run: RunDirectory, resume: bool, requested
     """Raise PreflightError for versions, ranks, settings or a run folder that do not allow a start."""
     refuse_old_versions()
     refuse_impossible_launch(requested, started_topology(), has_gpu())
+    refuse_float16_autocast(recipe, has_gpu())
     accumulation_steps(recipe, world_size())  # refuses a global batch that does not divide
     refuse_if_blocked(check(recipe))
     if rank() == 0:

@@ -13,7 +13,7 @@ from eyas.files import digest_of_digests, remembered_sha256
 from eyas.hardware import has_gpu, settings_with_effect
 from eyas.preflight.versions import installed_versions
 from eyas.recipe import Recipe
-from eyas.recipe.data import IN_A_PACKAGE
+from eyas.recipe.source import IN_A_PACKAGE
 
 SMALL_BYTES = 64 * 2**20
 """Largest file whose bytes are compared; of a larger one the size is. Rows are compared again once prepared."""
@@ -56,11 +56,12 @@ def _digest_of_code() -> str:
 
 def _files(recipe: Recipe) -> Iterator[tuple[Path, str]]:
     """Yield the local files that a start reads, each with its digest or size."""
-    sources = [*recipe.data.training_sources, *([recipe.data.evaluation] if recipe.data.evaluation else [])]
-    named = [Path(each.path) for each in sources if each.is_local and not each.path.startswith(IN_A_PACKAGE)]
-    named += [Path(recipe.model.name)] if recipe.model.is_local else []
+    sources = [*recipe.data.training_sources, *recipe.data.held_out_sources.values()]
+    local = [each for each in sources if each.is_local and not each.path.startswith(IN_A_PACKAGE)]
+    named = [path for source in local for path in source.local_paths()]
+    named += [Path(recipe.model.name).expanduser()] if recipe.model.is_local else []
     named += filter(None, [deepspeed_file()])
-    for path in dict.fromkeys(path.expanduser() for path in named):
+    for path in dict.fromkeys(named):
         for file in sorted(path.iterdir()) if path.is_dir() else [path]:
             if file.is_file():
                 size = file.stat().st_size

@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from eyas.data.formats.marks import TRAINED, is_trained, without_marks
 from eyas.data.rows import RowError
+from eyas.data.template_time import limited_time
 from eyas.errors import DataError
 
 if TYPE_CHECKING:
@@ -96,11 +98,11 @@ class Conversation:
     @property
     def answers(self) -> list[int]:
         """Trained answers, as indices of messages."""
-        return [index for index in self.all_answers if index >= self.first]
+        return [index for index in self.all_answers if index >= self.first and is_trained(self.messages[index])]
 
     @property
     def all_answers(self) -> list[int]:
-        """All answers, given ones too, as indices of messages."""
+        """All answers, also those that are given or marked as not trained, as indices of messages."""
         return [index for index, message in enumerate(self.messages) if message["role"] == "assistant"]
 
     @property
@@ -124,14 +126,44 @@ class Conversation:
         answer = {"role": "assistant", "content": "^" if original.startswith("~") else "~"}
         return self._run([*self.messages[:index], answer])[0]
 
+    def keys_not_read(self) -> tuple[str, ...]:
+        """Return the keys of messages, and `tools`, without which the template renders the same text."""
+        keys = {key for message in self.messages for key in message} - {"role", "content", "tool_calls", TRAINED}
+        return tuple(sorted([key for key in keys if not self._reads(key)] + ["tools"] * (not self._reads_tools())))
+
+    def _reads(self, key: str) -> bool:
+        """Return whether the last message with a key is rendered differently without it."""
+        last = max(index for index, message in enumerate(self.messages) if key in message)
+        without = {name: value for name, value in self.messages[last].items() if name != key}
+        try:
+            return self._run([*self.messages[:last], without])[0] != self.render(last + 1)
+        except RowError:  # the template requires the key
+            return True
+
+    def _reads_tools(self) -> bool:
+        if not self.tools:
+            return True
+        whole = len(self.messages)
+        try:
+            return replace(self, tools=None, rendered={}).render(whole) != self.render(whole)
+        except RowError:
+            return True
+
     def _run(self, messages: list[Message], **settings: bool) -> tuple[str, list[tuple[int, int]]]:
         from transformers.utils.chat_template_utils import render_jinja_template
 
         try:
             # As apply_chat_template, which would also collect every special token for each of millions of renderings.
-            texts, marks = render_jinja_template(
-                conversations=[messages], tools=self.tools, chat_template=self.template, **settings, **self.variables
-            )
+            with limited_time(len(messages)):
+                texts, marks = render_jinja_template(
+                    conversations=[[without_marks(message) for message in messages]],
+                    tools=self.tools,
+                    chat_template=self.template,
+                    **settings,
+                    **self.variables,
+                )
+        except DataError:
+            raise
         except Exception as error:  # a template is a third-party program: it may raise anything
             raise RowError(f"the chat template cannot render this conversation: {error}") from error
         return texts[0], sorted(marks[0]) if marks else []
