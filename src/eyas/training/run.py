@@ -33,6 +33,8 @@ from eyas.speed.apply import apply
 from eyas.speed.optimization import table
 from eyas.tasks import TASKS
 from eyas.tasks.argument_refusals import refuse_arguments
+from eyas.tasks.length_refusals import refuse_lengths
+from eyas.tasks.model_refusals import refuse_model
 from eyas.tasks.rows import Rows, load_rows
 from eyas.training.guards.disk_errors import disk_errors_as_text
 from eyas.training.guards.disk_space import disk_budget_of, refuse_without_room
@@ -54,6 +56,7 @@ from eyas.training.start_facts import start_facts
 from eyas.training.tracking import start_tracker
 from eyas.training.watchdog.heartbeat import Pulse
 from eyas.training.watchdog.watch import watch_ranks
+from eyas.verify import refuse_links
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -75,6 +78,7 @@ def train(recipe: Recipe, run: RunDirectory, resume: bool = False, with_changes:
     ):
         recipe = names.recipe
         changed = changes.changed_settings(run, recipe, allowed=with_changes) if resume else []
+        refuse_model(recipe)
         rows = load_rows(recipe, run.quarantine if rank() == 0 else None)
         base = base_identity(recipe.model)
         changed += changes.changed_bytes(run, rows.splits, base, allowed=with_changes) if resume else []
@@ -83,6 +87,7 @@ def train(recipe: Recipe, run: RunDirectory, resume: bool = False, with_changes:
             wait_for_all_ranks("nothing to resume")
             return
         say(rows.splits.report.text())
+        refuse_lengths(recipe, rows.splits.train)
         start_together("rows", lambda: (None, rows.splits.facts), NO_LIMIT)
         trainer = build_trainer(recipe, run, rows)
         start = check_trainer(recipe, run, rows, trainer, requested or started_topology(), base)
@@ -136,6 +141,7 @@ def check_environment(recipe: Recipe, run: RunDirectory, resume: bool, requested
     refuse_float16_autocast(recipe, has_gpu())
     accumulation_steps(recipe, world_size())  # refuses a global batch that does not divide
     refuse_if_blocked(check(recipe))
+    refuse_links(run)
     if rank() == 0:
         refuse_foreign_folder(run, resume)
     if started_topology().strategy.startswith("zero"):
