@@ -17,7 +17,7 @@ from eyas.training.guards.disk_errors import disk_errors_as_text
 from eyas.training.resume.run_folder import continues, refuse_foreign_folder
 
 OPERATIONS = {"open", "os.rename", "os.remove", "os.mkdir", "shutil.copyfile", "os.truncate"}
-MOST = 25
+MOST = 30
 RECIPE = "task: sft\nmodel:\n  name: falcon\n"
 
 

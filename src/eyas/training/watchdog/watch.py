@@ -51,6 +51,8 @@ def watch_ranks(run: RunDirectory, limits: Watchdog, pulse: Pulse) -> Iterator[N
         watch.end(f"{type(error).__name__}: {error}".partition("\n")[0])
         cause = None if isinstance(error, EyasError) else watch.lost_rank_behind(error)
         if cause is None:
+            if isinstance(error, EyasError) and len(ranks) == 1:  # nobody else reads the beats
+                shutil.rmtree(run.heartbeats, ignore_errors=True)
             raise
         exit_within(LAST_SECONDS)
         if isinstance(cause, RankError):
@@ -144,10 +146,8 @@ class RankWatch(threading.Thread):
             self._lost_since = self._lookout.now
         first = ended[0]
         stopped = first.left.startswith(STOPPED)
-        if (
-            self._lookout.now - self._lost_since
-            > GRACE_SECONDS["gone" if stopped or first.state == "gone" else "failed"]
-        ):
+        grace = GRACE_SECONDS["gone" if stopped or first.state == "gone" else "failed"]
+        if self._lookout.now - self._lost_since > grace:
             message = self._text(first)
             self._pulse.left = first.left if stopped else f"RankError: {message}"
             self._lookout.look([])
