@@ -1,14 +1,16 @@
 """Report on the rows of a run, counted before the first step."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field, TypeAdapter
 
 from eyas.data.rows import SHOWN, counted
 from eyas.errors import DataError
 from eyas.recipe.data import Data
+from eyas.run_directory import RunDirectory
 
 BARS = "▁▂▃▄▅▆▇█"
 MEANING = {
@@ -77,6 +79,10 @@ class SplitReport:
     digest: str
     sequences: int | None = None
     """Packed sequences, when packing."""
+    end_token_ids: list[int] = field(default_factory=list)
+    """Different trained end tokens. Every model that answers later stops at each of them."""
+    prompts: Literal["chat", "text"] | None = None
+    """Form of the first row's prompt. None for rows without a prompt, and in reports of earlier versions."""
 
     def lines(self, name: str) -> Iterator[str]:
         """Yield the report as it is printed."""
@@ -154,6 +160,13 @@ class DataReport:
         """Return the report that `as_dict` gave, also one of an older version with other names."""
         return TypeAdapter(cls).validate_python(value)
 
+    @classmethod
+    def of_run(cls, run: RunDirectory) -> "DataReport | None":
+        """Return the report of a run's rows; None for a run without one."""
+        if not run.data_report.is_file():
+            return None
+        return cls.from_dict(json.loads(run.data_report.read_text(encoding="utf-8")))
+
     def text(self) -> str:
         """Return the report as it is printed."""
         lines = [line for name, split in self.splits().items() for line in split.lines(name)]
@@ -178,6 +191,12 @@ class DataReport:
             )
         if problems:
             raise DataError("\n".join(problems))
+
+
+def end_tokens_of(run: RunDirectory) -> list[int]:
+    """Return the end tokens of a run's training rows; none for a classifier, or for a run of an earlier version."""
+    report = DataReport.of_run(run)
+    return [] if report is None else report.train.end_token_ids
 
 
 def _allowed(defect: str, data: Data) -> str:

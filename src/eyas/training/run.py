@@ -29,7 +29,7 @@ from eyas.run_directory import RunDirectory
 from eyas.speed.apply import apply
 from eyas.speed.optimization import table
 from eyas.tasks import TASKS
-from eyas.tasks.rows import Rows, load_rows
+from eyas.tasks.rows import Rows, check_prompts, load_rows
 from eyas.training.guards.disk_space import disk_budget_of, refuse_without_room
 from eyas.training.loop import fit
 from eyas.training.manifest import Start, record_start
@@ -61,6 +61,8 @@ def train(recipe: Recipe, run: RunDirectory, resume: bool = False, with_changes:
         changed = changes.changed_settings(run, recipe, allowed=with_changes) if resume else []
         rows = load_rows(recipe, run.quarantine if rank() == 0 else None)
         say(rows.splits.report.text())
+        if not resume:
+            check_prompts(recipe, rows)
         base = base_identity(recipe.model)
         changed += changes.changed_bytes(run, rows.splits, base, allowed=with_changes) if resume else []
         if resume and is_finished(run) and not changed:
