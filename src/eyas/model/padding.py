@@ -30,7 +30,7 @@ def pad_with_a_known_token(tokenizer: "PreTrainedTokenizerBase", model: "PreTrai
     if token is None:
         raise PreflightError(
             f"model.name {tokenizer.name_or_path}: its padding token {tokenizer.pad_token!r} is token {pads}, with "
-            f"which the model cannot pad ({why}); set pad_token in its tokenizer_config.json to a token that the model has"
+            f"which the model cannot pad ({why}); set pad_token in its tokenizer_config.json to one of the model's tokens"
         )
     tokenizer.pad_token = token
     logger.info("%s: %r pads (%s)", tokenizer.name_or_path, token, why)
