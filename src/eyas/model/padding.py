@@ -29,8 +29,8 @@ def pad_with_a_known_token(tokenizer: "PreTrainedTokenizerBase", model: "PreTrai
     token = None if chosen is None or chosen >= vocabulary else tokenizer.convert_ids_to_tokens(chosen)
     if token is None:
         raise PreflightError(
-            f"model.name {tokenizer.name_or_path}: its padding token {tokenizer.pad_token!r} is token {pads}, with "
-            f"which the model cannot pad ({why}); set pad_token in its tokenizer_config.json to one of the model's tokens"
+            f"model.name {tokenizer.name_or_path}: cannot pad with its {tokenizer.pad_token!r} ({why}), "
+            "nor with another; set pad_token in its tokenizer_config.json to one of the model's tokens"
         )
     tokenizer.pad_token = token
     logger.info("%s: %r pads (%s)", tokenizer.name_or_path, token, why)

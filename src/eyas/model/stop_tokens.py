@@ -9,10 +9,10 @@ if TYPE_CHECKING:
 
 
 def stop_at(model: "PreTrainedModel | PeftModel", tokens: Sequence[int]) -> None:
-    """Make a model stop at these tokens too, next to the stop tokens of its own generation_config."""
-    config = model.generation_config
-    if not model.can_generate() or config is None:
+    """Make a model stop at these tokens too, next to the stop tokens of its generation_config. Classifiers have none."""
+    if not model.can_generate():
         return
+    config = model.generation_config
     ends = list(dict.fromkeys([*tokens, *stop_tokens(config)]))
     _change(config, eos_token_id=ends if len(ends) > 1 else next(iter(ends), None))
 

@@ -10,7 +10,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import stand_ins
-from eyas.data.examples import LANGUAGE
 from eyas.evaluation.evaluate import evaluate
 from eyas.inference.load import load
 from eyas.recipe import Recipe
