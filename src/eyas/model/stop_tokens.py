@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def stop_at(model: "PreTrainedModel | PeftModel", tokens: Sequence[int]) -> None:
-    """Make a model stop at these tokens too, next to the stop tokens of its generation_config. Classifiers have none."""
+    """Make a language model stop at these tokens too, next to those of its generation_config."""
     if not model.can_generate():
         return
     config = model.generation_config
