@@ -183,3 +183,13 @@ def test_refusal_names_the_row(tmp_path):
 
     with pytest.raises(DataError, match=r"rows.jsonl:\d+: its prompt continues with .*model.chat_template"):
         check_prompts(recipe, load_rows(recipe))
+
+
+def test_saved_tokenizer_says_whether_it_puts_a_space_before_a_text(models, tmp_path):
+    """transformers 4.57 takes that from the settings alone, and else changes the tokenizer."""
+    tokenizer = AutoTokenizer.from_pretrained(models["minilm"])
+
+    save_tokenizer(tokenizer, tmp_path)
+
+    assert json.loads((tmp_path / "tokenizer_config.json").read_text())["add_prefix_space"] is True
+    assert AutoTokenizer.from_pretrained(tmp_path)("the hill")["input_ids"] == tokenizer("the hill")["input_ids"]
