@@ -26,6 +26,7 @@ def finish(run: RunFolder) -> None:
 
         hide_unused_libraries(recipe)
 
+        from eyas.model.released_step import ReleasedStep
         from eyas.preflight.pinning import pinned
         from eyas.training.finish import finish as finish_run
         from eyas.training.save import next_command
@@ -36,6 +37,6 @@ def finish(run: RunFolder) -> None:
             typer.echo(f"{run}: is finished; nothing to do")
             return
         manifest = directory.read_manifest()
-        source = manifest["finished_from"]["checkpoint"]
+        source, released = manifest["finished_from"]["checkpoint"], ReleasedStep.of_manifest(manifest)
         command = next_command(recipe, directory)
-        typer.echo(f"finished: {folder}, from {source}, after {manifest['steps']} steps (next: {command})")
+        typer.echo(f"finished: {folder}, from {source}: {released} (next: {command})")

@@ -11,6 +11,7 @@ import typer
 from eyas.cli.lazy_libraries import hide_unused_libraries
 from eyas.errors import CheckpointError, DataError
 from eyas.run_directory import RunDirectory
+from eyas.verify import began_with, refuse_links, refuse_outdated
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -42,19 +43,22 @@ def open_run(folder: Path, overrides: Sequence[str] = (), base_revision: str | N
 
     `overrides` change the recipe. Hub names resolve to the commits of the training. Within the `with` block no library
     contacts the hub. `base_revision` gives the base model's commit where the run recorded none. Raises CheckpointError,
-    DataError or PreflightError where the base model or the rows have changed since the training.
+    DataError or PreflightError where the base model, the rows or the run have changed since the training.
     """
     from eyas.recipe import load_run_recipe
 
     directory = RunDirectory(folder)
     directory.read_recipe()
+    refuse_links(directory)
     recipe = load_run_recipe(directory.recipe, overrides)
-    digests = directory.read_manifest().get("digests")
-    if digests is None:
+    if "digests" not in directory.read_manifest():
         raise CheckpointError(
             f"{folder}: training never started here ({directory.manifest.name} records no rows); train it"
         )
 
+    digests = began_with(directory)["digests"]
+    for result in (directory.adapter, directory.model):
+        refuse_outdated(directory, result, "train the run to its end: eyas train RECIPE --resume")
     hide_unused_libraries(recipe)
 
     from eyas.preflight.older_runs import with_base_revision

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 from eyas.data.common_prefix import common_prefix_length
 from eyas.data.masks import IGNORED
 from eyas.data.prompts import Options, row_prompt
-from eyas.data.rows import SHOWN, Row, counted
+from eyas.data.rows import SHOWN, Row
 from eyas.data.splits import Split
 from eyas.errors import DataError
+from eyas.files import counted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from eyas.data.formats.marks import is_trained, without_marks
 from eyas.data.masks import IGNORED, Chat, Encoded, encode_chats
 from eyas.data.rows import Row, RowError
 from eyas.errors import DataError
@@ -20,12 +21,12 @@ def is_chat(row: Row) -> bool:
 
 
 def split_turn(row: Row) -> tuple[Any, Any]:
-    """Return a row's prompt and its last expected answer: strings, or lists of messages. Text has no prompt."""
+    """Return a row's prompt and its last trained answer: strings, or lists of messages. Text has no prompt."""
     if not is_chat(row):
         return row.get("prompt", ""), row["completion"] if "completion" in row else row["text"]
     messages = row["messages"] if "messages" in row else [*row["prompt"], *row["completion"]]
-    last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
-    return messages[:last], messages[last : last + 1]
+    last = max(index for index, message in enumerate(messages) if is_trained(message))
+    return [without_marks(message) for message in messages[:last]], messages[last : last + 1]
 
 
 def row_prompt(tokenizer: "PreTrainedTokenizerBase", row: Row, template_options: Options) -> list[int]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -80,6 +81,7 @@ def write_split(
         digest=digest.hexdigest(),
         sequences=sequences,
         prompts=_form_of_prompts(reading.table, rows),
+        columns_not_read=dict(sum((Counter(one.part.not_read) for one in selected), Counter[str]())),
     )
 
 

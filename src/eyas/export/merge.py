@@ -20,6 +20,7 @@ from eyas.model.saved import saved_tensors
 from eyas.model.stop_tokens import prepare_to_save
 from eyas.model.trained import load_tuned
 from eyas.recipe import Recipe
+from eyas.verify import refuse_outdated
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -39,6 +40,7 @@ def merge(
     if recipe.adapter is not None:
         refuse_unmergeable(recipe.adapter.method)
     if directory.merged.exists():
+        refuse_outdated(directory, directory.merged, "remove it to merge again")
         raise ExportError(f"{directory.merged}: exists already; remove it to merge again")
     directory.parity_of_earlier_versions.unlink(missing_ok=True)  # figures of a model that is gone
     rounder = Rounder(recipe.merged_dtype, recipe.export.rounding, recipe.training.seed)

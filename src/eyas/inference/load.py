@@ -11,6 +11,7 @@ from eyas.model.stop_tokens import stop_at
 from eyas.model.trained import load_base, load_saved, load_tuned
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
+from eyas.verify import refuse_outdated
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -41,6 +42,7 @@ def load(
         return model.to(torch.accelerator.current_accelerator()) if has_gpu() else model
 
     if which == "merged":
+        refuse_outdated(run, run.merged, f"remove it and make it again with eyas merge {run.path}")
         return ready(load_saved(run.merged, auto_model, dtype))
     if which == "base":
         return ready(load_base(recipe, auto_model, labels, dtype))

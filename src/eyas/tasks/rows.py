@@ -54,6 +54,7 @@ def check_prompts(recipe: Recipe, rows: Rows) -> None:
     """Raise DataError for rows whose prompts differ from the trained text, or leave no room for an answer."""
     if not TASK_TRAITS[recipe.task].generates:
         return
-    options, scored = recipe.data.chat_template_kwargs, rows.splits.evaluation or rows.splits.train
-    refuse_other_prompts(rows.splits.train, rows.tokenizer, options)
+    splits, options = rows.splits, recipe.data.chat_template_kwargs
+    scored = splits.test or splits.evaluation or splits.train
+    refuse_other_prompts(splits.train, rows.tokenizer, options)
     refuse_prompts_without_room(scored, rows.tokenizer, options, rows.positions, recipe.evaluation.rows)
