@@ -18,6 +18,9 @@ from eyas.recipe.model import Model, Quantization
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
+POSITIONS = ("max_position_embeddings", "max_seq_len")
+"""Names of a config's number of positions; the second is MPT's."""
+
 
 def load_config(model: Model, labels: Sequence[str] | None = None) -> "PretrainedConfig":
     """Return the base model's config, with a head for these classes if there are any.
@@ -32,6 +35,7 @@ def load_config(model: Model, labels: Sequence[str] | None = None) -> "Pretraine
         "num_labels": len(labels),
         "id2label": dict(enumerate(labels)),
         "label2id": {label: index for index, label in enumerate(labels)},
+        "problem_type": "single_label_classification",
     }  # fmt: skip
     try:
         return AutoConfig.from_pretrained(
@@ -96,10 +100,37 @@ def load_model(
     return loaded, sorted(information["missing_keys"])
 
 
-def model_limits_of(config: "PretrainedConfig") -> tuple[int, int]:
-    """Return the model's longest input in tokens (without a stated limit, 2³¹) and its number of token ids."""
-    text = config.get_text_config()
-    return int(getattr(text, "max_position_embeddings", None) or 2**31), int(text.vocab_size)
+def model_limits_of(model: "PreTrainedModel") -> tuple[int, int]:
+    """Return the model's longest input in tokens (without a stated limit, 2³¹) and its number of token ids.
+
+    A model with padding among its positions (see `padding_position`) counts a row's positions from the next one.
+    """
+    text, padding = model.config.get_text_config(), padding_position(model)
+    stated = (getattr(text, name, None) for name in POSITIONS)
+    positions = next((int(number) for number in stated if number), 2**31)
+    return positions if padding is None else positions - padding - 1, int(text.vocab_size)
+
+
+def padding_position(model: "PreTrainedModel") -> int | None:
+    """Return the padding token's id where the table of positions has a row for it, as RoBERTa's; else None.
+
+    Such a model finds its padding by that id.
+    """
+    import torch
+
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Embedding) and "position" in name.rpartition(".")[2]:
+            padding: int | None = module.padding_idx
+            return padding
+    return None
+
+
+def base_classes(config: "PretrainedConfig", auto_model: str) -> list[str]:
+    """Return the class names of a base that already is a classifier of this kind; empty for any other base."""
+    head = auto_model.removeprefix("AutoModel")
+    if not any(name.endswith(head) for name in config.architectures or []):
+        return []
+    return [str(config.id2label[index]) for index in range(config.num_labels)]
 
 
 def _refuse_unquantized(model: Model, loaded: "PreTrainedModel", trained_in_full: Sequence[str]) -> None:

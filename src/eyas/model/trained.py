@@ -8,9 +8,11 @@ from eyas.errors import CheckpointError
 from eyas.model.adapter import refuse_unmergeable
 from eyas.model.foreign_files import refuse_foreign_files, refuse_importing_adapter
 from eyas.model.load import load_config, load_model
+from eyas.model.padding import pad_like
 from eyas.model.peft_refusals import pefts_refusals
 from eyas.model.quantization import dequantize, torch_dtype, weights_in
 from eyas.model.saved import refuse_unsound, saved_names, saved_tensors
+from eyas.model.tokenizer import load_tokenizer
 from eyas.recipe import Recipe
 from eyas.sealing import refuse_unless_sealed
 
@@ -36,6 +38,8 @@ def load_base(
     config = load_config(recipe.model, labels)
     in_full = recipe.adapter.trained_in_full if recipe.adapter else []
     base, _ = load_model(recipe.model, recipe.quantization if quantized else None, config, auto_model, in_full)
+    if labels is not None:
+        pad_like(load_tokenizer(recipe.model), base)
     return dequantize(base, dtype).eval()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from eyas.errors import PreflightError
 from eyas.hub.local_code import digest_of_code
+from eyas.hub.model_files import ADAPTER
 from eyas.recipe import Recipe
 from eyas.recipe.library_optimizers import packages_of
 from eyas.recipe.source import IN_A_PACKAGE
@@ -77,7 +78,17 @@ def _nothing_held_out(recipe: Recipe) -> Iterator[Finding]:
 
 def _model_folder(recipe: Recipe) -> Iterator[Finding]:
     name = recipe.model.name
-    if recipe.model.is_local and not (Path(name) / "config.json").is_file():
+    if not recipe.model.is_local:
+        return
+    model, adapter = ((Path(name) / file).is_file() for file in ("config.json", ADAPTER))
+    if model and adapter:
+        hint = "merge it into the weights, or move it to a folder of its own"
+        yield Finding(
+            f"{name} has an {ADAPTER} next to its weights, which would load with them", "model.name", True, hint
+        )
+    elif adapter:
+        yield Finding(f"{name} is an adapter", "model.name", True, "name the base model")
+    elif not model:
         hint = "run `eyas demo` first" if name.startswith("demo/") else "name a model folder or a hub id"
         yield Finding(f"{name} is not a folder with a config.json", "model.name", True, hint)
 

@@ -35,7 +35,7 @@ from eyas.tasks import TASKS
 from eyas.tasks.argument_refusals import refuse_arguments
 from eyas.tasks.length_refusals import refuse_lengths
 from eyas.tasks.model_refusals import refuse_model
-from eyas.tasks.rows import Rows, load_rows
+from eyas.tasks.rows import Rows, check_prompts, load_rows
 from eyas.training.guards.disk_errors import disk_errors_as_text
 from eyas.training.guards.disk_space import disk_budget_of, refuse_without_room
 from eyas.training.loop import fit
@@ -88,6 +88,8 @@ def train(recipe: Recipe, run: RunDirectory, resume: bool = False, with_changes:
             return
         say(rows.splits.report.text())
         refuse_lengths(recipe, rows.splits.train)
+        if not resume:
+            check_prompts(recipe, rows)
         start_together("rows", lambda: (None, rows.splits.facts), NO_LIMIT)
         trainer = build_trainer(recipe, run, rows)
         start = check_trainer(recipe, run, rows, trainer, requested or started_topology(), base)

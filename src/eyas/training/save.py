@@ -8,6 +8,7 @@ from eyas.distributed.console import say
 from eyas.distributed.topology import rank
 from eyas.model.adapter import METHODS
 from eyas.model.saved import check_saved, gathered, saved_shapes, write_adapter
+from eyas.model.tokenizer import save_tokenizer
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 from eyas.sealing import faults, looks_whole, seal
@@ -52,7 +53,7 @@ def save_and_reopen(
         write_adapter(model, state, staged)
     else:
         model.save_pretrained(staged, state_dict=state)
-    tokenizer.save_pretrained(staged)
+    save_tokenizer(tokenizer, staged)
     shapes = saved_shapes(model) if adapter else {name: tuple(tensor.shape) for name, tensor in state.items()}
     parameters = check_saved(staged, shapes, untouched if adapter else None)
     seal(staged, folder, {"kind": folder.name, MADE_FROM: sources_of(run, folder)})
