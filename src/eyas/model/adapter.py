@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from eyas.errors import ExportError, PreflightError
-from eyas.model.peft_refusals import pefts_refusals, refuse_what_cannot_train
-from eyas.model.quantization import quantized_names
+from eyas.model.expert_targets import as_expert_targets
+from eyas.model.peft_refusals import pefts_refusals, refuse_overlap, refuse_what_cannot_train
+from eyas.model.quantization import HEADS, quantized_names
 from eyas.recipe.adapter import AdapterSection
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class Resolution:
     """Modules that each pattern of the recipe matches, and the parameters that train."""
 
     matches: dict[str, list[str]]
+    trained: list[str]
+    """Names of the parameters that train, in the wrapped model."""
     trainable: int
     total: int
 
@@ -63,6 +66,8 @@ def adapter_config(adapter: AdapterSection, task_type: str, revision: str | None
 
     # A copy, because peft 0.21 appends the head's names to the list that it was given.
     settings = deepcopy(adapter.model_dump(exclude={"method"}))
+    if task_type == "TOKEN_CLS":  # peft 0.21 adds them after all-linear has put an update on the head
+        settings["modules_to_save"] = [*adapter.trained_in_full, *HEADS]
     with pefts_refusals():
         return getattr(peft, METHODS[adapter.method].config)(task_type=task_type, revision=revision, **settings)
 
@@ -132,7 +137,8 @@ def resolve(adapter: AdapterSection, task_type: str, empty: "PreTrainedModel") -
     """
     names = [name for name, _ in empty.named_modules() if name]
     total = sum(parameter.numel() for parameter in empty.parameters())
-    matches = _target_matches(adapter, names, empty)
+    experts = as_expert_targets(adapter_config(adapter, task_type), empty)
+    matches = _target_matches(adapter, names, experts)
     matches |= {f"{module} (in full)": _ending_in(module, names) for module in adapter.trained_in_full}
     parameters = [name for name, _ in empty.named_parameters()]
     targets = adapter.library_arguments.get("target_parameters") or []
@@ -141,11 +147,15 @@ def resolve(adapter: AdapterSection, task_type: str, empty: "PreTrainedModel") -
     if unmatched:
         raise PreflightError("\n".join(f"adapter: {_nothing_matches(pattern, names)}" for pattern in unmatched))
     _refuse_absent_layers(adapter, names)
+    refuse_overlap(adapter, task_type, empty, matches)
     wrapped = _wrap(empty, adapter, task_type)
     if METHODS[adapter.method].targets:
         refuse_what_cannot_train(wrapped, adapter)
-    trainable = sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
-    return Resolution(matches, trainable, total)
+    if isinstance(adapter.targets, str):
+        matches.pop(adapter.targets, None)
+        matches = {adapter.targets: _adapted(wrapped, matches)} | matches
+    trained = {name: parameter.numel() for name, parameter in wrapped.named_parameters() if parameter.requires_grad}
+    return Resolution(matches, list(trained), sum(trained.values()), total)
 
 
 def refuse_untrained_head(random: Sequence[str], trainable: Sequence[str]) -> None:
@@ -159,19 +169,21 @@ def refuse_untrained_head(random: Sequence[str], trainable: Sequence[str]) -> No
         )
 
 
-def _target_matches(adapter: AdapterSection, names: list[str], empty: "PreTrainedModel") -> dict[str, list[str]]:
+def _target_matches(adapter: AdapterSection, names: list[str], experts: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Return the layers, or expert parameters, of each target; those of `all-linear` are peft's own to find."""
     targets = adapter.targets
-    if targets is None:
-        return {}
     if isinstance(targets, list):
-        return {pattern: _ending_in(pattern, names) for pattern in targets}
-    if targets == "all-linear":
-        import torch
+        moved = {pattern for patterns in experts for pattern in patterns.split(", ")}
+        return {target: _ending_in(target, names) for target in targets if target not in moved} | experts
+    if targets is None or targets == "all-linear":
+        return {}
+    return {targets: [name for name in names if re.fullmatch(targets, name)] or experts.get(targets, [])}
 
-        head = empty.get_output_embeddings()
-        linear = [n for n, m in empty.named_modules() if isinstance(m, torch.nn.Linear) and m is not head]
-        return {"all-linear": linear}
-    return {targets: [name for name in names if re.fullmatch(targets, name)]}
+
+def _adapted(wrapped: "PeftModel", others: dict[str, list[str]]) -> list[str]:
+    """Return the layers and parameters that peft adapts, without those that other patterns match."""
+    tuner, listed = wrapped.base_model, {name for names in others.values() for name in names}
+    return [name for name in (*tuner.targeted_module_names, *tuner.targeted_parameter_names) if name not in listed]
 
 
 def _ending_in(pattern: str, names: list[str]) -> list[str]:
@@ -182,7 +194,7 @@ def _ending_in(pattern: str, names: list[str]) -> list[str]:
 def _nothing_matches(pattern: str, names: list[str]) -> str:
     leaves = sorted({name.rpartition(".")[2] for name in names if not name.rpartition(".")[2].isdigit()})
     close = difflib.get_close_matches(pattern.partition(" (")[0], leaves, n=1)
-    hint = f"; did you mean '{close[0]}'?" if close else ""
+    hint = f"; did you mean '{close[0]}'?" if close else "."
     return f"'{pattern}' matches no module{hint} The model has: {', '.join(leaves)}"
 
 

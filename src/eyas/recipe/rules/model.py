@@ -52,6 +52,13 @@ def _an_initialization_suits_the_base(recipe: Recipe) -> Violation | None:
     return None
 
 
+def _dora_suits_the_base(recipe: Recipe) -> Violation | None:
+    dora = recipe.adapter is not None and recipe.adapter.library_arguments.get("use_dora")
+    if not dora or recipe.quantization is None or not recipe.quantization.load_in_8bit:
+        return None
+    return "adapter.use_dora", "peft 0.21 cannot compute DoRA on 8-bit weights; use load_in_4bit, or remove one of both"
+
+
 def _virtual_tokens_suit_the_task(recipe: Recipe) -> Violation | None:
     if recipe.adapter is None or not recipe.adapter.virtual_tokens or TASK_TRAITS[recipe.task].generates:
         return None
@@ -108,6 +115,7 @@ RULES: tuple[Rule, ...] = (
     _a_quantization_has_a_bit_width,
     _8bit_weights_take_no_4bit_settings,
     _an_initialization_suits_the_base,
+    _dora_suits_the_base,
     _virtual_tokens_suit_the_task,
     _virtual_tokens_stand_before_each_row,
     _remote_code_is_pinned_to_a_commit,
