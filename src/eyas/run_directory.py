@@ -105,10 +105,20 @@ class RunDirectory:
         """The trained model of a full fine-tuning."""
         return self.path / "model"
 
+    def saved_template(self) -> Path | None:
+        """Return the chat template that was saved with the trained adapter or model, if there is one."""
+        files = (folder / "chat_template.jinja" for folder in (self.adapter, self.model))
+        return next((file for file in files if file.is_file()), None)
+
     @property
     def merged(self) -> Path:
         """The base model with the adapter merged into it."""
         return self.artifact("merged")
+
+    @property
+    def held_out(self) -> Path:
+        """The held-out rows that the models are scored on, sealed."""
+        return self.path / "held_out"
 
     def artifact(self, name: str) -> Path:
         """The folder of a released artifact, such as `merged`."""
@@ -146,7 +156,14 @@ class RunDirectory:
         if resume:
             raise CheckpointError(f"{self.path}: nothing to resume; start the run without --resume.")
         entries = list(self.path.iterdir()) if self.path.is_dir() else []
-        left_by_failed_start = {self.recipe, self.data_report, self.quarantine, self.lock_file, self.rehearsal}
+        left_by_failed_start = {
+            self.recipe,
+            self.data_report,
+            self.quarantine,
+            self.lock_file,
+            self.rehearsal,
+            self.held_out,
+        }
         foreign = [entry.name for entry in entries if entry not in left_by_failed_start and _holds_files(entry)]
         if foreign:
             raise CheckpointError(
@@ -200,6 +217,15 @@ class RunDirectory:
         except ValueError:
             raise CheckpointError(f"{self.manifest}: is corrupt; restore it from a copy") from None
         return entries
+
+    def began(self) -> dict[str, Any]:
+        """Return the digests of the run's start; raise CheckpointError if no training began here."""
+        digests: dict[str, Any] | None = self.read_manifest().get("digests")
+        if digests is None:
+            raise CheckpointError(
+                f"{self.path}: training never started here ({self.manifest.name} records no rows); train it"
+            )
+        return digests
 
     def hub_commits(self) -> list[dict[str, Any]]:
         """Return each hub name of the run with its commit; empty before the start, or if all is local."""

@@ -2,14 +2,14 @@
 
 import typer
 
-from eyas.cli.arguments import BaseRevision, RunFolder
+from eyas.cli.arguments import Base, BaseRevision, RunFolder
 from eyas.cli.errors import errors_as_text
 from eyas.cli.open_run import OpenRun, open_run
 
 
-def report(run: RunFolder, base_revision: BaseRevision = None) -> None:
+def report(run: RunFolder, base: Base = None, base_revision: BaseRevision = None) -> None:
     """Compare base, tuned and merged model on the same held-out rows; write a table and plots to RUN/report."""
-    with errors_as_text(), open_run(run, base_revision=base_revision) as opened:
+    with errors_as_text(), open_run(run, base=base, base_revision=base_revision) as opened:
         write(opened)
 
 
@@ -21,6 +21,7 @@ def write(opened: OpenRun, refusal: str | None = None) -> None:
     from eyas.evaluation.report import write_report
     from eyas.evaluation.side_by_side import score_all
 
+    opened.refuse_changed_rows()
     records, answers = score_all(
         opened.directory, opened.recipe, opened.task.auto_model, opened.tokenizer, opened.splits
     )
