@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+from eyas.errors import PreflightError
 from eyas.recipe.model import DType, Model, Quantization
 
 if TYPE_CHECKING:
@@ -54,11 +55,28 @@ def kept_in_full_precision(
 
     parameters = {name for name, _ in empty.named_parameters()}  # 5.24 keeps the suffix of a bias
     default = [key.rpartition(".")[0] if key in parameters else key for key in get_keys_to_not_convert(empty)]
-    own = own_quantization(empty.config)
-    listed = own or (quantization.library_arguments if quantization else {})
-    endings = HEADS if own else (*trained_in_full, *HEADS)
-    in_full = [name for name, _ in empty.named_modules() if name.endswith(endings)]
-    return sorted({*default, *(listed.get("llm_int8_skip_modules") or []), *in_full})
+    names = [name for name, _ in empty.named_modules() if name]
+    if own := own_quantization(empty.config):
+        return sorted({*default, *(own.get("llm_int8_skip_modules") or []), *_ending_in(HEADS, names)})
+    skipped = quantization.library_arguments.get("llm_int8_skip_modules") if quantization else None
+    return sorted({*default, *_matched(skipped or [], names), *_ending_in((*trained_in_full, *HEADS), names)})
+
+
+def _ending_in(endings: tuple[str, ...], names: Sequence[str]) -> list[str]:
+    return [name for name in names if name.endswith(endings)]
+
+
+def _matched(patterns: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return the modules that `llm_int8_skip_modules` names. Raises PreflightError for a pattern without a match."""
+    from transformers.quantizers.quantizers_utils import should_convert_module
+
+    found = {pattern: [name for name in names if not should_convert_module(name, [pattern])] for pattern in patterns}
+    if unmatched := [pattern for pattern, modules in found.items() if not modules]:
+        raise PreflightError(
+            f"quantization.llm_int8_skip_modules: {', '.join(unmatched)}: matches no layer; remove it, or name a layer "
+            "or container of the model"
+        )
+    return [name for modules in found.values() for name in modules]
 
 
 def own_quantization(config: "PretrainedConfig") -> dict[str, Any]:

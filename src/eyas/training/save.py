@@ -11,6 +11,7 @@ from eyas.model.saved import check_saved, gathered, saved_shapes, write_adapter
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 from eyas.sealing import faults, seal
+from eyas.training.adapter_card import adapter_card
 from eyas.training.library_patches import plain_model
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def save_and_reopen(
     shutil.rmtree(staged, ignore_errors=True)
     if adapter:
         write_adapter(model, state, staged)
+        (staged / "README.md").write_text(adapter_card(model, run.began()), encoding="utf-8")
     else:
         model.save_pretrained(staged, state_dict=state)
     tokenizer.save_pretrained(staged)
