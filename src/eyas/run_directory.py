@@ -1,6 +1,5 @@
 """Paths and manifest of a run; only this module names the run's files."""
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from eyas.errors import CheckpointError
-from eyas.files import write_json, write_text
+from eyas.files import json_object, read_json, write_json, write_text
+from eyas.run_records import as_log_line, as_manifest
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,6 @@ class RunDirectory:
         """The trained model of a full fine-tuning."""
         return self.path / "model"
 
-    def saved_template(self) -> Path | None:
-        """Return the chat template that was saved with the trained adapter or model, if there is one."""
-        files = (folder / "chat_template.jinja" for folder in (self.adapter, self.model))
-        return next((file for file in files if file.is_file()), None)
-
     @property
     def merged(self) -> Path:
         """The base model with the adapter merged into it."""
@@ -156,14 +151,8 @@ class RunDirectory:
         if resume:
             raise CheckpointError(f"{self.path}: nothing to resume; start the run without --resume.")
         entries = list(self.path.iterdir()) if self.path.is_dir() else []
-        left_by_failed_start = {
-            self.recipe,
-            self.data_report,
-            self.quarantine,
-            self.lock_file,
-            self.rehearsal,
-            self.held_out,
-        }
+        records = (self.recipe, self.data_report, self.quarantine, self.held_out)
+        left_by_failed_start = {*records, self.lock_file, self.rehearsal}
         foreign = [entry.name for entry in entries if entry not in left_by_failed_start and _holds_files(entry)]
         if foreign:
             raise CheckpointError(
@@ -210,22 +199,12 @@ class RunDirectory:
 
         Raises CheckpointError if the file is not JSON.
         """
-        if not self.manifest.exists():
-            return {}
         try:
-            entries: dict[str, Any] = json.loads(self.manifest.read_text(encoding="utf-8"))
-        except ValueError:
-            raise CheckpointError(f"{self.manifest}: is corrupt; restore it from a copy") from None
-        return entries
-
-    def began(self) -> dict[str, Any]:
-        """Return the digests of the run's start; raise CheckpointError if no training began here."""
-        digests: dict[str, Any] | None = self.read_manifest().get("digests")
-        if digests is None:
-            raise CheckpointError(
-                f"{self.path}: training never started here ({self.manifest.name} records no rows); train it"
-            )
-        return digests
+            return as_manifest(read_json(self.manifest))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{self.manifest}: is corrupt: {error}; restore it from a copy") from None
 
     def hub_commits(self) -> list[dict[str, Any]]:
         """Return each hub name of the run with its commit; empty before the start, or if all is local."""
@@ -233,7 +212,7 @@ class RunDirectory:
 
     def read_recipe(self) -> str:
         """Return the resolved recipe's text; raise CheckpointError if there is no run."""
-        if not self.recipe.exists():
+        if not self.recipe.is_file():
             raise CheckpointError(f"{self.path}: no run here (it has no {self.recipe.name}); train one with eyas train")
         return self.recipe.read_text(encoding="utf-8")
 
@@ -261,12 +240,11 @@ class RunDirectory:
 
     def _logged(self, number: int, line: str) -> dict[str, Any]:
         try:
-            logged: dict[str, Any] = json.loads(line)
+            return as_log_line(json_object(line))
         except ValueError:
             raise CheckpointError(
                 f"{self.metrics}:{number}: is corrupt; remove this line, or restore the file from a copy"
             ) from None
-        return logged
 
 
 def _holds_files(entry: Path) -> bool:

@@ -136,7 +136,7 @@ def test_parameters_are_counted_without_weights(models, monkeypatch):
 
     found = eyas("parameters", "recipes/falcon7b_lora.yaml", f"model.name={models['falcon7b']}")
 
-    assert found.exit_code == 0 and "29,696 of 112,000 parameters train (26.51%)" in found.output
+    assert found.exit_code == 0 and "trainable: 29,696 of 141,696 parameters (20.96%)" in found.output
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ def test_a_run_records_its_versions_digests_and_hardware(trained):
     assert manifest["versions"]["torch"].startswith("2.13")
     assert manifest["digests"]["base"].startswith("sha256:") and len(manifest["digests"]["data"]) == 2
     assert manifest["runs"]["global_batch"] == recipe.training.global_batch_size
-    assert manifest["runs"]["quantized_layers"] == 14
+    assert manifest["runs"]["quantized"]["layers"] == 14
     assert manifest["hardware"]["memory_bytes"] > 2**30
     report = json.loads(run.data_report.read_text())
     assert report["train"]["rows_read"] == report["train"]["examples"] == 24

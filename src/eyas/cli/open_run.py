@@ -13,6 +13,7 @@ import typer
 from eyas.cli.lazy_libraries import hide_unused_libraries
 from eyas.errors import DataError
 from eyas.run_directory import RunDirectory
+from eyas.verify import began_with, refuse_links, refuse_outdated
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -56,14 +57,15 @@ class OpenRun:
         """
         from eyas.data.sources import digest_of_source
 
-        source, recorded = self.recipe.data.evaluation, self.directory.read_manifest()["digests"]["sources"]
-        if source is None or not source.is_local or not Path(source.path).expanduser().exists():
-            return
-        if digest_of_source(source) != recorded.get(str(source)):
-            raise DataError(
-                f"{self.directory.path}: its held-out rows have changed since the training: {source}. Restore them, or "
-                "train again"
-            )
+        recorded = began_with(self.directory)["digests"].get("sources", {})
+        for source in self.recipe.data.held_out_sources.values():
+            if not source.is_local or not Path(source.path).expanduser().exists():
+                continue
+            if digest_of_source(source) != recorded.get(str(source)):
+                raise DataError(
+                    f"{self.directory.path}: its held-out rows have changed since the training: {source}. Restore "
+                    "them, or train again"
+                )
 
 
 @contextmanager
@@ -79,19 +81,22 @@ def open_run(
     `overrides` change the recipe. Hub names resolve to the commits of the training. Within the `with` block no library
     contacts the hub. `base` is the folder of a base that has moved, `base_revision` the commit of one where the run
     recorded none. The `merged` model needs no base. Raises CheckpointError, DataError or PreflightError where the base
-    model or the rows have changed since the training.
+    model, the rows or the run have changed since the training.
     """
+    from eyas.preflight.moved_bases import saved_template, with_base
     from eyas.recipe import load_run_recipe
 
     directory = RunDirectory(folder)
     directory.read_recipe()
-    recipe = load_run_recipe(directory.recipe, overrides, directory.saved_template())
-    digests = directory.began()
+    refuse_links(directory)
+    recipe = load_run_recipe(directory.recipe, overrides, saved_template(directory))
+    digests = began_with(directory)["digests"]
+    for result in (directory.adapter, directory.model):
+        refuse_outdated(directory, result, "train the run to its end: eyas train RECIPE --resume")
     hide_unused_libraries(recipe)
 
     from eyas.model.base_identity import base_identity
     from eyas.model.tokenizer import load_tokenizer
-    from eyas.preflight.moved_bases import with_base
     from eyas.preflight.older_runs import with_base_revision
     from eyas.preflight.pinning import pinned
     from eyas.tasks import TASKS

@@ -9,6 +9,7 @@ import typer
 from eyas.cli.arguments import AccelerateConfig, Overrides, RecipeFile
 from eyas.cli.errors import errors_as_text
 from eyas.cli.merge import merge
+from eyas.cli.report import report
 from eyas.errors import Preempted
 from eyas.run_directory import RunDirectory
 
@@ -33,7 +34,8 @@ def train(
         int, typer.Option(min=0, help="After a crash, restart from the newest valid checkpoint, at most this often.")
     ] = 0,
     then_report: Annotated[
-        bool, typer.Option("--report", help="Then run eyas merge and eyas report, in the same process.")
+        bool,
+        typer.Option("--report", help="Then run eyas merge, if there is an adapter, and eyas report."),
     ] = False,
 ) -> None:
     """Train a recipe. Prints its `accelerate launch` command, which can be used unchanged on any machine.
@@ -45,10 +47,10 @@ def train(
     """
     from eyas.launchers.accelerate import launch_command
     from eyas.model.adapter import refuse_unmergeable
-    from eyas.recipe import load_recipe
+    from eyas.recipe import at_their_places, load_recipe
 
     flags = ["--resume-with-changes"] if resume_with_changes else ["--resume"] if resume else []
-    with errors_as_text():
+    with errors_as_text(), at_their_places(recipe, overrides or []):
         loaded = load_recipe(recipe, overrides or [])
         if then_report and loaded.adapter is not None:
             refuse_unmergeable(loaded.adapter.method)
@@ -61,7 +63,9 @@ def train(
             _train_in_this_process(loaded, run, command.environment, bool(flags), resume_with_changes)
         elif code := _train_with_launcher(command, run):
             raise typer.Exit(code)
-    if then_report:
+    if then_report and loaded.adapter is None:
+        report(run.path)
+    elif then_report:
         merge(run.path, then_report=True)
 
 

@@ -13,35 +13,42 @@ from eyas.data.splits import Split, Splits
 from eyas.data.tables import RowTable, columns_of_examples, columns_of_rows, read_table, write_table
 from eyas.files import write_json
 
-ROWS, EXAMPLES, ANSWERS, FACTS = "rows.arrow", "examples.arrow", "answers.arrow", "splits.json"
+ANSWERS, FACTS = "answers.arrow", "splits.json"
 
 
 def keep_rows(splits: Splits, count: int | None, answers: bool, folder: Path) -> None:
-    """Write the first held-out rows with their examples; without held-out rows, the first training rows.
+    """Write the first held-out and test rows with their examples; without held-out rows, the first training rows.
 
     `answers` also keeps the answers of all training rows, without their texts. The majority answer needs them.
     """
-    split = splits.train if splits.evaluation is None else splits.evaluation
-    pairs = split.evaluated[:count]
     folder.mkdir(parents=True)
-    examples = ({**split.examples[example], "row": number} for number, (_, example) in enumerate(pairs))
+    held_out = {"train": splits.train} if splits.evaluation is None else {"evaluation": splits.evaluation}
+    for name, split in (held_out | ({} if splits.test is None else {"test": splits.test})).items():
+        pairs = split.evaluated[:count]
+        examples = ({**split.examples[example], "row": number} for number, (_, example) in enumerate(pairs))
+        write_table(folder / f"{name}.arrow", columns_of_examples(splits.spec), examples)
+        rows = _records(split.rows.some([row for row, _ in pairs]))
+        write_table(folder / f"{name}_rows.arrow", columns_of_rows(), rows)
     trained = map(_answer, splits.train.trained_rows()) if answers else ()
-    write_table(folder / ROWS, columns_of_rows(), _records(split.rows.some([row for row, _ in pairs])))
-    write_table(folder / EXAMPLES, columns_of_examples(splits.spec), examples)
     write_table(folder / ANSWERS, columns_of_rows(), _records(trained))
     write_json(folder / FACTS, {"labels": splits.labels})
 
 
 def open_kept_rows(folder: Path, spec: RowSpec, report: Mapping[str, Any]) -> Splits:
-    """Return the rows that a run kept as its held-out split. The training split holds answers, or nothing."""
+    """Return the rows that a run kept. The training split holds answers alone, unless it is the one that is scored."""
     import datasets
 
-    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-    name = [str(folder / ROWS)]
-    held_out = Split(RowTable(read_table(folder / ROWS), name), read_table(folder / EXAMPLES), spec)
-    answers = RowTable(read_table(folder / ANSWERS), name)
-    train = Split(answers, datasets.Dataset.from_dict({"row": list(range(len(answers)))}), spec)
-    return Splits(train, held_out, facts["labels"], DataReport.from_dict(report), {}, folder)
+    def opened(name: str) -> Split | None:
+        file, rows = folder / f"{name}.arrow", folder / f"{name}_rows.arrow"
+        return Split(RowTable(read_table(rows), [str(rows)]), read_table(file), spec) if file.is_file() else None
+
+    answers = RowTable(read_table(folder / ANSWERS), [str(folder / ANSWERS)])
+    unscored = Split(answers, datasets.Dataset.from_dict({"row": list(range(len(answers)))}), spec)
+    labels = json.loads((folder / FACTS).read_text(encoding="utf-8"))["labels"]
+    return Splits(
+        train=opened("train") or unscored, evaluation=opened("evaluation"), labels=labels,
+        report=DataReport.from_dict(report), sources={}, cached=folder, test=opened("test"),
+    )  # fmt: skip
 
 
 def _records(rows: Iterable[Row]) -> Iterator[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from eyas.data.formats.marks import is_trained, without_marks
 from eyas.data.rows import Row
 from eyas.errors import DataError
 
@@ -11,11 +12,11 @@ if TYPE_CHECKING:
 
 
 def split_turn(row: Row) -> tuple[Any, Any]:
-    """Return a row's prompt and its last expected answer: strings, or lists of messages. Text has no prompt."""
+    """Return a row's prompt and its last trained answer: strings, or lists of messages. Text has no prompt."""
     if "messages" in row:
         messages = row["messages"]
-        last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
-        return messages[:last], messages[last : last + 1]
+        last = max(index for index, message in enumerate(messages) if is_trained(message))
+        return [without_marks(message) for message in messages[:last]], messages[last : last + 1]
     return row.get("prompt", ""), row["completion"] if "completion" in row else row["text"]
 
 

@@ -71,7 +71,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Splits:
-    """Training and held-out rows of a run, with their report."""
+    """Training, held-out and test rows of a run, with their report."""
 
     train: Split
     evaluation: Split | None
@@ -82,6 +82,8 @@ class Splits:
     """The digest of each local source, and the commit of each hub dataset, by name."""
     cached: Path
     """Folder of the prepared rows, with `quarantine.jsonl` if bad rows were left out."""
+    test: Split | None = None
+    """Rows that are only scored, after the training."""
 
     @property
     def spec(self) -> RowSpec:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -78,6 +79,7 @@ def write_split(
         rows=len(rows) - (len(bad.rows) - unreadable),
         digest=digest.hexdigest(),
         sequences=sequences,
+        columns_not_read=dict(sum((Counter(one.part.not_read) for one in selected), Counter[str]())),
     )
 
 

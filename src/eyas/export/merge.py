@@ -18,6 +18,7 @@ from eyas.model.adapter import refuse_unmergeable
 from eyas.model.saved import saved_tensors
 from eyas.model.trained import load_tuned
 from eyas.recipe import Recipe
+from eyas.verify import refuse_outdated
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -37,6 +38,7 @@ def merge(
     if recipe.adapter is not None:
         refuse_unmergeable(recipe.adapter.method)
     if directory.merged.exists():
+        refuse_outdated(directory, directory.merged, "remove it to merge again")
         raise ExportError(f"{directory.merged}: exists already; remove it to merge again")
     directory.parity_of_earlier_versions.unlink(missing_ok=True)  # figures of a model that is gone
     rounder = Rounder(recipe.merged_dtype, recipe.export.rounding, recipe.training.seed)

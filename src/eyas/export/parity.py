@@ -38,7 +38,8 @@ class Parity:
 
     def __str__(self) -> str:
         return (
-            f"KL {self.kl_per_token:.2e} nats per token, largest logit difference {self.largest_logit_difference:.2e}, "
+            f"KL {self.kl_per_token:.2e} nats per position, largest logit difference "
+            f"{self.largest_logit_difference:.2e}, "
             f"top-1 agreement {self.top1_agreement:.2%} over {self.positions:,} positions"
         )
 

@@ -10,6 +10,7 @@ from eyas.model.quantization import torch_dtype
 from eyas.model.trained import load_base, load_saved, load_tuned
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
+from eyas.verify import refuse_outdated
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -26,6 +27,7 @@ def load(
 
     dtype = torch_dtype(recipe.model.dtype) if has_gpu() else torch.float32
     if which == "merged":
+        refuse_outdated(run, run.merged, f"remove it and make it again with eyas merge {run.path}")
         model = load_saved(run.merged, auto_model, dtype)
     elif which == "tuned" and recipe.adapter is None:
         model = load_saved(run.model, auto_model, dtype)

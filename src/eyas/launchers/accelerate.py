@@ -45,7 +45,7 @@ class Command:
     @property
     def line(self) -> list[str]:
         """The whole line, for this interpreter."""
-        return [sys.executable, "-m", "accelerate.commands.accelerate_cli", *self.words]
+        return [sys.executable, "-P", str(Path(__file__).with_name("accelerate_cli.py")), *self.words]
 
     def run(self, restart: int = 0) -> int:
         """Run the command; return its exit code, or 75 after a signal.

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from eyas.errors import ExportError, PreflightError
+from eyas.files import counted
+from eyas.model.adapter_patterns import refuse_unmatched
 from eyas.model.expert_targets import as_expert_targets
+from eyas.model.parameters import ParameterCount, count_parameters, trained_parts
 from eyas.model.peft_refusals import pefts_refusals, refuse_overlap, refuse_what_cannot_train
 from eyas.model.quantization import HEADS, quantized_names
 from eyas.recipe.adapter import AdapterSection
@@ -41,20 +44,23 @@ METHODS = {
 
 @dataclass(frozen=True)
 class Resolution:
-    """Modules that each pattern of the recipe matches, and the parameters that train."""
+    """Modules that each pattern of the recipe matches, and what trains."""
 
     matches: dict[str, list[str]]
     trained: list[str]
     """Names of the parameters that train, in the wrapped model."""
-    trainable: int
-    total: int
+    parts: dict[str, list[str]]
+    """Modules that train, by the last part of their names."""
+    count: ParameterCount
 
     def table(self) -> str:
-        """Return one line for each pattern: its number of modules and an example."""
-        width = max(map(len, self.matches), default=0)
-        lines = [f"  {p:<{width}}  {len(m):>4} modules  such as {m[0]}" for p, m in self.matches.items()]
-        share = f"{self.trainable:,} of {self.total:,} parameters train ({self.trainable / self.total:.2%})"
-        return "\n".join(["adapter:", *lines, f"  {share}"])
+        """Return one line for each kind of module that trains: how many there are, and an example."""
+        width = max(map(len, self.parts), default=0)
+        lines = [
+            f"  {part:<{width}}  {counted(len(modules), 'module'):>11}  such as {modules[0].partition(' (')[0]}"
+            for part, modules in self.parts.items()
+        ]
+        return "\n".join(["adapter:", *lines, f"  trainable: {self.count}"])
 
 
 def adapter_config(adapter: AdapterSection, task_type: str, revision: str | None = None) -> "PeftConfig":
@@ -136,26 +142,24 @@ def resolve(adapter: AdapterSection, task_type: str, empty: "PreTrainedModel") -
     peft trains what matches and does not report the rest.
     """
     names = [name for name, _ in empty.named_modules() if name]
-    total = sum(parameter.numel() for parameter in empty.parameters())
-    experts = as_expert_targets(adapter_config(adapter, task_type), empty)
-    matches = _target_matches(adapter, names, experts)
+    matches = _target_matches(adapter, names, as_expert_targets(adapter_config(adapter, task_type), empty))
     matches |= {f"{module} (in full)": _ending_in(module, names) for module in adapter.trained_in_full}
     parameters = [name for name, _ in empty.named_parameters()]
     targets = adapter.library_arguments.get("target_parameters") or []
     matches |= {f"{target} (parameter)": _ending_in(target, parameters) for target in targets}
     unmatched = [pattern for pattern, modules in matches.items() if not modules]
     if unmatched:
-        raise PreflightError("\n".join(f"adapter: {_nothing_matches(pattern, names)}" for pattern in unmatched))
+        raise PreflightError(
+            "\n".join(f"{_setting(pattern)}: {_nothing_matches(pattern, names)}" for pattern in unmatched)
+        )
     _refuse_absent_layers(adapter, names)
+    refuse_unmatched(adapter, empty)
     refuse_overlap(adapter, task_type, empty, matches)
     wrapped = _wrap(empty, adapter, task_type)
     if METHODS[adapter.method].targets:
         refuse_what_cannot_train(wrapped, adapter)
-    if isinstance(adapter.targets, str):
-        matches.pop(adapter.targets, None)
-        matches = {adapter.targets: _adapted(wrapped, matches)} | matches
-    trained = {name: parameter.numel() for name, parameter in wrapped.named_parameters() if parameter.requires_grad}
-    return Resolution(matches, list(trained), sum(trained.values()), total)
+    trained = [name for name, parameter in wrapped.named_parameters() if parameter.requires_grad]
+    return Resolution(matches, trained, trained_parts(wrapped), count_parameters(wrapped))
 
 
 def refuse_untrained_head(random: Sequence[str], trainable: Sequence[str]) -> None:
@@ -180,15 +184,15 @@ def _target_matches(adapter: AdapterSection, names: list[str], experts: dict[str
     return {targets: [name for name in names if re.fullmatch(targets, name)] or experts.get(targets, [])}
 
 
-def _adapted(wrapped: "PeftModel", others: dict[str, list[str]]) -> list[str]:
-    """Return the layers and parameters that peft adapts, without those that other patterns match."""
-    tuner, listed = wrapped.base_model, {name for names in others.values() for name in names}
-    return [name for name in (*tuner.targeted_module_names, *tuner.targeted_parameter_names) if name not in listed]
-
-
 def _ending_in(pattern: str, names: list[str]) -> list[str]:
     """Match as peft does: a whole name, or its last components."""
     return [name for name in names if name == pattern or name.endswith(f".{pattern}")]
+
+
+def _setting(pattern: str) -> str:
+    """Return the setting that holds a pattern of `Resolution.matches`."""
+    kinds = {"(in full)": "modules_to_save", "(parameter)": "target_parameters"}
+    return f"adapter.{kinds.get(pattern.partition(' ')[2], 'target_modules')}"
 
 
 def _nothing_matches(pattern: str, names: list[str]) -> str:
@@ -213,5 +217,8 @@ def _refuse_absent_layers(adapter: AdapterSection, names: list[str]) -> None:
 def _wrap(empty: "PreTrainedModel", adapter: AdapterSection, task_type: str) -> "PeftModel":
     from peft import get_peft_model
 
+    config = adapter_config(adapter, task_type)
+    if getattr(config, "velora_config", None) is not None:
+        config.velora_config.init_type = "batch_average"  # peft 0.21 reads values of a random one, and meta has none
     with pefts_refusals():
-        return get_peft_model(empty, adapter_config(adapter, task_type), low_cpu_mem_usage=True)
+        return get_peft_model(empty, config, low_cpu_mem_usage=True)

@@ -3,10 +3,12 @@
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from eyas.errors import PreflightError
+from eyas.model.parameters import base_name, size_of
 from eyas.recipe.model import DType, Model, Quantization
 
 if TYPE_CHECKING:
@@ -144,6 +146,43 @@ def left_unquantized(model: "PreTrainedModel") -> list[str]:
         and name not in quantized
         and should_convert_module(name, excluded)
     ]
+
+
+@dataclass(frozen=True)
+class QuantizedWeights:
+    """Quantization of a loaded model, read from its layers."""
+
+    kind: str
+    """`4-bit nf4`, `8-bit`, or `none`."""
+    layers: int
+    weights: int
+    left: list[str]
+    """Frozen matrices that are no linear layer's, such as stacked experts: bitsandbytes 0.50 quantizes none of them."""
+    left_weights: int
+
+    def left_as_text(self) -> str:
+        """Return how many weights are not quantized because they are no linear layer's, and where."""
+        return f"{self.left_weights:,} weights of experts and other stacked layers, such as {self.left[0]},"
+
+
+def quantized_weights(model: "Module") -> QuantizedWeights:
+    """Return which weights of a model are quantized, and which matrices are not although they are frozen."""
+    layers = [module for module in model.modules() if is_four_bit(module) or is_eight_bit(module)]
+    kinds = {f"4-bit {layer.weight.quant_type}" if is_four_bit(layer) else "8-bit" for layer in layers}
+    left = {
+        name: parameter
+        for path, module in model.named_modules()
+        if not type(module).__module__.startswith(("torch.", "bitsandbytes.", "peft."))
+        for name, parameter in module.named_parameters(path, recurse=False)
+        if len(getattr(parameter, "ds_shape", parameter.shape)) > 1 and not parameter.requires_grad
+    }
+    return QuantizedWeights(
+        kind=" and ".join(sorted(kinds)) or "none",
+        layers=len(layers),
+        weights=sum(size_of(layer.weight) for layer in layers),
+        left=[base_name(name) for name in left],
+        left_weights=sum(map(size_of, left.values())),
+    )
 
 
 def quantized_names(model: "Module") -> list[str]:

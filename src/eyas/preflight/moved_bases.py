@@ -6,6 +6,13 @@ from typing import Any
 
 from eyas.errors import CheckpointError
 from eyas.recipe import Recipe
+from eyas.run_directory import RunDirectory
+
+
+def saved_template(run: RunDirectory) -> Path | None:
+    """Return the chat template that was saved with the trained adapter or model, if there is one."""
+    files = (folder / "chat_template.jinja" for folder in (run.adapter, run.model))
+    return next((file for file in files if file.is_file()), None)
 
 
 def with_base(recipe: Recipe, run: Path, digests: Mapping[str, Any], base: Path | None) -> Recipe:

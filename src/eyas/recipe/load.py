@@ -1,6 +1,7 @@
 """Loading of recipes, with all mistakes of a file reported at once."""
 
 import re
+import stat
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,10 @@ from typing import Any
 from eyas.errors import RecipeError
 from eyas.recipe import yaml_reader
 from eyas.recipe.access_tokens import WORD_WITH_SECRET
+from eyas.recipe.places import Places
 from eyas.recipe.recipe import Recipe
 from eyas.recipe.validation import RETIRED, nearest, validated
-from eyas.recipe.yaml_reader import Document, read_yaml
+from eyas.recipe.yaml_reader import DEEPEST_LEVEL, LARGEST_BYTES, MOST_PROBLEMS, TOO_LARGE, read_yaml
 
 
 def load_run_recipe(file: Path, overrides: Sequence[str] = (), saved_template: Path | None = None) -> Recipe:
@@ -33,14 +35,8 @@ def load_recipe(
     Raises RecipeError with one line per mistake, each as `file:line:column: path: what is wrong; what to do`.
     """
     file = Path(file)
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise RecipeError(f"{file}: no such recipe{nearest(file.name, _recipes_in_the_folder_of(file))}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{file}: cannot be read as UTF-8 text: {error}") from None
-    document = read_yaml(text)
-    places = _Places(str(file), document)
+    document = read_yaml(_text_of(file))
+    places = Places(str(file), document)
     mistakes = [(position, f"{file}:{position[0]}:{position[1]}: {message}") for position, message in document.problems]
     if isinstance(document.value, dict):
         for section, key in ignored:
@@ -50,14 +46,30 @@ def load_recipe(
     if document.value is not None or not mistakes:
         mistakes += [(places.sort_key(path), places.line(path, message)) for path, message in problems]
     if mistakes or places.override_mistakes:
-        lines = [*(line for _, line in sorted(mistakes)), *places.override_mistakes]
+        lines = [line for _, line in sorted(mistakes)][:MOST_PROBLEMS] + places.override_mistakes[:MOST_PROBLEMS]
+        lines += ["… and more"] * (max(len(mistakes), len(places.override_mistakes)) >= MOST_PROBLEMS)
         raise RecipeError(WORD_WITH_SECRET.sub("…", "\n".join(lines)))
     assert recipe is not None
     recipe = _with_chat_template(recipe, file, places, saved_template)
     return recipe if recipe.run_directory else recipe.model_copy(update={"run_directory": f"runs/{file.stem}"})
 
 
-def _with_chat_template(recipe: Recipe, file: Path, places: "_Places", saved: Path | None) -> Recipe:
+def _text_of(file: Path) -> str:
+    """Return a recipe's text. Its kind and size are looked at before it is read: a pipe would be waited for."""
+    try:
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise RecipeError(f"{file}: is not a file; name a recipe")
+        if status.st_size > LARGEST_BYTES:
+            raise RecipeError(f"{file}: {TOO_LARGE}")
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RecipeError(f"{file}: no such recipe{nearest(file.name, _recipes_in_the_folder_of(file))}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{file}: cannot be read as UTF-8 text: {error}") from None
+
+
+def _with_chat_template(recipe: Recipe, file: Path, places: Places, saved: Path | None) -> Recipe:
     """Return the recipe with its chat template resolved.
 
     The path may be relative to the recipe's folder or to the working folder.
@@ -72,40 +84,15 @@ def _with_chat_template(recipe: Recipe, file: Path, places: "_Places", saved: Pa
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"chat_template": str(template)})})
 
 
-class _Places:
-    """Places of a recipe's keys: a line of the file, or an override."""
-
-    def __init__(self, file: str, document: Document) -> None:
-        self._file, self._document = file, document
-        self._overridden: dict[yaml_reader.Path, str] = {}
-        self.override_mistakes: list[str] = []
-
-    def override(self, path: yaml_reader.Path, text: str) -> None:
-        self._overridden[path] = text
-
-    def sort_key(self, path: yaml_reader.Path) -> yaml_reader.Position:
-        for length in range(len(path), -1, -1):
-            position = self._document.keys.get(path[:length]) or self._document.values.get(path[:length])
-            if position:
-                return position
-        return 1, 1
-
-    def line(self, path: yaml_reader.Path, message: str) -> str:
-        name = ".".join(map(str, path))
-        for length in range(len(path), 0, -1):
-            if path[:length] in self._overridden:
-                return f"override {self._overridden[path[:length]]}: {name}: {message}"
-        line, column = self.sort_key(path)
-        return (
-            f"{self._file}:{line}:{column}: {name}: {message}" if name else f"{self._file}:{line}:{column}: {message}"
-        )
-
-
-def _apply_overrides(value: dict[str, Any], overrides: Sequence[str], places: _Places) -> None:
+def _apply_overrides(value: dict[str, Any], overrides: Sequence[str], places: Places) -> None:
     for text in overrides:
         dotted, equals, right = text.partition("=")
         if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", dotted):
             places.override_mistakes.append(f"override {text}: write section.key=value, such as training.max_steps=10")
+            continue
+        if dotted.count(".") > DEEPEST_LEVEL:
+            name = f"{dotted[:40]}…={right[:20]}"
+            places.override_mistakes.append(f"override {name}: nested deeper than {DEEPEST_LEVEL} levels; shorten it")
             continue
         parsed = read_yaml(right)
         if parsed.problems:

@@ -43,9 +43,10 @@ def optimizer_steps(schedule: Schedule, rows: int | None, global_batch: int) -> 
 
 
 def mixed_precision(recipe: Recipe) -> Literal["bf16", "fp16", "no"]:
-    """Return the autocast precision of a recipe, or `no`."""
-    if recipe.training.bf16 or (recipe.training.bf16 is None and recipe.model.dtype == "bfloat16"):
+    """Return the autocast precision of a recipe, or `no`. It follows the dtype of the weights where nothing is set."""
+    training, dtype = recipe.training, recipe.model.dtype
+    if training.bf16 or (dtype == "bfloat16" and training.bf16 is None and not training.fp16):
         return "bf16"
-    if recipe.training.fp16 or (recipe.training.fp16 is None and recipe.model.dtype == "float16"):
+    if training.fp16 or (dtype == "float16" and training.fp16 is None):
         return "fp16"
     return "no"

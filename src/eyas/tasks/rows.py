@@ -11,7 +11,6 @@ from eyas.data.examples import ModelLimits
 from eyas.data.prepare import prepare
 from eyas.data.splits import Splits
 from eyas.model.load import load_config, model_limits_of
-from eyas.model.prequantized import refuse_other_quantization
 from eyas.model.tokenizer import load_tokenizer
 from eyas.recipe import Recipe
 from eyas.tasks import TASKS
@@ -36,9 +35,7 @@ def load_rows(recipe: Recipe, quarantine: Path | None = None) -> Rows:
     Raises DataError, or PreflightError for a tokenizer or config that cannot be loaded.
     """
     tokenizer = load_tokenizer(recipe.model)
-    config = load_config(recipe.model)
-    refuse_other_quantization(config, recipe.quantization, recipe.model)
-    positions, vocabulary = model_limits_of(config)
+    positions, vocabulary = model_limits_of(load_config(recipe.model))
     limits = ModelLimits(positions - (recipe.adapter.virtual_tokens if recipe.adapter else 0), vocabulary)
     splits = prepare(recipe, tokenizer, TASKS[recipe.task].rows, limits, quarantine)
     return Rows(splits, tokenizer, load_config(recipe.model, splits.labels))

@@ -4,7 +4,7 @@ import hashlib
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from eyas.data.kept_rows import keep_rows
 from eyas.data.splits import Splits
 from eyas.hardware import peak_bytes, this_machine
 from eyas.model.base_identity import BaseIdentity
+from eyas.model.released_step import ReleasedStep
 from eyas.preflight.pinning import Pinned
 from eyas.preflight.versions import installed_versions
 from eyas.recipe import Recipe
@@ -88,12 +89,14 @@ def _as_record(names: Pinned, start: Start) -> dict[str, Any]:
 
 def finished(trainer: "Trainer", run: RunDirectory) -> dict[str, Any]:
     """Return a finished run's manifest entries: totals and digests of its records."""
-    state = trainer.state
+    state, arguments = trainer.state, trainer.args
+    released = ReleasedStep.of(asdict(state), arguments.load_best_model_at_end, arguments.metric_for_best_model)
     last: dict[str, Any] = next((line for line in reversed(state.log_history) if "train_loss" in line), {})
     return {
         "status": "finished",
         "ended": _now(),
         "steps": state.global_step,
+        "released": released.as_dict(),
         "train_loss": last.get("train_loss"),
         "train_seconds": last.get("train_runtime"),
         "tokens": state.num_input_tokens_seen,
@@ -102,7 +105,9 @@ def finished(trainer: "Trainer", run: RunDirectory) -> dict[str, Any]:
     }
 
 
-def finished_from(run: RunDirectory, checkpoint: str, state: Mapping[str, Any]) -> dict[str, Any]:
+def finished_from(
+    run: RunDirectory, checkpoint: str, state: Mapping[str, Any], released: ReleasedStep
+) -> dict[str, Any]:
     """Return the manifest entries of a run finished from a checkpoint."""
     before, lines = run.read_manifest(), run.metric_lines()
     last: dict[str, Any] = next((line for line in reversed(lines) if "train_loss" in line), {})
@@ -112,6 +117,7 @@ def finished_from(run: RunDirectory, checkpoint: str, state: Mapping[str, Any]) 
         "ended": _now(),
         "finished_from": {"checkpoint": checkpoint, "status": before.get("status"), "reason": before.get("reason")},
         "steps": state["global_step"],
+        "released": released.as_dict(),
         "train_loss": last.get("train_loss"),
         "train_seconds": last.get("train_runtime"),
         "tokens": state["num_input_tokens_seen"],

@@ -22,6 +22,7 @@ from eyas.model.base_identity import BaseIdentity, base_identity
 from eyas.model.load import empty_model, load_model
 from eyas.model.peft_refusals import refuse_quantized_in_full
 from eyas.model.quantization import kept_in_full_precision, quantized_names
+from eyas.model.released_step import ReleasedStep
 from eyas.preflight.checks import check, refuse_if_blocked
 from eyas.preflight.pinning import pinned
 from eyas.preflight.versions import refuse_old_versions
@@ -31,6 +32,9 @@ from eyas.run_directory import RunDirectory
 from eyas.speed.apply import apply
 from eyas.speed.optimization import table
 from eyas.tasks import TASKS
+from eyas.tasks.argument_refusals import refuse_arguments
+from eyas.tasks.length_refusals import refuse_lengths
+from eyas.tasks.model_refusals import refuse_model
 from eyas.tasks.rows import Rows, load_rows
 from eyas.training.guards.disk_space import disk_budget_of, refuse_without_room
 from eyas.training.loop import fit
@@ -39,9 +43,15 @@ from eyas.training.rehearsal import rehearse
 from eyas.training.resume import changes
 from eyas.training.resume.checkpoints import resume_point, step_of
 from eyas.training.resume.preemption import stop_request
-from eyas.training.run_summary import refuse_data_parallel, refuse_what_was_not_requested, run_summary_of
+from eyas.training.run_summary import (
+    refuse_data_parallel,
+    refuse_float16_autocast,
+    refuse_what_was_not_requested,
+    run_summary_of,
+)
 from eyas.training.save import is_finished, next_command
 from eyas.training.tracking import start_tracker
+from eyas.verify import refuse_links
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -61,8 +71,10 @@ def train(recipe: Recipe, run: RunDirectory, resume: bool = False, with_changes:
     ):
         recipe = names.recipe
         changed = changes.changed_settings(run, recipe, allowed=with_changes) if resume else []
+        refuse_model(recipe)
         rows = load_rows(recipe, run.quarantine if rank() == 0 else None)
         say(rows.splits.report.text())
+        refuse_lengths(recipe, rows.splits.train)
         base = base_identity(recipe.model)
         changed += changes.changed_bytes(run, rows.splits, base, allowed=with_changes) if resume else []
         if resume and is_finished(run) and not changed:
@@ -76,7 +88,8 @@ def train(recipe: Recipe, run: RunDirectory, resume: bool = False, with_changes:
             record_start(run, names, start, step_of(checkpoint) if resume else None, changed)
             start_tracker(recipe, run, trainer, step_of(checkpoint))
         fit(trainer, recipe, run, start, request, checkpoint)
-        say(f"trained: {run.path} (next: {next_command(recipe, run)})")
+        released = ReleasedStep.of_manifest(run.read_manifest())
+        say(f"trained: {run.path}, {released} (next: {next_command(recipe, run)})")
 
 
 def check_environment(recipe: Recipe, run: RunDirectory, resume: bool) -> Topology | None:
@@ -87,9 +100,12 @@ def check_environment(recipe: Recipe, run: RunDirectory, resume: bool) -> Topolo
     refuse_old_versions()
     requested = requested_topology()
     refuse_impossible_launch(requested, started_topology(), has_gpu())
+    refuse_float16_autocast(recipe, has_gpu())
     accumulation_steps(recipe, world_size())  # refuses a global batch that does not divide
     refuse_if_blocked(check(recipe))
+    refuse_links(run)
     run.refuse_if_taken(resume)
+    refuse_arguments(recipe, run)
     if started_topology().strategy.startswith("zero"):
         put_ninja_on_path()
         for lock in remove_stale_build_locks() if local_rank() == 0 else []:

@@ -191,12 +191,12 @@ def test_changed_held_out_rows_are_refused_only_where_scores_are_compared(words,
 
 
 def test_changed_kept_rows_are_refused(moved):
-    file = moved / "run" / "held_out" / "rows.arrow"
+    file = moved / "run" / "held_out" / "evaluation_rows.arrow"
     file.write_bytes(file.read_bytes().replace(b"news", b"gnus", 1))
 
     done = eyas("evaluate", "run", *BASE)
 
-    assert done.exit_code == 1 and "rows.arrow" in done.output
+    assert done.exit_code == 1 and "evaluation_rows.arrow" in done.output
 
 
 @pytest.mark.parametrize(("family", "task"), [("llama", "sft"), ("roberta", "token_classification")])

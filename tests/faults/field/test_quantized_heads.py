@@ -89,7 +89,7 @@ def assert_trained_and_merged(cell, folder):
     base = small_runs.base_of(family, folder)
     run, _ = small_runs.start(folder, task, base, settings_of(family, head), BITS[bits])
 
-    assert run.read_manifest()["runs"]["quantized_layers"] >= 4
+    assert run.read_manifest()["runs"]["quantized"]["layers"] >= 4
     proof = small_runs.merged(run)
     for parity in (proof.in_float32, proof.rounded):
         assert parity.kl_per_token <= 1e-10 and parity.top1_agreement == 1.0

@@ -1,4 +1,4 @@
-"""Model card (README.md) of an adapter: its base, and the code that opens both as they were trained."""
+"""README of an adapter: its base, and the code that opens both as they were trained."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,8 @@ modeling_falcon.FalconLinear = torch.nn.Linear  # transformers 5.24 quantizes no
 """
 
 
-def adapter_card(model: "PeftModel", digests: Mapping[str, Any]) -> str:
-    """Return the Markdown of a trained adapter's card; `digests` are those of its run."""
+def adapter_readme(model: "PeftModel", digests: Mapping[str, Any]) -> str:
+    """Return the README of a trained adapter; `digests` are those of its run."""
     base, config = model.get_base_model(), model.peft_config["default"]
     method, name = config.peft_type.value.lower(), config.base_model_name_or_path
     return "\n".join([
