@@ -2,15 +2,15 @@
 
 import typer
 
-from eyas.cli.arguments import BaseRevision, RunFolder
+from eyas.cli.arguments import Base, BaseRevision, RunFolder
 from eyas.cli.errors import errors_as_text
 from eyas.cli.open_run import OpenRun, open_run
 from eyas.verify import refuse_outdated
 
 
-def report(run: RunFolder, base_revision: BaseRevision = None) -> None:
+def report(run: RunFolder, base: Base = None, base_revision: BaseRevision = None) -> None:
     """Compare base, tuned and merged model on the same held-out rows; write a table and plots to RUN/report."""
-    with errors_as_text(), open_run(run, base_revision=base_revision) as opened:
+    with errors_as_text(), open_run(run, base=base, base_revision=base_revision) as opened:
         write(opened)
 
 
@@ -24,6 +24,7 @@ def write(opened: OpenRun, refusal: str | None = None) -> None:
     from eyas.evaluation.verdict import remarks, verdict
 
     run = opened.directory
+    opened.refuse_changed_rows()
     refuse_to_overwrite(run)
     refuse_outdated(run, run.merged, f"remove it, and make it again with eyas merge {run.path}")
     records, answers = score_all(run, opened.recipe, opened.task.auto_model, opened.tokenizer, opened.splits)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from eyas.errors import PreflightError
 from eyas.model.foreign_files import refuse_foreign_base
+from eyas.model.prequantized import quantized_as
 from eyas.model.quantization import (
     bits_and_bytes_config,
     falcon_can_be_quantized,
@@ -64,13 +65,13 @@ def load_model(
     quantization: Quantization | None,
     config: "PretrainedConfig",
     auto_model: str,
-    trained_in_full: Sequence[str] = (),
+    in_full_precision: Sequence[str] = (),
 ) -> tuple["PreTrainedModel", list[str]]:
     """Return the base model with its weights, and the names of its newly initialized parameters.
 
-    Layers that are `trained_in_full` are not quantized. Under ZeRO-3 the training arguments must exist already, so
-    that weights are sharded while they load. Raises PreflightError for weights that cannot be loaded, and for a
-    quantization or attention that differs from the requested one.
+    Modules `in_full_precision` are not quantized (see `kept_in_full_precision`). Under ZeRO-3 the training arguments
+    must exist already, so that weights are sharded while they load. Raises PreflightError for weights that cannot be
+    loaded, and for a quantization or attention that differs from the requested one.
     """
     import transformers
     from safetensors import SafetensorError
@@ -79,7 +80,7 @@ def load_model(
     if model.attn_implementation is not None:
         options["attn_implementation"] = model.attn_implementation
     if quantization is not None:
-        options["quantization_config"] = bits_and_bytes_config(quantization, model, trained_in_full)
+        options |= quantized_as(bits_and_bytes_config(quantization, model, in_full_precision), config)
     try:
         with falcon_can_be_quantized():
             loaded, information = getattr(transformers, auto_model).from_pretrained(
@@ -95,7 +96,7 @@ def load_model(
         raise PreflightError(f"model.name {model.name}: its weights cannot be loaded: {error}") from error
     stay_as_quantized(loaded)
     if quantization is not None:
-        _refuse_unquantized(model, loaded, trained_in_full)
+        _refuse_unquantized(model, loaded)
     _refuse_other_attention(model, loaded)
     return loaded, sorted(information["missing_keys"])
 
@@ -133,8 +134,8 @@ def base_classes(config: "PretrainedConfig", auto_model: str) -> list[str]:
     return [str(config.id2label[index]) for index in range(config.num_labels)]
 
 
-def _refuse_unquantized(model: Model, loaded: "PreTrainedModel", trained_in_full: Sequence[str]) -> None:
-    names = left_unquantized(loaded, trained_in_full)
+def _refuse_unquantized(model: Model, loaded: "PreTrainedModel") -> None:
+    names = left_unquantized(loaded)
     if names:
         raise PreflightError(
             f"{model.name}: quantization was requested, but {len(names)} linear layers would stay in full precision, "

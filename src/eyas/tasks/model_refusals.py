@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from eyas.errors import PreflightError
 from eyas.model.adapter import resolve
 from eyas.model.load import empty_model, load_config
+from eyas.model.prequantized import refuse_other_quantization
+from eyas.model.quantization import kept_in_full_precision
 from eyas.recipe import Recipe
 from eyas.tasks import TASKS
 from eyas.tasks.argument_refusals import library_refusals
@@ -23,10 +25,12 @@ def refuse_model(recipe: Recipe) -> None:
     task, model = TASKS[recipe.task], recipe.model
     config = load_config(model, recipe.data.labels)
     _refuse_other_kinds(recipe, task, config)
+    refuse_other_quantization(config, recipe.quantization, model)
     with library_refusals(recipe, "model.name" if model.attn_implementation is None else "model.attn_implementation"):
         empty = empty_model(config, task.auto_model, model.trust_remote_code, model.attn_implementation)
     _refuse_unsupported(recipe, empty)
     if recipe.adapter is not None:
+        kept_in_full_precision(empty, recipe.quantization, recipe.adapter.trained_in_full)  # refuses unknown layers
         resolve(recipe.adapter, task.peft_task_type, empty)
 
 

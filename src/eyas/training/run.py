@@ -22,6 +22,8 @@ from eyas.hardware import has_gpu
 from eyas.model.adapter import refuse_untrained_head, resolve
 from eyas.model.base_identity import BaseIdentity, base_identity
 from eyas.model.load import empty_model, load_model
+from eyas.model.peft_refusals import refuse_quantized_in_full
+from eyas.model.quantization import kept_in_full_precision, quantized_names
 from eyas.model.released_step import ReleasedStep
 from eyas.preflight.checks import check, refuse_if_blocked
 from eyas.preflight.pinning import pinned
@@ -156,18 +158,20 @@ def build_trainer(recipe: Recipe, run: RunDirectory, rows: Rows) -> "Trainer":
     """Return the task's trainer, with weights loaded and adapter attached."""
     from transformers import set_seed
 
-    task = TASKS[recipe.task]
+    task, unquantized, adapter = TASKS[recipe.task], [], None
     if recipe.adapter is not None:
         empty = empty_model(rows.config, task.auto_model, recipe.model.trust_remote_code)
-        say(resolve(recipe.adapter, task.peft_task_type, empty).table())
+        unquantized = kept_in_full_precision(empty, recipe.quantization, recipe.adapter.trained_in_full)
+        adapter = resolve(recipe.adapter, task.peft_task_type, empty)
+        say(adapter.table())
     arguments = task.arguments_for(recipe, run)  # before the model: ZeRO-3 shards weights while they load
     refuse_data_parallel(arguments)  # before the weights load, and before TRL refuses it with a traceback
     set_seed(recipe.training.seed)  # a new head draws its first weights while the model loads, an adapter after that
-    trained_in_full = recipe.adapter.trained_in_full if recipe.adapter else []
-    model, random = load_model(recipe.model, recipe.quantization, rows.config, task.auto_model, trained_in_full)
-    trainer = task.build_trainer(recipe, arguments, model, rows.tokenizer, rows.splits)
-    refuse_untrained_head(random, [name for name, p in trainer.model.named_parameters() if p.requires_grad])
-    return trainer
+    model, random = load_model(recipe.model, recipe.quantization, rows.config, task.auto_model, unquantized)
+    if adapter is not None:
+        refuse_untrained_head(random, adapter.trained)
+        refuse_quantized_in_full(quantized_names(model), adapter.trained)
+    return task.build_trainer(recipe, arguments, model, rows.tokenizer, rows.splits)
 
 
 def check_trainer(
