@@ -58,7 +58,7 @@ def exit_now(run: RunDirectory, message: str) -> NoReturn:
         with suppress(OSError):
             run.record(status="lost", reason=message)
     # Not through sys.stderr: the main thread may hang in it and hold its lock.
-    os.write(2, f"[rank {rank()}] RankError: {message}\n".encode())
+    os.write(2, f"[rank {rank()}] {message}\n".encode())
     os._exit(1)
 
 
