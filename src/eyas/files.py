@@ -1,8 +1,9 @@
-"""Atomic writes, digests of files, and sizes and counts as text."""
+"""Atomic writes, reading of JSON records, digests of files, and sizes and counts as text."""
 
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +11,41 @@ from typing import Any
 
 WORTH_REMEMBERING = 2**20
 """Smallest file size in bytes whose digest is cached."""
+
+
+LARGEST_RECORD = 2**28
+"""Most bytes of a JSON file. Larger ones are not read: eyas and the libraries write none."""
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Raises OSError for an unreadable file, and ValueError with the reason for any other content or kind of file.
+    """
+    status = file.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("is not a file")
+    if status.st_size > LARGEST_RECORD:
+        raise ValueError(f"has {in_units(status.st_size)}, more than any record")
+    return json_object(file.read_bytes())
+
+
+def json_object(text: str | bytes) -> dict[str, Any]:
+    """Return the JSON object in a text. Raises ValueError with the reason for any other content."""
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"is not JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise ValueError("is not a JSON object")
+    return value
+
+
+def links_in(folders: Iterable[Path]) -> list[Path]:
+    """Return the links directly in these folders. A folder need not exist."""
+    return sorted(path for folder in folders if folder.is_dir() for path in folder.iterdir() if path.is_symlink())
 
 
 def write_json(file: Path, value: Mapping[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """Paths and manifest of a run; only this module names the run's files."""
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from eyas.errors import CheckpointError
-from eyas.files import write_json, write_text
+from eyas.files import json_object, read_json, write_json, write_text
+from eyas.run_records import as_log_line, as_manifest
 
 
 @dataclass(frozen=True)
@@ -193,13 +193,12 @@ class RunDirectory:
 
         Raises CheckpointError if the file is not JSON.
         """
-        if not self.manifest.exists():
-            return {}
         try:
-            entries: dict[str, Any] = json.loads(self.manifest.read_text(encoding="utf-8"))
-        except ValueError:
-            raise CheckpointError(f"{self.manifest}: is corrupt; restore it from a copy") from None
-        return entries
+            return as_manifest(read_json(self.manifest))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{self.manifest}: is corrupt: {error}; restore it from a copy") from None
 
     def hub_commits(self) -> list[dict[str, Any]]:
         """Return each hub name of the run with its commit; empty before the start, or if all is local."""
@@ -207,7 +206,7 @@ class RunDirectory:
 
     def read_recipe(self) -> str:
         """Return the resolved recipe's text; raise CheckpointError if there is no run."""
-        if not self.recipe.exists():
+        if not self.recipe.is_file():
             raise CheckpointError(f"{self.path}: no run here (it has no {self.recipe.name}); train one with eyas train")
         return self.recipe.read_text(encoding="utf-8")
 
@@ -235,12 +234,11 @@ class RunDirectory:
 
     def _logged(self, number: int, line: str) -> dict[str, Any]:
         try:
-            logged: dict[str, Any] = json.loads(line)
+            return as_log_line(json_object(line))
         except ValueError:
             raise CheckpointError(
                 f"{self.metrics}:{number}: is corrupt; remove this line, or restore the file from a copy"
             ) from None
-        return logged
 
 
 def _holds_files(entry: Path) -> bool:

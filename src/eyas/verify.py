@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eyas.errors import CheckpointError
-from eyas.files import digest_of_digests
+from eyas.files import digest_of_digests, links_in
 from eyas.run_directory import RunDirectory
 from eyas.sealing import SEAL, changes, faults, read_seal, sealed_bytes
 
@@ -86,6 +86,27 @@ def refuse_outdated(run: RunDirectory, folder: Path, make_again: str) -> None:
         raise CheckpointError(f"{changed[0]}; {make_again}")
 
 
+def refuse_links(run: RunDirectory) -> None:
+    """Raise CheckpointError for a link in a run: its target is not of the run, and could be written over."""
+    if found := _links(run):
+        raise CheckpointError(found[0])
+
+
+def began_with(run: RunDirectory, *names: str) -> dict[str, Any]:
+    """Return the manifest of a run whose training began. Raises CheckpointError where it lacks one of these entries."""
+    manifest = run.read_manifest()
+    missing = [name for name in names if name not in manifest]
+    missing += [f"digests.{name}" for name in ("base", "data") if name not in manifest.get("digests", {})]
+    if missing:
+        raise CheckpointError(f"{run.manifest}: lacks {', '.join(missing)}; restore it from a copy, or train again")
+    return manifest
+
+
+def _links(run: RunDirectory) -> list[str]:
+    found = links_in((run.path, run.checkpoints, run.staging, run.heartbeats))
+    return [f"{link}: is a link; remove it, or put a copy of its target in its place" for link in found]
+
+
 def is_run(folder: Path) -> bool:
     """Return whether a folder holds a run, finished or not."""
     run = RunDirectory(folder)
@@ -127,6 +148,8 @@ def _of_a_run(run: RunDirectory) -> Iterator[Subject]:
     for name in (file.name for file in run.records() if file.name in records):
         entries = {name: records[name]}
         yield Subject(name, records[name]["bytes"], lambda read, entries=entries: changes(run.path, entries, read))  # type: ignore[misc]
+    if links := _links(run):
+        yield Subject("links", 0, lambda _: links)
     for step in run.checkpoint_steps():
         folder = run.checkpoint(step)
         yield _sealed(folder, folder.relative_to(run.path).as_posix(), step)

@@ -321,7 +321,7 @@ def test_every_defect_of_a_thousand_rows_is_counted_and_placed(tokenizer_with_be
     }
     assert lines == {
         "truncated": [101, 201], "unsupervised": [101], "without_end": [201], "double_bos": [301],
-        "outside_vocabulary": [501], "duplicates": [401], "joined": [], "longer_than_model": [],
+        "outside_vocabulary": [501], "duplicates": [401], "joined": [], "injected": [], "longer_than_model": [],
     }  # fmt: skip
     assert {name: found.count for name, found in report.train.defects.items()} == {n: len(f) for n, f in lines.items()}
     assert (report.train.rows_read, report.train.examples, report.train.end_tokens) == (1000, 999, 998)

@@ -125,7 +125,7 @@ def test_a_binary_file_is_refused(tmp_path):
     (message,) = mistakes(file)
 
     assert message.startswith(f"{file}: cannot be read as UTF-8 text: ")
-    assert mistakes(tmp_path)[0].startswith(f"{tmp_path}: cannot be read as UTF-8 text: ")
+    assert mistakes(tmp_path) == [f"{tmp_path}: is not a file; name a recipe"]
 
 
 def test_a_missing_file_suggests_a_similar_name_in_its_folder(write_recipe):

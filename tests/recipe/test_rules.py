@@ -36,6 +36,16 @@ BROKEN = {
         "model.trust_remote_code: remote code runs only when model.revision is a full 40-digit commit hash",
         ["model.trust_remote_code=true", f"model.revision='{COMMIT}'"],
     ),
+    "_a_code_digest_is_of_trusted_local_code": (
+        [f"model.code_sha256='{'0' * 64}'", "model.name=./folder"],
+        "model.code_sha256: has an effect only on a local folder with model.trust_remote_code; remove it",
+        [f"model.code_sha256='{'0' * 64}'", "model.name=./folder", "model.trust_remote_code=true"],
+    ),
+    "_attention_is_not_from_the_hub": (
+        ["model.attn_implementation=kernels-community/flash-attn2"],
+        "model.attn_implementation: is compiled code from the hub, which eyas never runs; use sdpa or eager",
+        ["model.attn_implementation=flash_attention_2"],
+    ),
     "_micro_batches_fill_the_global_batch": (
         ["training.global_batch_size=16", "training.per_device_train_batch_size=6"],
         "training.global_batch_size: 16 is not a multiple of per_device_train_batch_size 6; change one of them",
@@ -134,6 +144,16 @@ BROKEN = {
         "training.dataloader_persistent_workers: has no effect without dataloader_num_workers; set "
         "training.dataloader_num_workers, or remove this line",
         ["training.dataloader_persistent_workers=true", "training.dataloader_num_workers=1"],
+    ),
+    "_checkpointing_arguments_need_checkpointing": (
+        ["training.activation_checkpointing=false", "training.activation_checkpointing_kwargs={every_n_layers: 2}"],
+        "training.activation_checkpointing_kwargs: has no effect: activation_checkpointing is false; remove one",
+        ["training.activation_checkpointing_kwargs={every_n_layers: 2}"],
+    ),
+    "_patterns_are_regular_expressions": (
+        ["adapter={method: lora, target_modules: 'q_proj('}"],
+        "adapter.target_modules: 'q_proj(' is no regular expression: missing ), unterminated subpattern at position 6",
+        ["adapter={method: lora, target_modules: 'q_proj(a)?'}"],
     ),
     "_target_modules_suit_the_optimizer": (
         ["training.optim_target_modules=all-linear", "training.optim=adafactor"],

@@ -112,7 +112,7 @@ NOWHERE = {
         ["target_parameters=[q_proj.weight]"], "peft refuses it: Trying to wrap an `nn.Parameter` of layer"
     ),
     "no parameter": (
-        ["target_parameters=[q_proj.wait]"], r"adapter: 'q_proj.wait \(parameter\)' matches no module"
+        ["target_parameters=[q_proj.wait]"], r"adapter.target_parameters: 'q_proj.wait \(parameter\)' matches no module"
     ),
     "none excluded": (["exclude_modules=[qq_proj]"], "adapter.exclude_modules: peft refuses it: You have passed"),
     "nothing to tie": (["ensure_weight_tying=true"], "adapter.ensure_weight_tying: peft refuses it: You have"),

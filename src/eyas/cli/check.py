@@ -20,10 +20,11 @@ def check(
 ) -> None:
     """Check a recipe in under a second.
 
-    Every error is printed at once, with its line and column.
+    Every error is printed at once, with its line and column. The first rows of local files are read too.
 
     With --online, the hub is queried for each model and dataset of the recipe. No weights or rows are downloaded.
     """
+    from eyas.data.first_rows import problems_of_first_rows
     from eyas.preflight.checks import check as findings_of
     from eyas.recipe import at_their_places, load_recipe, with_places
 
@@ -32,6 +33,10 @@ def check(
         findings = findings_of(loaded)
         lines = [with_places(str(finding), recipe, overrides or []) for finding in findings]
         blocked = any(finding.blocking for finding in findings)
+        if not blocked:
+            problems = problems_of_first_rows(loaded)
+            lines += [f"refused: {problem}" for problem in problems]
+            blocked = bool(problems)
         if online:
             from eyas.preflight.online import check_online
 

@@ -11,7 +11,7 @@ import typer
 from eyas.cli.lazy_libraries import hide_unused_libraries
 from eyas.errors import CheckpointError, DataError
 from eyas.run_directory import RunDirectory
-from eyas.verify import refuse_outdated
+from eyas.verify import began_with, refuse_links, refuse_outdated
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -49,13 +49,14 @@ def open_run(folder: Path, overrides: Sequence[str] = (), base_revision: str | N
 
     directory = RunDirectory(folder)
     directory.read_recipe()
+    refuse_links(directory)
     recipe = load_run_recipe(directory.recipe, overrides)
-    digests = directory.read_manifest().get("digests")
-    if digests is None:
+    if "digests" not in directory.read_manifest():
         raise CheckpointError(
             f"{folder}: training never started here ({directory.manifest.name} records no rows); train it"
         )
 
+    digests = began_with(directory)["digests"]
     for result in (directory.adapter, directory.model):
         refuse_outdated(directory, result, "train the run to its end: eyas train RECIPE --resume")
     hide_unused_libraries(recipe)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pyarrow
 
 from eyas.data.masks import IGNORED, Chat, encode_chats
+from eyas.data.masks.conversation import SpecialTokens
 from eyas.data.row_spec import Columns, Encoding, Example, RowSpec, TokenSequence
 from eyas.data.rows import Row, RowError
 from eyas.errors import DataError
@@ -156,7 +157,24 @@ def _texts(rows: Sequence[Row], encoding: Encoding) -> list[list[Example] | RowE
     special_tokens = SpecialTokens.of(encoding.tokenizer)
     tokens = encoding.tokenizer([prompt + text for prompt, text in pairs], return_offsets_mapping=True, verbose=False)
     each = zip(pairs, tokens["input_ids"], tokens["offset_mapping"], strict=True)
-    return [[_text(len(prompt), ids, offsets, encoding)] for (prompt, _), ids, offsets in each]
+    return [
+        [replace(_text(len(prompt), ids, offsets, encoding), injected=_is_injected(prompt, text, special_tokens))]
+        for (prompt, text), ids, offsets in each
+    ]
+
+
+def _is_injected(prompt: str, completion: str, special_tokens: SpecialTokens) -> bool:
+    """Return whether a plain prompt holds a special token, or a completion its end token before its end.
+
+    A begin token that starts the prompt can end nothing; `double_bos` counts two of them.
+    """
+    if not prompt:
+        return False
+    while special_tokens.begin and prompt.startswith(special_tokens.begin):
+        prompt = prompt.removeprefix(special_tokens.begin)
+    end = special_tokens.end
+    inside = completion.rstrip().removesuffix(end) if end else ""
+    return special_tokens.pattern.search(prompt) is not None or bool(end and end in inside)
 
 
 def _text(prompt_length: int, ids: list[int], offsets: Sequence[tuple[int, int]], encoding: Encoding) -> Example:
@@ -206,7 +224,7 @@ LANGUAGE = RowSpec(
     columns={"input_ids": _TOKENS, "labels": _TOKENS},
     encode=encode_language_rows,
     sequences=_token_sequences,
-    checks=("truncated", "outside_vocabulary", "double_bos", "joined", "unsupervised", "without_end"),
+    checks=("truncated", "outside_vocabulary", "double_bos", "joined", "injected", "unsupervised", "without_end"),
 )
 LABELED = RowSpec(
     formats=("labelled_text",),

@@ -45,11 +45,11 @@ def open_converted(source: Source, data: Data, spec: RowSpec, bad: BadRows, stre
     if not first:
         bad.refuse()
         raise DataError(f"{source.path}: has no rows")
-    match = _match([row for _, row in first], source, data, spec)
+    match = match_format([row for _, row in first], source, data, spec.formats)
     column = column_of(first[0][1], match.format, columns, spec.class_column)
     names = opened.class_names.get(column) if spec.classes != "none" else None
     not_read: Counter[str] = Counter()
-    rows = _converted(chain(first, opened.rows), match, columns, not_read, bad)
+    rows = converted_rows(chain(first, opened.rows), match, columns, not_read, bad)
     return ConvertedSource(match, _named(rows, data, spec, names), names, not_read)
 
 
@@ -65,13 +65,16 @@ def _named(
         yield place, with_class_names(row, spec.class_column, known, numbers_are_names=names is None)
 
 
-def _match(first: list[Row], source: Source, data: Data, spec: RowSpec) -> FormatMatch:
-    """Return the format of a source: the one that the recipe names, or the one recognized from its first rows."""
+def match_format(first: list[Row], source: Source, data: Data, formats: Sequence[Format]) -> FormatMatch:
+    """Return the format of a source: the one that the recipe names, or the one recognized from its first rows.
+
+    Raises DataError for a format that is not among those of the task.
+    """
     named: Format | None = source.format or data.format
-    if named is not None and named not in spec.formats:
-        raise DataError(f"data.format: this task trains on {', '.join(spec.formats)}; not on {named}")
+    if named is not None and named not in formats:
+        raise DataError(f"data.format: this task trains on {', '.join(formats)}; not on {named}")
     try:
-        match = recognize_format(first, data.columns_of(source), [named] if named else spec.formats)
+        match = recognize_format(first, data.columns_of(source), [named] if named else formats)
     except DataError as error:
         raise DataError(f"{source.path}: {error}") from None
     return match if named is None else FormatMatch(named, "as the recipe says")
@@ -150,13 +153,14 @@ def refuse_bad_rows(bad: Mapping[str, BadRows]) -> None:
     everything.refuse()
 
 
-def _converted(
+def converted_rows(
     rows: Iterator[tuple[Place, Row]],
     match: FormatMatch,
     columns: Mapping[str, str],
     not_read: Counter[str],
     bad: BadRows,
 ) -> Iterator[tuple[Place, Row]]:
+    """Yield the rows in their canonical format, and count the columns that are not read. Others go to `bad`."""
     for place, row in rows:
         try:
             converted = convert(row, match.format, columns)

@@ -18,6 +18,7 @@ MEANING = {
     "double_bos": "beginning with two begin tokens: a rendered template that is tokenized again",
     "outside_vocabulary": "with a token id that the model does not have",
     "joined": "where one token spans the end of the prompt and the start of the answer",
+    "injected": "with a special token in a plain prompt, or an end token inside a completion: it could end a turn",
     "duplicates": "equal to an earlier row",
     "longer_than_model": "longer than the model reads",
 }

@@ -42,6 +42,8 @@ class Example:
     """Trained end tokens, after the cut."""
     joined: bool = False
     """True if one token spans the end of the prompt and the start of the answer."""
+    injected: bool = False
+    """True if a plain prompt holds a special token, or a completion its end token before its end."""
     not_read: tuple[str, ...] = ()
     """Keys of the row's messages that the chat template does not read, and `tools` if it does not read them."""
 

@@ -41,6 +41,10 @@ def _is_joined(example: Example, sequences: Sequence[TokenSequence], limits: Tok
     return example.joined
 
 
+def _is_injected(example: Example, sequences: Sequence[TokenSequence], limits: TokenLimits) -> bool:
+    return example.injected
+
+
 def _is_unsupervised(example: Example, sequences: Sequence[TokenSequence], limits: TokenLimits) -> bool:
     return not all(sequence.trained for sequence in sequences)
 
@@ -54,6 +58,7 @@ CHECKS: Mapping[str, Check] = {
     "outside_vocabulary": _is_outside_vocabulary,
     "double_bos": _begins_twice,
     "joined": _is_joined,
+    "injected": _is_injected,
     "unsupervised": _is_unsupervised,
     "without_end": _is_without_end,
 }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from eyas.errors import ExportError, PreflightError
 from eyas.files import counted
+from eyas.model.adapter_patterns import refuse_unmatched
 from eyas.model.parameters import ParameterCount, count_parameters, trained_parts
 from eyas.model.peft_refusals import pefts_refusals, refuse_what_cannot_train
 from eyas.model.quantization import quantized_names
@@ -143,8 +144,11 @@ def resolve(adapter: AdapterSection, task_type: str, empty: "PreTrainedModel") -
     matches |= {f"{target} (parameter)": _ending_in(target, parameters) for target in targets}
     unmatched = [pattern for pattern, modules in matches.items() if not modules]
     if unmatched:
-        raise PreflightError("\n".join(f"adapter: {_nothing_matches(pattern, names)}" for pattern in unmatched))
+        raise PreflightError(
+            "\n".join(f"{_setting(pattern)}: {_nothing_matches(pattern, names)}" for pattern in unmatched)
+        )
     _refuse_absent_layers(adapter, names)
+    refuse_unmatched(adapter, empty)
     wrapped = _wrap(empty, adapter, task_type)
     if METHODS[adapter.method].targets:
         refuse_what_cannot_train(wrapped, adapter)
@@ -182,6 +186,12 @@ def _ending_in(pattern: str, names: list[str]) -> list[str]:
     return [name for name in names if name == pattern or name.endswith(f".{pattern}")]
 
 
+def _setting(pattern: str) -> str:
+    """Return the setting that holds a pattern of `Resolution.matches`."""
+    kinds = {"(in full)": "modules_to_save", "(parameter)": "target_parameters"}
+    return f"adapter.{kinds.get(pattern.partition(' ')[2], 'target_modules')}"
+
+
 def _nothing_matches(pattern: str, names: list[str]) -> str:
     leaves = sorted({name.rpartition(".")[2] for name in names if not name.rpartition(".")[2].isdigit()})
     close = difflib.get_close_matches(pattern.partition(" (")[0], leaves, n=1)
@@ -204,5 +214,8 @@ def _refuse_absent_layers(adapter: AdapterSection, names: list[str]) -> None:
 def _wrap(empty: "PreTrainedModel", adapter: AdapterSection, task_type: str) -> "PeftModel":
     from peft import get_peft_model
 
+    config = adapter_config(adapter, task_type)
+    if getattr(config, "velora_config", None) is not None:
+        config.velora_config.init_type = "batch_average"  # peft 0.21 reads values of a random one, and meta has none
     with pefts_refusals():
-        return get_peft_model(empty, adapter_config(adapter, task_type), low_cpu_mem_usage=True)
+        return get_peft_model(empty, config, low_cpu_mem_usage=True)

@@ -1,9 +1,11 @@
 """The base model: its config, its empty shape, its weights."""
 
 from collections.abc import Sequence
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from eyas.errors import PreflightError
+from eyas.model.foreign_files import refuse_foreign_base
 from eyas.model.quantization import (
     bits_and_bytes_config,
     falcon_can_be_quantized,
@@ -20,9 +22,11 @@ if TYPE_CHECKING:
 def load_config(model: Model, labels: Sequence[str] | None = None) -> "PretrainedConfig":
     """Return the base model's config, with a head for these classes if there are any.
 
-    Raises PreflightError for a name that is neither a folder nor on the hub.
+    Raises PreflightError for a name that is neither a folder nor on the hub, and for a folder with foreign code.
     """
     from transformers import AutoConfig
+
+    refuse_foreign_base(model)
 
     classes = {} if labels is None else {
         "num_labels": len(labels),
@@ -39,13 +43,16 @@ def load_config(model: Model, labels: Sequence[str] | None = None) -> "Pretraine
         ) from error
 
 
-def empty_model(config: "PretrainedConfig", auto_model: str, trust_remote_code: bool = False) -> "PreTrainedModel":
+def empty_model(
+    config: "PretrainedConfig", auto_model: str, trust_remote_code: bool = False, attention: str | None = None
+) -> "PreTrainedModel":
     """Return the model on the meta device: every module and shape, no weights, no memory."""
     import torch
     import transformers
 
+    options = {} if attention is None else {"attn_implementation": attention}
     with torch.device("meta"):
-        return getattr(transformers, auto_model).from_config(config, trust_remote_code=trust_remote_code)
+        return getattr(transformers, auto_model).from_config(config, trust_remote_code=trust_remote_code, **options)
 
 
 def load_model(
@@ -62,6 +69,7 @@ def load_model(
     quantization or attention that differs from the requested one.
     """
     import transformers
+    from safetensors import SafetensorError
 
     options: dict[str, Any] = {"dtype": torch_dtype(model.dtype)}
     if model.attn_implementation is not None:
@@ -79,7 +87,7 @@ def load_model(
                 output_loading_info=True,
                 **options,
             )
-    except OSError as error:
+    except (OSError, SafetensorError, UnpicklingError) as error:
         raise PreflightError(f"model.name {model.name}: its weights cannot be loaded: {error}") from error
     stay_as_quantized(loaded)
     if quantization is not None:

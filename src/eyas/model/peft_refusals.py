@@ -52,7 +52,7 @@ def pefts_refusals() -> Iterator[None]:
         warnings.showwarning = collect
         try:
             yield
-        except (ValueError, TypeError, NotImplementedError, ImportError, RuntimeError) as error:
+        except Exception as error:
             if not _is_pefts(error):
                 raise
             raise PreflightError(_at_its_setting(str(error))) from error

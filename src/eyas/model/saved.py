@@ -81,10 +81,20 @@ def digests(tensors: Mapping[str, "Tensor"]) -> dict[str, str]:
 
 
 def saved_tensors(folder: Path) -> dict[str, "Tensor"]:
-    """Return all tensors of the folder's safetensors files. No pickle is opened."""
+    """Return all tensors of the folder's safetensors files. No pickle is opened.
+
+    Raises CheckpointError for a damaged file.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    return {name: tensor for file in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(file).items()}
+    tensors: dict[str, Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            tensors |= load_file(file)
+        except SafetensorError as error:
+            raise CheckpointError(f"{file}: is damaged: {error}") from None
+    return tensors
 
 
 def check_saved(folder: Path, shapes: Shapes, untouched: Mapping[str, str] | None = None) -> int:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eyas.errors import PreflightError
+from eyas.model.foreign_files import refuse_foreign_base
 from eyas.recipe.model import Model
 
 if TYPE_CHECKING:
@@ -20,11 +21,12 @@ def load_tokenizer(model: Model) -> "PreTrainedTokenizerBase":
     """
     from transformers import AutoTokenizer
 
+    refuse_foreign_base(model)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             model.name, revision=model.revision, trust_remote_code=model.trust_remote_code
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # tokenizers 0.23 raises plain Exceptions for damaged files
         raise PreflightError(f"model.name {model.name}: its tokenizer cannot be loaded: {error}") from error
     if model.chat_template is not None:
         tokenizer.chat_template = Path(model.chat_template).read_text(encoding="utf-8")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from eyas.errors import CheckpointError
 from eyas.model.adapter import refuse_unmergeable
+from eyas.model.foreign_files import refuse_foreign_files, refuse_importing_adapter
 from eyas.model.load import load_config, load_model
 from eyas.model.peft_refusals import pefts_refusals
 from eyas.model.quantization import dequantize, torch_dtype, weights_in
@@ -81,14 +82,25 @@ def load_saved(folder: Path, auto_model: str, dtype: "dtype") -> "PreTrainedMode
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder}: no model here; make it with eyas merge")
     refuse_unless_sealed(folder)
+    refuse_foreign_files(folder)
     return load_unsealed(folder, auto_model, dtype)
 
 
 def load_unsealed(folder: Path, auto_model: str, dtype: "dtype") -> "PreTrainedModel":
-    """Return a whole model whose folder is not sealed yet, computing in `dtype`."""
-    import transformers
+    """Return a whole model whose folder is not sealed yet, computing in `dtype`.
 
-    return getattr(transformers, auto_model).from_pretrained(str(folder), dtype=dtype, local_files_only=True).eval()
+    Raises CheckpointError where transformers cannot open it without running code of the folder.
+    """
+    import transformers
+    from safetensors import SafetensorError
+
+    try:
+        model = getattr(transformers, auto_model).from_pretrained(
+            str(folder), dtype=dtype, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: cannot be opened: {error}") from error
+    return model.eval()
 
 
 def refuse_unless_it_opens(folder: Path, auto_model: str) -> None:
@@ -96,7 +108,7 @@ def refuse_unless_it_opens(folder: Path, auto_model: str) -> None:
     import transformers
 
     _, information = getattr(transformers, auto_model).from_pretrained(
-        str(folder), dtype="auto", local_files_only=True, output_loading_info=True
+        str(folder), dtype="auto", local_files_only=True, output_loading_info=True, trust_remote_code=False
     )
     wrong = {kind: sorted(map(str, names))[:3] for kind, names in information.items() if names}
     if wrong:
@@ -113,6 +125,7 @@ def attached(base: "PreTrainedModel", folder: Path, saved: Mapping[str, "Tensor"
     from peft import PeftModel
 
     device = base.device.type
+    refuse_importing_adapter(folder)
     try:
         with pefts_refusals():
             model = PeftModel.from_pretrained(

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from eyas.errors import PreflightError
+from eyas.hub.local_code import digest_of_code
 from eyas.recipe import Recipe
 from eyas.recipe.library_optimizers import packages_of
 from eyas.recipe.source import IN_A_PACKAGE
@@ -26,7 +27,13 @@ class Finding:
 
 def check(recipe: Recipe) -> list[Finding]:
     """Return all findings that need neither torch nor a connection."""
-    return [*_missing_data(recipe), *_missing_packages(recipe), *_nothing_held_out(recipe), *_model_folder(recipe)]
+    return [
+        *_missing_data(recipe),
+        *_missing_packages(recipe),
+        *_nothing_held_out(recipe),
+        *_model_folder(recipe),
+        *_local_code(recipe),
+    ]
 
 
 def refuse_if_blocked(findings: list[Finding]) -> None:
@@ -73,3 +80,13 @@ def _model_folder(recipe: Recipe) -> Iterator[Finding]:
     if recipe.model.is_local and not (Path(name) / "config.json").is_file():
         hint = "run `eyas demo` first" if name.startswith("demo/") else "name a model folder or a hub id"
         yield Finding(f"{name} is not a folder with a config.json", "model.name", True, hint)
+
+
+def _local_code(recipe: Recipe) -> Iterator[Finding]:
+    model = recipe.model
+    if not (model.trust_remote_code and model.is_local and Path(model.name).is_dir()):
+        return
+    digest = digest_of_code(Path(model.name))
+    if digest != model.code_sha256:
+        what = f"the code in {model.name} has the digest {digest}, the recipe {model.code_sha256 or 'none'}"
+        yield Finding(what, "model.code_sha256", True, f"read the code, then set model.code_sha256: {digest}")

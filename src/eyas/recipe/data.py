@@ -30,6 +30,13 @@ class Limits(Section):
     joined: float = Field(
         1.0, ge=0, le=1, description="Rows where one token spans the end of the prompt and the start of the answer."
     )
+    injected: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Rows with a special token in a plain prompt, or an end token inside a completion, as in rows that "
+        "are rendered chats already.",
+    )
     duplicates: float = Field(1.0, ge=0, le=1, description="Rows identical to an earlier row of their split.")
     overlap: float = Field(
         0.01, ge=0, le=1, description="Held-out rows that are also training rows, before or after normalization."

@@ -168,9 +168,16 @@ def _accelerator_config(section: Mapping[str, Any]) -> list[Any]:
     return [mapping_type("accelerator_config", config, gradient_accumulation_kwargs=nested) | None]
 
 
+def _block_diagonal(section: Mapping[str, Any]) -> list[Any]:
+    return [
+        mapping_type("use_bdlora", class_arguments("peft.tuners.lora.config", "BdLoraConfig"), nblocks=_COUNT) | None
+    ]
+
+
 _MAPPINGS: dict[str, Callable[[Mapping[str, Any]], list[Any]]] = {
     "accelerator_config": _accelerator_config,
     "activation_checkpointing_kwargs": _checkpointing_kwargs,
     "lr_scheduler_kwargs": _schedule_kwargs,
+    "use_bdlora": _block_diagonal,
 }
 """Types of arguments that are mappings for another function or class of the libraries, given the section."""

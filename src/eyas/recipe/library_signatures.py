@@ -99,11 +99,12 @@ def one_of(choices: Any) -> Any:
 
 def mapping_type(name: str, arguments: Mapping[str, Argument], **replaced: Any) -> type[BaseModel]:
     """Return the type of a mapping that holds these arguments and no others; `replaced` gives types of some."""
-    fields: dict[str, Any] = {
+    fields: dict[str, Any] = {key: (kind, None) for key, kind in replaced.items()}
+    fields |= {
         key: (replaced.get(key) or each.type, REQUIRED if each.required else None) for key, each in arguments.items()
     }
-    added = {key: (each, None) for key, each in replaced.items() if key not in arguments}
-    return create_model(name, __config__=STRICT, **fields, **added)
+    model: type[BaseModel] = create_model(name, __config__=STRICT, **fields)
+    return model
 
 
 def refusals(annotation: Any, value: Any) -> dict[Path, str]:

@@ -1,6 +1,7 @@
 """Loading of recipes, with all mistakes of a file reported at once."""
 
 import re
+import stat
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from eyas.recipe.access_tokens import WORD_WITH_SECRET
 from eyas.recipe.places import Places
 from eyas.recipe.recipe import Recipe
 from eyas.recipe.validation import RETIRED, nearest, validated
-from eyas.recipe.yaml_reader import read_yaml
+from eyas.recipe.yaml_reader import DEEPEST_LEVEL, LARGEST_BYTES, MOST_PROBLEMS, TOO_LARGE, read_yaml
 
 
 def load_run_recipe(file: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -26,13 +27,7 @@ def load_recipe(file: Path | str, overrides: Sequence[str] = (), ignored: Collec
     Raises RecipeError with one line per mistake, each as `file:line:column: path: what is wrong; what to do`.
     """
     file = Path(file)
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise RecipeError(f"{file}: no such recipe{nearest(file.name, _recipes_in_the_folder_of(file))}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{file}: cannot be read as UTF-8 text: {error}") from None
-    document = read_yaml(text)
+    document = read_yaml(_text_of(file))
     places = Places(str(file), document)
     mistakes = [(position, f"{file}:{position[0]}:{position[1]}: {message}") for position, message in document.problems]
     if isinstance(document.value, dict):
@@ -43,11 +38,27 @@ def load_recipe(file: Path | str, overrides: Sequence[str] = (), ignored: Collec
     if document.value is not None or not mistakes:
         mistakes += [(places.sort_key(path), places.line(path, message)) for path, message in problems]
     if mistakes or places.override_mistakes:
-        lines = [*(line for _, line in sorted(mistakes)), *places.override_mistakes]
+        lines = [line for _, line in sorted(mistakes)][:MOST_PROBLEMS] + places.override_mistakes[:MOST_PROBLEMS]
+        lines += ["… and more"] * (max(len(mistakes), len(places.override_mistakes)) >= MOST_PROBLEMS)
         raise RecipeError(WORD_WITH_SECRET.sub("…", "\n".join(lines)))
     assert recipe is not None
     recipe = _with_chat_template(recipe, file, places)
     return recipe if recipe.run_directory else recipe.model_copy(update={"run_directory": f"runs/{file.stem}"})
+
+
+def _text_of(file: Path) -> str:
+    """Return a recipe's text. Its kind and size are looked at before it is read: a pipe would be waited for."""
+    try:
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise RecipeError(f"{file}: is not a file; name a recipe")
+        if status.st_size > LARGEST_BYTES:
+            raise RecipeError(f"{file}: {TOO_LARGE}")
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RecipeError(f"{file}: no such recipe{nearest(file.name, _recipes_in_the_folder_of(file))}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{file}: cannot be read as UTF-8 text: {error}") from None
 
 
 def _with_chat_template(recipe: Recipe, file: Path, places: Places) -> Recipe:
@@ -70,6 +81,10 @@ def _apply_overrides(value: dict[str, Any], overrides: Sequence[str], places: Pl
         dotted, equals, right = text.partition("=")
         if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", dotted):
             places.override_mistakes.append(f"override {text}: write section.key=value, such as training.max_steps=10")
+            continue
+        if dotted.count(".") > DEEPEST_LEVEL:
+            name = f"{dotted[:40]}…={right[:20]}"
+            places.override_mistakes.append(f"override {name}: nested deeper than {DEEPEST_LEVEL} levels; shorten it")
             continue
         parsed = read_yaml(right)
         if parsed.problems:

@@ -4,6 +4,7 @@ import difflib
 import re
 from collections.abc import Iterator, Sequence
 from functools import reduce
+from itertools import islice
 from operator import getitem
 from typing import Any
 
@@ -26,7 +27,7 @@ from eyas.recipe.section_types import (
     section_types,
     tagged_union,
 )
-from eyas.recipe.yaml_reader import Path
+from eyas.recipe.yaml_reader import MOST_PROBLEMS, Path
 
 Problem = tuple[Path, str]
 """A path in the recipe, and a message."""
@@ -44,7 +45,7 @@ def validated(value: Any, schema: type[Recipe] = Recipe) -> tuple[Recipe | None,
     problems = list(access_tokens(value))
     if problems:  # any other message could print a part of the token
         return None, problems
-    problems = list(_library_problems(value, schema))
+    problems = list(islice(_library_problems(value, schema), MOST_PROBLEMS))
     try:
         recipe = schema.model_validate(value)
     except ValidationError as error:
@@ -93,7 +94,7 @@ def _refusal(message: str, value: Any) -> str:
 def _field_problems(error: ValidationError, task: object, schema: type[Recipe]) -> list[Problem]:
     """Return one problem per place."""
     problems: dict[Path, str] = {}
-    for each in error.errors():
+    for each in error.errors()[:MOST_PROBLEMS]:
         path, problem = _field_problem(each, task, schema)
         problems[path] = _either(problems[path], problem) if path in problems else problem
     return [

@@ -39,16 +39,16 @@ def refuse_arguments(recipe: Recipe, run: RunDirectory) -> None:
             "Remove it, or set training.bf16: true"
         )
     if recipe.quantization is not None:
-        with _refusals(recipe, "quantization"):
+        with library_refusals(recipe, "quantization"):
             bits_and_bytes_config(recipe.quantization, recipe.model)
-    with _refusals(recipe, "training"), _without_devices():
+    with library_refusals(recipe, "training"), _without_devices():
         arguments = TASKS[recipe.task].arguments_for(recipe, run)
     if arguments.torch_compile:
         _refuse_compilation(recipe, arguments)
     if packages_of(arguments.optim) <= {"bitsandbytes"}:  # others may need the model
-        with _refusals(recipe, "training.optim_args" if arguments.optim_args else "training.optim"):
+        with library_refusals(recipe, "training.optim_args" if arguments.optim_args else "training.optim"):
             optimizer = _optimizer(recipe, arguments)
-        with _refusals(recipe, "training.lr_scheduler_kwargs"):
+        with library_refusals(recipe, "training.lr_scheduler_kwargs"):
             _refuse_schedule(arguments, optimizer)
 
 
@@ -64,7 +64,7 @@ def _without_devices() -> Iterator[None]:
 
 
 @contextmanager
-def _refusals(recipe: Recipe, where: str) -> Iterator[None]:
+def library_refusals(recipe: Recipe, where: str) -> Iterator[None]:
     """Turn a library's error into a PreflightError at the setting that it names, or at `where`.
 
     An error of eyas itself keeps its traceback.
@@ -93,7 +93,7 @@ def _refuse_compilation(recipe: Recipe, arguments: "TrainingArguments") -> None:
     import torch
 
     backend, mode = arguments.torch_compile_backend or "inductor", arguments.torch_compile_mode
-    with _refusals(recipe, "training.torch_compile_backend" if mode is None else "training.torch_compile_mode"):
+    with library_refusals(recipe, "training.torch_compile_backend" if mode is None else "training.torch_compile_mode"):
         torch.compile(torch.nn.Identity(), backend=backend, mode=mode)
 
 
@@ -123,10 +123,10 @@ def _optimizer(recipe: Recipe, arguments: "TrainingArguments") -> "Optimizer":
     Raises PreflightError for arguments that it does not read.
     """
     import torch
-    from transformers import Trainer, trainer_optimizer
+    from transformers import Trainer, trainer
 
-    read = _Read(trainer_optimizer._parse_optim_args(arguments.optim_args))
-    with patch.object(trainer_optimizer, "_parse_optim_args", lambda _: read):
+    read = _Read(trainer._parse_optim_args(arguments.optim_args))
+    with patch.object(trainer, "_parse_optim_args", lambda _: read):
         kind, settings = Trainer.get_optimizer_cls_and_kwargs(arguments)
     _refuse_unread(recipe, {*read} - read.names - settings.keys(), settings)
     device = torch.device("cuda", local_rank()) if has_gpu() else torch.device("cpu")

@@ -1,12 +1,12 @@
 """Finish a fully trained run without a result, from its last checkpoint."""
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from eyas.errors import CheckpointError
+from eyas.files import read_json
 from eyas.model.load import empty_model, load_config
 from eyas.model.released_step import ReleasedStep
 from eyas.model.saved import refuse_unsound, saved_tensors
@@ -18,7 +18,7 @@ from eyas.tasks import TASKS
 from eyas.training.manifest import finished_from
 from eyas.training.resume.checkpoints import newest_valid
 from eyas.training.save import is_finished
-from eyas.verify import MADE_FROM, refuse_outdated, sources_of
+from eyas.verify import MADE_FROM, began_with, refuse_links, refuse_outdated, sources_of
 
 TRAINERS_OWN = ("optimizer.", "scheduler.", "scaler.", "rng_state", "loop_state_", "trainer_state.", "latest", SEAL)
 """Name prefixes of checkpoint files that only the trainer reads. Subfolders are the trainer's too."""
@@ -31,12 +31,14 @@ def finish(run: RunDirectory, recipe: Recipe) -> Path | None:
     CheckpointError where no checkpoint is whole, where steps are missing, and for tensors that could not be opened
     later.
     """
+    refuse_links(run)
     with run.locked():
         began = run.read_manifest()
         if "digests" not in began:
             raise CheckpointError(f"{run.path}: no training began here; train it with eyas train")
         if is_finished(run):
             return None
+        began_with(run, "labels")
         state, checkpoint = _last_of(run, recipe)
         folder = run.model if recipe.adapter is None else run.adapter
         staged = run.staging / folder.name
@@ -62,7 +64,13 @@ def _last_of(run: RunDirectory, recipe: Recipe) -> tuple[dict[str, Any], Path]:
         raise CheckpointError(f"{run.path}: {problem}, so nothing trained is left; train it again")
     newest = run.checkpoint(step)
     refuse_outdated(run, newest, "continue the run: eyas train RECIPE --resume")
-    state: dict[str, Any] = json.loads((newest / "trainer_state.json").read_text(encoding="utf-8"))
+    try:
+        state = read_json(newest / "trainer_state.json")
+        numbers = [state["max_steps"], state["global_step"], state["num_input_tokens_seen"], state["best_global_step"]]
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{newest / 'trainer_state.json'}: is not the trainer's: {error}") from None
+    if not all(isinstance(number, int) or number is None for number in numbers):
+        raise CheckpointError(f"{newest / 'trainer_state.json'}: is not the trainer's: {numbers}")
     if step < state["max_steps"]:
         raise CheckpointError(
             f"{newest}: is the newest whole checkpoint, and {state['max_steps'] - step} of {state['max_steps']} steps "

@@ -31,6 +31,8 @@ from eyas.speed.apply import apply
 from eyas.speed.optimization import table
 from eyas.tasks import TASKS
 from eyas.tasks.argument_refusals import refuse_arguments
+from eyas.tasks.length_refusals import refuse_lengths
+from eyas.tasks.model_refusals import refuse_model
 from eyas.tasks.rows import Rows, load_rows
 from eyas.training.guards.disk_space import disk_budget_of, refuse_without_room
 from eyas.training.loop import fit
@@ -47,6 +49,7 @@ from eyas.training.run_summary import (
 )
 from eyas.training.save import is_finished, next_command
 from eyas.training.tracking import start_tracker
+from eyas.verify import refuse_links
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -66,8 +69,10 @@ def train(recipe: Recipe, run: RunDirectory, resume: bool = False, with_changes:
     ):
         recipe = names.recipe
         changed = changes.changed_settings(run, recipe, allowed=with_changes) if resume else []
+        refuse_model(recipe)
         rows = load_rows(recipe, run.quarantine if rank() == 0 else None)
         say(rows.splits.report.text())
+        refuse_lengths(recipe, rows.splits.train)
         base = base_identity(recipe.model)
         changed += changes.changed_bytes(run, rows.splits, base, allowed=with_changes) if resume else []
         if resume and is_finished(run) and not changed:
@@ -96,6 +101,7 @@ def check_environment(recipe: Recipe, run: RunDirectory, resume: bool) -> Topolo
     refuse_float16_autocast(recipe, has_gpu())
     accumulation_steps(recipe, world_size())  # refuses a global batch that does not divide
     refuse_if_blocked(check(recipe))
+    refuse_links(run)
     run.refuse_if_taken(resume)
     refuse_arguments(recipe, run)
     if started_topology().strategy.startswith("zero"):

@@ -183,8 +183,26 @@ def _refusal(problem: str, rows: Sequence[Row], columns: Mapping[str, str], usab
     for format in usable:
         wrong = _first_wrong(format, rows, columns)
         lines.append(f"  {format} needs {FORMATS[format].described(columns)}{f'; here {wrong}' if wrong else ''}")
-    lines.append("Name the columns in data.columns, as in {prompt: question, completion: answer}, or fix the rows")
+    lines.append(
+        f"Name the columns in data.columns, as in {_mapping(_columns_of(rows), list(usable))}, or fix the rows"
+    )
     return "\n".join([*lines, *_pairs_of_texts(rows)])
+
+
+def _mapping(columns: Sequence[str], usable: Sequence[Format]) -> str:
+    """Return a setting of data.columns: for columns that differ in case or spaces only, else an example."""
+    spelled = {column.strip().casefold(): column for column in columns}
+    for format in usable:
+        needs = FORMATS[format].needs
+        if needs.keys() <= spelled.keys():
+            return f"{{{', '.join(f'{name}: {_as_yaml(spelled[name])}' for name in needs)}}}"
+    if "prompt_completion" in usable:
+        return "{prompt: question, completion: answer}"
+    return f"{{{', '.join(f'{name}: my_{name}' for name in FORMATS[usable[0]].needs)}}}"
+
+
+def _as_yaml(column: str) -> str:
+    return f"'{column}'" if column != column.strip() else column
 
 
 def _first_wrong(format: Format, rows: Sequence[Row], columns: Mapping[str, str]) -> str | None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Message = Mapping[str, Any]
+MOST_CLOSING = 16
+"""Special tokens that are looked for at the end of an answer; templates write one or two."""
 
 
 class Chat(NamedTuple):
@@ -31,6 +33,7 @@ class SpecialTokens:
     """Special tokens of a tokenizer, which it recognizes in any text, also a user's."""
 
     ids: Mapping[str, int]
+    begin: str | None
     end: str | None
     longest_first: tuple[str, ...]
     pattern: re.Pattern[str]
@@ -42,13 +45,16 @@ class SpecialTokens:
         visible = [token for token in ids if token.strip()]  # RWKV ends with two line breaks, as do paragraphs
         longest_first = tuple(sorted(visible, key=len, reverse=True))
         pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")  # (?!) matches nowhere
-        return cls(ids, tokenizer.eos_token, longest_first, pattern)
+        return cls(ids, tokenizer.bos_token, tokenizer.eos_token, longest_first, pattern)
 
     def closing(self, text: str, start: int) -> list[tuple[int, str]]:
-        """Return the special tokens at the end of the text, whitespace aside, each with its end. The last first."""
-        closing = []
+        """Return the special tokens at the end of the text, whitespace aside, each with its end. The last first.
+
+        There are at most MOST_CLOSING, for each one copies the text.
+        """
+        closing: list[tuple[int, str]] = []
         end = start + len(text[start:].rstrip())
-        while text.endswith(self.longest_first, start, end):
+        while len(closing) < MOST_CLOSING and text.endswith(self.longest_first, start, end):
             token = next(token for token in self.longest_first if text.endswith(token, start, end))
             closing.append((end, token))
             end = start + len(text[start : end - len(token)].rstrip())

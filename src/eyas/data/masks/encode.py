@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 IGNORED = -100
 """Label of a token that is read but not trained."""
+MOST_MESSAGES = 1000
+"""Messages of one chat. Each answer renders the chat up to it, so time grows with their square."""
 CHATS_AT_A_TIME = 1000
 """Chats per call of the tokenizer, which uses every core."""
 
@@ -79,6 +81,8 @@ def encode_chats(
 def _drafted(writer: Writer, chat: Chat, answers_only: bool, add_missing_end: bool) -> list[Draft] | RowError:
     """Return the texts of a conversation, or the error that refuses it."""
     try:
+        if len(chat.messages) > MOST_MESSAGES:
+            raise RowError(f"{len(chat.messages):,} messages; at most {MOST_MESSAGES:,} are read, so split the chat")
         refuse_special_tokens(writer.special_tokens, chat.messages, chat.tools)
         conversation = writer.conversation(chat.messages, chat.tools, chat.first)
         if not conversation.answers:

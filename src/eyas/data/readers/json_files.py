@@ -23,8 +23,9 @@ def json_lines(file: Path, bad: BadRows, encoding: str) -> PlacedRows:
         if not text.strip():
             empty.append(place)
             continue
-        while empty:
-            bad.add(empty.pop(0), "the line is empty", "")
+        for blank in empty:
+            bad.add(blank, "the line is empty", "")
+        empty.clear()
         try:
             row = decode(line.decode("utf-8"))
         except UnicodeDecodeError as error:

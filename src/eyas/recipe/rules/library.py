@@ -32,6 +32,13 @@ def _a_setting_has_the_one_it_needs(recipe: Recipe) -> Violation | None:
     return None
 
 
+def _checkpointing_arguments_need_checkpointing(recipe: Recipe) -> Violation | None:
+    given = recipe.training.library_arguments.get("activation_checkpointing_kwargs")
+    if not given or recipe.training.activation_checkpointing is not False:
+        return None
+    return "training.activation_checkpointing_kwargs", "has no effect: activation_checkpointing is false; remove one"
+
+
 def _target_modules_suit_the_optimizer(recipe: Recipe) -> Violation | None:
     arguments = recipe.training.library_arguments
     low_rank = str(arguments.get("optim")).startswith(LOW_RANK_OPTIMIZERS)
@@ -82,6 +89,7 @@ def _label_smoothing_suits_the_loss(recipe: Recipe) -> Violation | None:
 
 RULES: tuple[Rule, ...] = (
     _a_setting_has_the_one_it_needs,
+    _checkpointing_arguments_need_checkpointing,
     _target_modules_suit_the_optimizer,
     _a_schedule_has_its_arguments,
     _a_schedule_has_a_warmup,

@@ -65,6 +65,18 @@ def _the_attention_exists(recipe: Recipe) -> Violation | None:
     return "model.attn_implementation", f"should be one of {', '.join(known)}; found '{name}'{hint}"
 
 
+def _patterns_are_regular_expressions(recipe: Recipe) -> Violation | None:
+    settings = recipe.adapter.model_dump() if recipe.adapter else {}
+    patterns = [(key, settings.get(key)) for key in ("target_modules", "exclude_modules")]
+    patterns += [(key, pattern) for key in ("rank_pattern", "alpha_pattern") for pattern in settings.get(key) or {}]
+    for key, pattern in patterns:
+        try:
+            re.compile(pattern if isinstance(pattern, str) else "")
+        except re.error as error:
+            return f"adapter.{key}", f"'{pattern}' is no regular expression: {error}"
+    return None
+
+
 def _virtual_tokens_suit_the_task(recipe: Recipe) -> Violation | None:
     if recipe.adapter is None or not recipe.adapter.virtual_tokens or TASK_TRAITS[recipe.task].generates:
         return None
@@ -86,9 +98,22 @@ def _virtual_tokens_stand_before_each_row(recipe: Recipe) -> Violation | None:
 
 
 def _remote_code_is_pinned_to_a_commit(recipe: Recipe) -> Violation | None:
-    if not recipe.model.trust_remote_code or re.fullmatch("[0-9a-f]{40}", recipe.model.revision or ""):
+    pinned = recipe.model.is_local or re.fullmatch("[0-9a-f]{40}", recipe.model.revision or "")
+    if not recipe.model.trust_remote_code or pinned:
         return None
     return "model.trust_remote_code", "remote code runs only when model.revision is a full 40-digit commit hash"
+
+
+def _a_code_digest_is_of_trusted_local_code(recipe: Recipe) -> Violation | None:
+    if recipe.model.code_sha256 is None or (recipe.model.is_local and recipe.model.trust_remote_code):
+        return None
+    return "model.code_sha256", "has an effect only on a local folder with model.trust_remote_code; remove it"
+
+
+def _attention_is_not_from_the_hub(recipe: Recipe) -> Violation | None:
+    if "/" not in (recipe.model.attn_implementation or ""):
+        return None
+    return "model.attn_implementation", "is compiled code from the hub, which eyas never runs; use sdpa or eager"
 
 
 def _fused_lora_needs_a_lora_adapter(recipe: Recipe) -> Violation | None:
@@ -122,9 +147,12 @@ RULES: tuple[Rule, ...] = (
     _quantization_settings_suit_the_bit_width,
     _the_attention_exists,
     _an_initialization_suits_the_base,
+    _patterns_are_regular_expressions,
     _virtual_tokens_suit_the_task,
     _virtual_tokens_stand_before_each_row,
     _remote_code_is_pinned_to_a_commit,
+    _a_code_digest_is_of_trusted_local_code,
+    _attention_is_not_from_the_hub,
     _fused_lora_needs_a_lora_adapter,
     _dequantized_weights_need_4bit_weights,
     _shared_prefixes_suit_the_task,
