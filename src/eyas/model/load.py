@@ -1,6 +1,7 @@
 """The base model: its config, its empty shape, its weights."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from eyas.errors import PreflightError
@@ -15,6 +16,8 @@ from eyas.recipe.model import Model, Quantization
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
+
+logger = logging.getLogger(__name__)
 
 
 def load_config(model: Model, labels: Sequence[str] | None = None) -> "PretrainedConfig":
@@ -80,6 +83,7 @@ def load_model(
                 use_safetensors=model.use_safetensors,
                 trust_remote_code=model.trust_remote_code,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are looked at below
                 **options,
             )
     except OSError as error:
@@ -88,13 +92,36 @@ def load_model(
     if quantization is not None:
         _refuse_unquantized(model, loaded, trained_in_full)
     _refuse_other_attention(model, loaded)
-    return loaded, sorted(information["missing_keys"])
+    return loaded, sorted(
+        {*information["missing_keys"], *_replaced_head(model, config, information["mismatched_keys"])}
+    )
 
 
 def model_limits_of(config: "PretrainedConfig") -> tuple[int, int]:
     """Return the model's longest input in tokens (without a stated limit, 2³¹) and its number of token ids."""
     text = config.get_text_config()
     return int(getattr(text, "max_position_embeddings", None) or 2**31), int(text.vocab_size)
+
+
+def _replaced_head(
+    model: Model, config: "PretrainedConfig", mismatched: Iterable[tuple[str, Sequence[int], Sequence[int]]]
+) -> list[str]:
+    """Return the parameters of a head for other classes than the base's; such a head is new.
+
+    Raises PreflightError for any other weight whose shape is not that of the model.
+    """
+    shapes = {name: (tuple(stored), tuple(wanted)) for name, stored, wanted in mismatched}
+    classes = (load_config(model).num_labels, config.num_labels) if shapes else (0, 0)
+    for name, (stored, wanted) in shapes.items():
+        if (stored[0], wanted[0]) != classes or stored[1:] != wanted[1:]:
+            raise PreflightError(
+                f"model.name {model.name}: {name} has the shape {stored}, and its config says {wanted}"
+            )
+    if shapes:
+        logger.info(
+            f"the head of {model.name} has {classes[0]} classes, the rows have {classes[1]}: a new one is trained"
+        )
+    return list(shapes)
 
 
 def _refuse_unquantized(model: Model, loaded: "PreTrainedModel", trained_in_full: Sequence[str]) -> None:

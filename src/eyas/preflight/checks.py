@@ -1,5 +1,6 @@
 """Checks of files, folders and packages that a recipe needs."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -8,7 +9,9 @@ from pathlib import Path
 from eyas.errors import PreflightError
 from eyas.recipe import Recipe
 from eyas.recipe.data import IN_A_PACKAGE
+from eyas.recipe.library_models import model_types
 from eyas.recipe.library_optimizers import packages_of
+from eyas.recipe.task_traits import TASK_TRAITS
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,13 @@ class Finding:
 
 def check(recipe: Recipe) -> list[Finding]:
     """Return all findings that need neither torch nor a connection."""
-    return [*_missing_data(recipe), *_missing_packages(recipe), *_nothing_held_out(recipe), *_model_folder(recipe)]
+    return [
+        *_missing_data(recipe),
+        *_missing_packages(recipe),
+        *_nothing_held_out(recipe),
+        *_model_folder(recipe),
+        *_model_kind(recipe),
+    ]
 
 
 def refuse_if_blocked(findings: list[Finding]) -> None:
@@ -74,3 +83,16 @@ def _model_folder(recipe: Recipe) -> Iterator[Finding]:
     if recipe.model.is_local and not (Path(name) / "config.json").is_file():
         hint = "run `eyas demo` first" if name.startswith("demo/") else "name a model folder or a hub id"
         yield Finding(f"{name} is not a folder with a config.json", "model.name", True, hint)
+
+
+def _model_kind(recipe: Recipe) -> Iterator[Finding]:
+    """Yield a finding for a local model of a kind that the task cannot train."""
+    try:
+        config = json.loads((Path(recipe.model.name) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # a hub id, or a folder that is refused elsewhere
+        return
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind is None or "auto_map" in config or kind in model_types(TASK_TRAITS[recipe.task].models):
+        return
+    what = f"{recipe.model.name} is a {kind} model, and transformers has none of that kind for task {recipe.task}"
+    yield Finding(what, "model.name", True, "name another model, or change the task")

@@ -25,6 +25,7 @@ from eyas.preflight.pinning import pinned
 from eyas.preflight.versions import refuse_old_versions
 from eyas.recipe import Recipe
 from eyas.recipe.steps import accumulation_steps
+from eyas.recipe.validation import refuse_invalid
 from eyas.run_directory import RunDirectory
 from eyas.speed.apply import apply
 from eyas.speed.optimization import table
@@ -88,6 +89,7 @@ def check_environment(recipe: Recipe, run: RunDirectory, resume: bool) -> Topolo
     Raises PreflightError for versions, ranks, settings or a run folder that do not allow a start.
     """
     refuse_old_versions()
+    refuse_invalid(recipe)
     requested = requested_topology()
     refuse_impossible_launch(requested, started_topology(), has_gpu())
     accumulation_steps(recipe, world_size())  # refuses a global batch that does not divide
