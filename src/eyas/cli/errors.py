@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from eyas.disk_faults import disk_fault
 from eyas.distributed.topology import rank, world_size
 from eyas.errors import EyasError, Preempted
 
@@ -18,7 +19,7 @@ LIBRARIES = (
 
 @contextmanager
 def errors_as_text() -> Iterator[None]:
-    """Print an EyasError and exit with 1; on Preempted, exit with 75.
+    """Print an EyasError or a disk error and exit with 1; on Preempted, exit with 75.
 
     Every other exception keeps its traceback. Libraries print warnings and errors only.
     """
@@ -29,6 +30,13 @@ def errors_as_text() -> Iterator[None]:
     except EyasError as error:
         where = f"[rank {rank()}] " if world_size() > 1 else ""
         print(f"{where}{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(1) from None
+    except Exception as error:
+        if (cause := disk_fault(error)) is None:
+            raise
+        file = getattr(error, "filename", None)
+        where = f"{os.fsdecode(file)}: " if file is not None else ""
+        print(f"{where}{cause}; free some space, or check who may read and write there", file=sys.stderr, flush=True)
         raise SystemExit(1) from None
     except Preempted as reason:
         print(f"preempted: {reason}", file=sys.stderr, flush=True)

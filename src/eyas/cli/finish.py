@@ -16,10 +16,12 @@ def finish(run: RunFolder) -> None:
     """
     from eyas.recipe import load_run_recipe
     from eyas.run_directory import RunDirectory
+    from eyas.verify import refuse_links
 
     with errors_as_text():
         directory = RunDirectory(run)
         directory.read_recipe()
+        refuse_links(directory)
         recipe = load_run_recipe(directory.recipe)
 
         from eyas.cli.lazy_libraries import hide_unused_libraries
