@@ -1,8 +1,31 @@
 """Exceptions that print as text, without a traceback; every other exception keeps its traceback."""
 
+import unicodedata
+
+JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"
+"""Invisible, but part of how emoji and several scripts are written."""
+
+
+def printable(text: str) -> str:
+    """Return the text with control characters and invisible marks spelled out, except line breaks, tabs and joiners.
+
+    A terminal would obey them: clear the screen, change a title, hide or reorder the text after them.
+    """
+    return "".join(_inert(character) for character in text)
+
+
+def _inert(character: str) -> str:
+    if character.isprintable() or character in "\n\t" or character in JOINERS:
+        return character
+    invisible = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+    return character.encode("unicode_escape").decode() if invisible else character
+
 
 class EyasError(Exception):
     """An error that the user can fix; the message says where, what is wrong and what to do."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class RecipeError(EyasError):
@@ -36,6 +59,12 @@ class Preempted(BaseException):
     """
 
     EXIT_CODE = 75  # EX_TEMPFAIL: try again
+
+
+class Interrupted(Preempted):
+    """A person stopped the run with Ctrl-C."""
+
+    EXIT_CODE = 130  # 128 + SIGINT, as of a shell
 
 
 class ExportError(EyasError):

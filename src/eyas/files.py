@@ -1,4 +1,4 @@
-"""Atomic writes, reading of JSON records, digests of files, and sizes as text."""
+"""Atomic writes, reading of JSON records, digests of files, and sizes and counts as text."""
 
 import hashlib
 import json
@@ -57,11 +57,22 @@ def write_text(file: Path, text: str) -> None:
     """Replace a file's text atomically, even if the machine crashes."""
     file.parent.mkdir(parents=True, exist_ok=True)
     staging = file.with_name(f".{file.name}.{os.getpid()}")
-    with staging.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    staging.replace(file)
+    try:
+        with staging.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        staging.replace(file)
+    except OSError:
+        with suppress(OSError):
+            staging.unlink()
+        raise
+
+
+def unfinished_name(file: Path) -> Path:
+    """Return the file for which `write_text` was making this one when it was killed, or the file itself."""
+    name, dot, process = file.name.removeprefix(".").rpartition(".")
+    return file.with_name(name) if dot and process.isdecimal() and file.name.startswith(".") else file
 
 
 def digest_of_files(files: Iterable[Path]) -> str:
@@ -83,6 +94,12 @@ def in_units(count: int) -> str:
         if count >= 2**exponent:
             return f"{count / 2**exponent:.1f} {unit}"
     return f"{count / 2**10:.1f} KiB"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return `1 row`, `2 rows`, `3,000 rows`, `2 processes`."""
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{'' if number == 1 else plural}"
 
 
 def remembered_sha256(file: Path) -> str:

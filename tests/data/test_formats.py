@@ -37,8 +37,8 @@ BECOMES = [
     ("messages", {"messages": CHAT, "system": "Hm."}, {"messages": [{"role": "system", "content": "Hm."}, *CHAT]}),
     (
         "messages",
-        {"messages": [ASKED, ANSWERED | {"name": None, "weight": 1}]},
-        {"messages": [ASKED, ANSWERED | {"weight": 1}]},
+        {"messages": [ASKED | {"name": None}, ANSWERED | {"name": "Ann", "weight": 1}]},
+        {"messages": [ASKED, ANSWERED | {"name": "Ann"}]},
     ),
     (
         "messages",
@@ -292,9 +292,9 @@ def test_arguments_of_a_call_are_kept(spelt, wrapped):
 
 
 def test_other_keys_of_a_turn_are_kept_but_cannot_change_the_role():
-    spoken = {"from": "gpt", "value": "4", "role": "user", "weight": 0, "loss": None}
+    spoken = {"from": "gpt", "value": "4", "role": "user", "name": "Ann", "loss": None}
 
-    assert convert({"conversations": [spoken]}, "sharegpt") == {"messages": [ANSWERED | {"weight": 0}]}
+    assert convert({"conversations": [spoken]}, "sharegpt") == {"messages": [ANSWERED | {"name": "Ann"}]}
 
 
 def test_implicit_prompt_is_the_one_that_trl_extracts():
@@ -344,8 +344,8 @@ def test_of_two_fitting_formats_the_first_is_chosen_and_the_other_named():
     rows = [EXAMPLES["alpaca"] | {"text": "Add. 2 and 2. 4"}] * 3
 
     assert recognize_format(rows).format == "alpaca"
-    assert "; they also fit text, which data.format can name" in recognize_format(rows).why
-    assert "; 1 fit seq2seq" in recognize_format([*rows, EXAMPLES["seq2seq"]]).why
+    assert "; also matches `text`, which data.format can name" in recognize_format(rows).why
+    assert "; 1 row matching `seq2seq`" in recognize_format([*rows, EXAMPLES["seq2seq"]]).why
 
 
 def test_task_of_plain_text_takes_the_text_of_labeled_rows_and_reports_it():
@@ -353,8 +353,7 @@ def test_task_of_plain_text_takes_the_text_of_labeled_rows_and_reports_it():
 
     assert found.format == "text"
     assert (
-        found.why
-        == "every one of 3 rows has `text` (text); they also fit labelled_text, which this task does not train on"
+        found.why == "every one of 3 rows has `text` (text); also matches `labelled_text`, which this task does not use"
     )
 
 

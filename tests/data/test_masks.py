@@ -607,7 +607,10 @@ REFUSED_ROWS = {
     ),
     "a token in a question": ([U("what is <|endoftext|>?"), A("hello")], "message 1 .user. contains '<|endoftext|>'"),
     "a turn in a result": ([*SINGLE, T("<|im_start|>"), A("so")], "message 3 .tool. contains '<|im_start|>'"),
-    "a call that is not written": ([U("hi"), calls({"a": 1}, content="")], "does not render the tool call 'add'"),
+    "a call that is not written": (
+        [U("hi"), calls({"a": 1}, content="")],
+        "this chat template cannot write tool calls",
+    ),
     "parts that cannot be added": (
         [U("hi"), A([{"type": "text", "text": "hello"}])],
         "cannot render this conversation",

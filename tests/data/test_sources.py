@@ -6,13 +6,14 @@ import datasets
 import pyarrow.parquet
 import pytest
 
-from eyas.data import sources
+from eyas.data import readers
 from eyas.data.formats import FORMATS
 from eyas.data.report import MEANING
 from eyas.data.rows import BadRows
 from eyas.data.sources import digest_of_source, files_of, open_source
 from eyas.errors import DataError
-from eyas.recipe.data import Columns, Limits, Source
+from eyas.recipe.data import Limits
+from eyas.recipe.source import FILE_ENDINGS, Columns, Source
 
 ROWS = [{"text": f"row {row}"} for row in range(3)]
 
@@ -72,7 +73,7 @@ def test_file_of_an_installed_package_is_a_source():
     ("name", "content", "reason"),
     [
         ("absent.jsonl", None, "no such file; name a file here or a dataset on the hub"),
-        ("./rows.txt", "a", "unknown file ending; rename it to one of .jsonl"),
+        ("./rows.doc", "a", "unknown file ending; rename it to one of .jsonl"),
         ("./empty/", "", "holds no file that ends in .jsonl"),
     ],
 )
@@ -112,4 +113,4 @@ def test_every_column_of_a_format_and_every_defect_has_its_setting():
 
     assert named <= Columns.model_fields.keys()
     assert set(MEANING) - {"longer_than_model"} == Limits.model_fields.keys() - {"overlap"}
-    assert tuple(sources.READERS) == sources.FILE_ENDINGS
+    assert {*readers.TEXTS, *readers.SEPARATED, *readers.TABLES} == set(FILE_ENDINGS)

@@ -4,9 +4,10 @@ from typing import Literal, get_args
 import pytest
 
 from eyas.recipe import Recipe
-from eyas.recipe.data import Data, Format
+from eyas.recipe.data import Data
 from eyas.recipe.library_signatures import TRAINING_ARGUMENTS
 from eyas.recipe.reference import json_schema, reference_page
+from eyas.recipe.source import Format
 from eyas.recipe.task_traits import TASK_TRAITS, TaskTraits, settings_without_effect, traits_of
 from eyas.recipe.training import Training
 from eyas.recipe.validation import validated
@@ -19,6 +20,7 @@ TOKEN_CLASSES = TaskTraits(
     classes="token",
     generates=False,
     shares_prefixes=False,
+    measures=("span_f1",),
     data_settings=frozenset({"labels"}),
     reserved={"label_names": "eyas sets it"},
     defaults={"learning_rate": 5e-5},

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from eyas.distributed.topology import started_topology
 from eyas.extras import hidden
+from eyas.recipe.library_optimizers import packages_of
 
 if TYPE_CHECKING:
     from eyas.recipe import Recipe
@@ -54,9 +55,9 @@ def hide_unused_libraries(recipe: "Recipe | None") -> None:
 
 
 def _unused(recipe: "Recipe") -> list[str]:
-    optimizer = str(recipe.training.library_arguments.get("optim", ""))
+    optimizer = recipe.training.library_arguments.get("optim")
     used = {
-        "bitsandbytes": recipe.quantization is not None or any(of in optimizer for of in ("8bit", "4bit", "paged")),
+        "bitsandbytes": recipe.quantization is not None or "bitsandbytes" in packages_of(optimizer),
         "wandb": recipe.tracking.report_to == "wandb",
         "deepspeed": started_topology().strategy.startswith("zero"),
     }

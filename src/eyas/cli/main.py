@@ -1,7 +1,5 @@
 """The `eyas` command. Nothing here imports torch; each command imports its packages when it runs."""
 
-import sys
-
 import typer
 
 from eyas.cli import (
@@ -19,7 +17,6 @@ from eyas.cli import (
     train,
     verify,
 )
-from eyas.cli.start import start_process
 
 app = typer.Typer(
     name="eyas",
@@ -35,9 +32,3 @@ for command in (demo, check, parameters, preview, train, finish, verify, merge, 
     name = command.__name__.rpartition(".")[2]
     app.command(name)(getattr(command, name))
 app.add_typer(selftest.app, name="selftest")
-
-
-def main() -> None:
-    """Run the command line as a process of its own."""
-    start_process(trains=sys.argv[1:2] == ["train"])
-    app()

@@ -1,12 +1,14 @@
 """Encoding of rows: token ids, and the labels that a model is trained on."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pyarrow
 
 from eyas.data.masks import IGNORED, Chat, encode_chats
+from eyas.data.masks.conversation import SpecialTokens
+from eyas.data.prompts import closing_tokens, is_chat
 from eyas.data.row_spec import Columns, Encoding, Example, RowSpec, TokenSequence
 from eyas.data.rows import Row, RowError
 from eyas.errors import DataError
@@ -17,16 +19,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelLimits:
-    """Maximum positions of a model, and its number of token ids."""
+    """Maximum positions of a model, its number of token ids, and the classes that it has already."""
 
     positions: int
     vocabulary_size: int
+    classes: Sequence[str] = ()
+    """Class names of a base that is a classifier, in the order of its head."""
 
 
 def encode_language_rows(rows: Sequence[Row], encoding: Encoding) -> list[list[Example] | RowError]:
     """Return the examples of rows of text, prompt and completion, or messages, in the order of the rows."""
-    chats = [index for index, row in enumerate(rows) if _is_chat(row)]
-    plain = [index for index in range(len(rows)) if not _is_chat(rows[index])]
+    chats = [index for index, row in enumerate(rows) if is_chat(row)]
+    plain = [index for index in range(len(rows)) if not is_chat(rows[index])]
     encoded: dict[int, list[Example] | RowError] = dict(
         zip(chats, _chats([rows[i] for i in chats], encoding), strict=True)
     )
@@ -122,10 +126,6 @@ def _first_token_labels(word_ids: Sequence[int | None], tags: Sequence[int]) -> 
     ]
 
 
-def _is_chat(row: Row) -> bool:
-    return "messages" in row or isinstance(row.get("prompt"), list)
-
-
 def _chats(rows: Sequence[Row], encoding: Encoding) -> list[list[Example] | RowError]:
     encoded = encode_chats(
         encoding.tokenizer,
@@ -135,7 +135,9 @@ def _chats(rows: Sequence[Row], encoding: Encoding) -> list[list[Example] | RowE
         template_options=encoding.template_options,
     )
     return [
-        one if isinstance(one, RowError) else [_cut(text.input_ids, text.labels, text.ends, encoding) for text in one]
+        one
+        if isinstance(one, RowError)
+        else [replace(_cut(text.input_ids, text.labels, text.ends, encoding), not_read=text.not_read) for text in one]
         for one in encoded
     ]
 
@@ -151,9 +153,27 @@ def _texts(rows: Sequence[Row], encoding: Encoding) -> list[list[Example] | RowE
     if not rows:
         return []
     pairs = [("", row["text"]) if "text" in row else (row["prompt"], row["completion"]) for row in rows]
+    special_tokens = SpecialTokens.of(encoding.tokenizer)
     tokens = encoding.tokenizer([prompt + text for prompt, text in pairs], return_offsets_mapping=True, verbose=False)
     each = zip(pairs, tokens["input_ids"], tokens["offset_mapping"], strict=True)
-    return [[_text(len(prompt), ids, offsets, encoding)] for (prompt, _), ids, offsets in each]
+    return [
+        [replace(_text(len(prompt), ids, offsets, encoding), injected=_is_injected(prompt, text, special_tokens))]
+        for (prompt, text), ids, offsets in each
+    ]
+
+
+def _is_injected(prompt: str, completion: str, special_tokens: SpecialTokens) -> bool:
+    """Return whether a plain prompt holds a special token, or a completion its end token before its end.
+
+    A begin token that starts the prompt can end nothing; `double_bos` counts two of them.
+    """
+    if not prompt:
+        return False
+    while special_tokens.begin and prompt.startswith(special_tokens.begin):
+        prompt = prompt.removeprefix(special_tokens.begin)
+    end = special_tokens.end
+    inside = completion.rstrip().removesuffix(end) if end else ""
+    return special_tokens.pattern.search(prompt) is not None or bool(end and end in inside)
 
 
 def _text(prompt_length: int, ids: list[int], offsets: Sequence[tuple[int, int]], encoding: Encoding) -> Example:
@@ -169,9 +189,9 @@ def _text(prompt_length: int, ids: list[int], offsets: Sequence[tuple[int, int]]
     joined = any(start < prompt_length < stop for start, stop in offsets)
     end = encoding.tokenizer.eos_token_id
     ended = bool(ids) and ids[-1] == end
-    if ended:
-        labels[-1] = end  # an end token that the tokenizer adds has no place in the text
-    elif encoding.add_missing_end:
+    text_end = len(ids) - closing_tokens(offsets)
+    labels[text_end:] = ids[text_end:]  # generated after the answer, also where they are not the end token
+    if not ended and encoding.add_missing_end:
         if end is None:
             raise DataError(
                 "this tokenizer has no end token, so the model could not learn to stop; train without one by setting "
@@ -184,7 +204,7 @@ def _text(prompt_length: int, ids: list[int], offsets: Sequence[tuple[int, int]]
 def _cut(ids: list[int], labels: list[int], ends: Sequence[int], encoding: Encoding, joined: bool = False) -> Example:
     longest = encoding.max_length
     labels = [IGNORED, *labels[1:]]  # no token precedes the first one, so it cannot be predicted
-    end_tokens = sum(1 for position in ends if position < longest and labels[position] != IGNORED)
+    end_tokens = [ids[position] for position in ends if position < longest and labels[position] != IGNORED]
     return Example({"input_ids": ids[:longest], "labels": labels[:longest]}, [len(ids)], end_tokens, joined)
 
 
@@ -203,7 +223,7 @@ LANGUAGE = RowSpec(
     columns={"input_ids": _TOKENS, "labels": _TOKENS},
     encode=encode_language_rows,
     sequences=_token_sequences,
-    checks=("truncated", "outside_vocabulary", "double_bos", "joined", "unsupervised", "without_end"),
+    checks=("truncated", "outside_vocabulary", "double_bos", "joined", "injected", "unsupervised", "without_end"),
 )
 LABELED = RowSpec(
     formats=("labelled_text",),

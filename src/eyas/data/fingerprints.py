@@ -3,6 +3,7 @@
 import hashlib
 import re
 import unicodedata
+from collections.abc import Iterator
 
 
 def fingerprint(text: str) -> bytes:
@@ -18,11 +19,27 @@ def normalized(text: str) -> str:
     """
     # A lone surrogate, which JSON can spell and UTF-8 cannot, becomes a question mark, and so a space.
     text = text.encode(errors="replace").decode()
-    folded = unicodedata.normalize("NFKC", text).casefold()
+    folded = "".join(unicodedata.normalize("NFKC", piece) for piece in _pieces(text)).casefold()
     calculated = _BEFORE_A_NUMBER.sub(lambda sign: _ARITHMETIC[sign[0]], folded)
     return " ".join(calculated.translate(_SPACE_FOR_PUNCTUATION).split())
 
 
+def _pieces(text: str) -> Iterator[str]:
+    """Yield the text in pieces of PIECE characters, none of which starts with a combining mark.
+
+    Python sorts a run of combining marks in quadratic time. A run that no writing has is cut.
+    """
+    start = 0
+    while start < len(text):
+        end = start + PIECE
+        while end < start + PIECE + LONGEST_RUN and unicodedata.combining(text[end : end + 1] or "a"):
+            end += 1
+        yield text[start:end]
+        start = end
+
+
+PIECE = 1000
+LONGEST_RUN = 30
 _ARITHMETIC = {"-": "−", "*": "×", "/": "÷"}
 _BEFORE_A_NUMBER = re.compile(r"[-*/](?=\s*\d)")
 

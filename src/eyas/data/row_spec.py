@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from eyas.data.masks import IGNORED
 from eyas.data.rows import Row, RowError
-from eyas.recipe.data import Format
+from eyas.recipe.source import Format
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -38,10 +38,14 @@ class Example:
     """Values of the columns that its RowSpec declares."""
     full_lengths: Sequence[int]
     """Tokens of each of its sequences before the cut to `max_length`."""
-    end_tokens: int = 0
-    """Trained end tokens, after the cut."""
+    end_tokens: Sequence[int] = ()
+    """Ids of the trained end tokens, after the cut."""
     joined: bool = False
     """True if one token spans the end of the prompt and the start of the answer."""
+    injected: bool = False
+    """True if a plain prompt holds a special token, or a completion its end token before its end."""
+    not_read: tuple[str, ...] = ()
+    """Keys of the row's messages that the chat template does not read, and `tools` if it does not read them."""
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,16 @@
 """Rows, their places in files, and the collection of bad ones."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from eyas.errors import DataError
+from eyas.files import counted
 
 SHOWN = 20
 """Bad rows that one report prints; the rest are counted."""
 LONGEST_SHOWN = 120
-
-
-def counted(number: int, noun: str) -> str:
-    """Return `1 row`, `2 rows`, `3,000 rows`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 class Place(NamedTuple):
@@ -41,7 +37,7 @@ class BadRow:
 
     def __str__(self) -> str:
         shown = self.text if len(self.text) <= LONGEST_SHOWN else f"{self.text[:LONGEST_SHOWN]}…"
-        return f"  {self.place}: {self.reason}\n      {shown}"
+        return f"  {self.place}: {self.reason}\n      {' '.join(shown.splitlines())}"
 
     def as_line(self) -> str:
         """Return the row as one line of a quarantine file."""
@@ -75,10 +71,24 @@ class BadRows:
             )
 
     def report(self) -> str:
-        """Return the first twenty bad rows in the order of their lines, and the number of the others."""
-        lines = [str(row) for row in sorted(self.rows, key=lambda row: row.place)[:SHOWN]]
-        more = len(self.rows) - SHOWN
+        """Return the first bad rows in the order of their lines, at most twenty, and the number of the others.
+
+        Of rows with the same reason the first is shown, with their number and a few of their places.
+        """
+        by_reason: dict[str, list[BadRow]] = {}
+        for row in sorted(self.rows, key=lambda row: row.place):
+            by_reason.setdefault(row.reason, []).append(row)
+        shown = list(by_reason.values())[:SHOWN]
+        lines = [f"{first}{_with_the_same_reason(rest)}" for first, *rest in shown]
+        more = len(self.rows) - sum(map(len, shown))
         return "\n".join([*lines, *([f"  … and {more:,} more"] if more > 0 else [])])
+
+
+def _with_the_same_reason(rows: Sequence[BadRow]) -> str:
+    if not rows:
+        return ""
+    places = ", ".join(str(row.place) for row in rows[:3]) + (", …" if len(rows) > 3 else "")
+    return f"\n      and {counted(len(rows), 'more row')} for the same reason: {places}"
 
 
 Row = Mapping[str, Any]

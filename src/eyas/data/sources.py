@@ -1,7 +1,6 @@
 """Rows of a recipe's source, each with its place. A local file never needs a network."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -10,12 +9,14 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eyas.data.readers import READERS
+from eyas.data.folders import Folder, split_of_folder
+from eyas.data.readers import class_names_of, rows_of
+from eyas.data.readers.arrow_files import names_of_features, without_nulls
 from eyas.data.rows import BadRows, Place, PlacedRows
 from eyas.errors import DataError
 from eyas.hub.dataset_files import WantedSplit, load_split
 from eyas.hub.repository import Commit, Repository
-from eyas.recipe.data import FILE_ENDINGS, IN_A_PACKAGE, Source
+from eyas.recipe.source import COMPRESSED, FILE_ENDINGS, IN_A_PACKAGE, Source, ending_of
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Opened:
-    """Rows of an open source, and the class names of its columns."""
+    """Rows of an open source, and the class names of its columns, which hold their numbers or the names."""
 
     rows: PlacedRows
     class_names: Mapping[str, list[str]]
@@ -32,10 +33,11 @@ class Opened:
 def open_source(source: Source, bad: BadRows, streaming: bool = False) -> Opened:
     """Return the rows of a source, read lazily. Lines that hold no row go to `bad`."""
     if source.is_local:
-        return Opened(chain.from_iterable(READERS[file.suffix](file, bad) for file in files_of(source)), {})
+        folder = _local(source)
+        rows = chain.from_iterable(rows_of(file, source, bad) for file in folder.files)
+        return Opened(rows, _class_names(folder))
     table = _streamed(source) if streaming else _hub_table(source)
-    names = {column: list(kind.names) for column, kind in (table.features or {}).items() if hasattr(kind, "names")}
-    return Opened(_named_classes(source, table, names), names)
+    return Opened(_numbered(source, table), names_of_features(table.features))
 
 
 def digest_of_source(source: Source) -> str:
@@ -44,38 +46,57 @@ def digest_of_source(source: Source) -> str:
         return f"commit:{source.revision}"
     whole = hashlib.sha256()
     for file in files_of(source):
-        with file.open("rb") as stream:
-            whole.update(f"{file}:{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+        try:
+            with file.open("rb") as stream:
+                whole.update(f"{file}:{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+        except OSError as error:
+            raise DataError(f"{file}: cannot be read: {error.strerror}") from error
     return whole.hexdigest()
 
 
 def files_of(source: Source) -> list[Path]:
     """Return the files of a local source in reading order. Raises DataError if there is none, or an unreadable one."""
-    path = _in_package(source.path) if source.path.startswith(IN_A_PACKAGE) else Path(source.path).expanduser()
-    if path.is_dir():
-        files = _files_in(path, source.split)
-    elif path.is_file():
-        files = [path]
-    else:
-        raise DataError(f"{source.path}: no such file; name a file here or a dataset on the hub")
-    for file in files:
-        if file.suffix not in READERS:
-            raise DataError(f"{file}: unknown file ending; rename it to one of {', '.join(FILE_ENDINGS)}")
-        if file.stat().st_size == 0:
-            raise DataError(f"{file}: is empty; write rows to it, or remove it from the recipe")
-    return files
+    return list(_local(source).files)
 
 
-def _files_in(folder: Path, split: str) -> list[Path]:
-    """Return the files of a folder: those listed by `save_to_disk` of datasets, or all with a known ending."""
-    if (folder / "dataset_dict.json").is_file():
-        folder = folder / split
-    if (state := folder / "state.json").is_file():
-        return [folder / part["filename"] for part in json.loads(state.read_text(encoding="utf-8"))["_data_files"]]
-    files = sorted(file for file in folder.glob("*") if file.suffix in READERS)
-    if not files:
-        raise DataError(f"{folder}: holds no file that ends in {', '.join(FILE_ENDINGS)}")
-    return files
+def _local(source: Source) -> Folder:
+    try:
+        paths = [_in_package(source.path)] if source.path.startswith(IN_A_PACKAGE) else source.local_paths()
+        if not paths or not paths[0].exists():
+            raise DataError(f"{source.path}: no such file; name a file here or a dataset on the hub")
+        folder = split_of_folder(paths[0], source) if len(paths) == 1 and paths[0].is_dir() else Folder(paths)
+        for file in folder.files:
+            _refuse_unreadable(file)
+    except OSError as error:
+        raise DataError(f"{error.filename or source.path}: cannot be read: {error.strerror}") from error
+    return folder
+
+
+def _refuse_unreadable(file: Path) -> None:
+    """Raise DataError for a file of an unknown kind, an empty one, and what is no file at all."""
+    if not file.exists():
+        raise DataError(f"{file}: no such file; restore it, or remove it from the list of its folder")
+    if not file.is_file():
+        kind = "a folder" if file.is_dir() else "a pipe or a device, not a file"
+        raise DataError(f"{file}: is {kind}; name a file of rows")
+    if not ending_of(file.name):
+        endings = f"{', '.join(FILE_ENDINGS)}; text files also with {', '.join(COMPRESSED)}"
+        raise DataError(f"{file}: unknown file ending; rename it to one of {endings}")
+    if file.stat().st_size == 0:
+        raise DataError(f"{file}: is empty; write rows to it, or remove it from the recipe")
+
+
+def _class_names(folder: Folder) -> Mapping[str, list[str]]:
+    """Return the class names of a local source's columns. Raises DataError where two of its files differ."""
+    names = dict(folder.class_names)
+    for file in folder.files:
+        for column, own in class_names_of(file).items():
+            if names.setdefault(column, own) != own:
+                raise DataError(
+                    f"{file}: the classes of `{column}` are {', '.join(own)}; those of another file or of the README "
+                    f"are {', '.join(names[column])}; make them equal"
+                )
+    return names
 
 
 def _in_package(path: str) -> Path:
@@ -109,9 +130,7 @@ def _streamed(source: Source) -> "IterableDataset":
         raise DataError(f"{source.path}: the hub's dataset could not be loaded: {error}") from error
 
 
-def _named_classes(source: Source, table: "Dataset | IterableDataset", names: Mapping[str, list[str]]) -> PlacedRows:
+def _numbered(source: Source, table: "Dataset | IterableDataset") -> PlacedRows:
     place = partial(Place, f"{source.path} ({source.split})")
     for number, row in enumerate(table, start=1):
-        # A hub dataset marks a row without a known class with -1. It stays a number, and is refused later.
-        known = {column: named[row[column]] for column, named in names.items() if row[column] in range(len(named))}
-        yield place(number), {**row, **known}
+        yield place(number), {column: without_nulls(value) for column, value in row.items()}

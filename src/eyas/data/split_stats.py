@@ -41,6 +41,10 @@ def _is_joined(example: Example, sequences: Sequence[TokenSequence], limits: Tok
     return example.joined
 
 
+def _is_injected(example: Example, sequences: Sequence[TokenSequence], limits: TokenLimits) -> bool:
+    return example.injected
+
+
 def _is_unsupervised(example: Example, sequences: Sequence[TokenSequence], limits: TokenLimits) -> bool:
     return not all(sequence.trained for sequence in sequences)
 
@@ -54,6 +58,7 @@ CHECKS: Mapping[str, Check] = {
     "outside_vocabulary": _is_outside_vocabulary,
     "double_bos": _begins_twice,
     "joined": _is_joined,
+    "injected": _is_injected,
     "unsupervised": _is_unsupervised,
     "without_end": _is_without_end,
 }
@@ -74,7 +79,9 @@ class Tally:
         self._lengths: list[int] = []
         self._rows: dict[str, list[int]] = {name: [] for name in MEANING}
         self._classes: Counter[int] = Counter()
-        self._supervised = self._ends = 0
+        self._ends: Counter[int] = Counter()
+        self._not_read: dict[str, set[int]] = {}
+        self._supervised = 0
 
     @property
     def examples(self) -> int:
@@ -97,13 +104,15 @@ class Tally:
         defects = defects_of(self._spec, example, self._limits)
         for defect in defects:
             self.note(defect, row)
+        for key in example.not_read:
+            self._not_read.setdefault(key, set()).add(row)
         if "unsupervised" in defects:
             return False
         sequences = self._spec.sequences(example.columns)
         for sequence in sequences:
             self._classes.update(self._classes_of(sequence))
         self._supervised += sum(sequence.trained for sequence in sequences)
-        self._ends += example.end_tokens
+        self._ends.update(example.end_tokens)
         self._lengths.append(sum(len(sequence.ids) for sequence in sequences))
         return True
 
@@ -119,9 +128,11 @@ class Tally:
             tokens=sum(self._lengths),
             supervised_tokens=self._supervised,
             lengths=lengths_of(self._lengths),
-            end_tokens=self._ends if "without_end" in self._spec.checks else None,
+            end_tokens=self._ends.total() if "without_end" in self._spec.checks else None,
+            end_token_ids=sorted(self._ends),
             defects={name: _defect(rows, place) for name, rows in self._rows.items()},
-            classes={labels[index]: count for index, count in sorted(self._classes.items())},
+            keys_not_read={key: len(rows) for key, rows in self._not_read.items()},
+            classes={label: self._classes[index] for index, label in enumerate(labels)},
             **known,
         )
 

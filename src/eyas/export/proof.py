@@ -128,7 +128,7 @@ class Proof:
 
 PARITY_HEADER = [
     "against the trained model",
-    "KL per token (nats)",
+    "KL per position (nats)",
     "largest logit difference",
     "top-1 agreement",
     "positions",

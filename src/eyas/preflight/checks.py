@@ -7,8 +7,10 @@ from pathlib import Path
 
 from eyas.errors import PreflightError
 from eyas.hub.local_code import digest_of_code
+from eyas.hub.model_files import ADAPTER
 from eyas.recipe import Recipe
-from eyas.recipe.data import IN_A_PACKAGE
+from eyas.recipe.library_optimizers import packages_of
+from eyas.recipe.source import IN_A_PACKAGE
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,9 @@ def refuse_if_blocked(findings: list[Finding]) -> None:
 
 def _missing_data(recipe: Recipe) -> Iterator[Finding]:
     sources = [("data.train.path", source) for source in recipe.data.training_sources]
-    if recipe.data.evaluation is not None:
-        sources.append(("data.evaluation.path", recipe.data.evaluation))
+    sources += [(f"data.{name}.path", source) for name, source in recipe.data.held_out_sources.items()]
     for where, source in sources:
-        if not source.is_local or source.path.startswith(IN_A_PACKAGE) or Path(source.path).expanduser().exists():
+        if not source.is_local or source.path.startswith(IN_A_PACKAGE) or source.local_paths():
             continue
         hint = "run `eyas demo` first" if source.path.startswith("demo/") else "name a file here or a hub dataset"
         yield Finding(f"{source.path} does not exist", where, True, hint)
@@ -58,6 +59,14 @@ def _missing_packages(recipe: Recipe) -> Iterator[Finding]:
         yield Finding("rensa is not installed", "data.near_duplicates", True, "pip install 'eyas[leakage]'")
     if recipe.tracking.report_to == "tensorboard" and find_spec("tensorboard") is None:
         yield Finding("tensorboard is not installed", "tracking.report_to", True, "pip install 'eyas[tensorboard]'")
+    arguments = recipe.training.library_arguments
+    optimizer = arguments.get("optim")
+    needed = {"training.optim": (str(optimizer), packages_of(optimizer))}
+    if arguments.get("use_liger_kernel"):
+        needed["training.use_liger_kernel"] = ("it", frozenset({"liger_kernel"}))
+    for where, (name, packages) in needed.items():
+        for package in sorted(package for package in packages if find_spec(package) is None):
+            yield Finding(f"{name} needs the package {package}, which is not installed", where, True, "install it")
 
 
 def _nothing_held_out(recipe: Recipe) -> Iterator[Finding]:
@@ -69,7 +78,17 @@ def _nothing_held_out(recipe: Recipe) -> Iterator[Finding]:
 
 def _model_folder(recipe: Recipe) -> Iterator[Finding]:
     name = recipe.model.name
-    if recipe.model.is_local and not (Path(name) / "config.json").is_file():
+    if not recipe.model.is_local:
+        return
+    model, adapter = ((Path(name) / file).is_file() for file in ("config.json", ADAPTER))
+    if model and adapter:
+        hint = "merge it into the weights, or move it to a folder of its own"
+        yield Finding(
+            f"{name} has an {ADAPTER} next to its weights, which would load with them", "model.name", True, hint
+        )
+    elif adapter:
+        yield Finding(f"{name} is an adapter", "model.name", True, "name the base model")
+    elif not model:
         hint = "run `eyas demo` first" if name.startswith("demo/") else "name a model folder or a hub id"
         yield Finding(f"{name} is not a folder with a config.json", "model.name", True, hint)
 

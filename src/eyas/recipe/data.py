@@ -1,86 +1,11 @@
 """The data section: training and held-out rows, their format, and limits on bad rows."""
 
-from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
 from eyas.recipe.section import Section
-
-Format = Literal[
-    "messages", "sharegpt", "alpaca", "prompt_completion", "text", "labelled_text", "preference",
-    "unpaired_preference", "token_labels", "seq2seq",
-]  # fmt: skip
-FILE_ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
-IN_A_PACKAGE = "package:"
-
-
-class Columns(Section):
-    """Names in the file of the columns of a format, where they differ."""
-
-    messages: str | None = Field(None, description="Chat: a list of `role` and `content` (messages).")
-    conversations: str | None = Field(None, description="Chat: a list of `from` and `value` (sharegpt).")
-    tools: str | None = Field(None, description="Tools available in the chat (messages, sharegpt, prompt_completion).")
-    system: str | None = Field(None, description="System message in a column of its own (sharegpt, alpaca).")
-    instruction: str | None = Field(None, description="The instruction (alpaca).")
-    input: str | None = Field(None, description="The input of the instruction (alpaca).")
-    output: str | None = Field(None, description="The answer (alpaca).")
-    history: str | None = Field(None, description="Earlier pairs of instruction and answer (alpaca).")
-    prompt: str | None = Field(
-        None, description="Prompt, as text or chat (prompt_completion, preference, unpaired_preference)."
-    )
-    completion: str | None = Field(
-        None, description="Completion, as text or chat (prompt_completion, unpaired_preference)."
-    )
-    text: str | None = Field(None, description="Plain text (text), or the text to classify (labelled_text).")
-    label: str | None = Field(
-        None, description="Class (labelled_text), or true for a good completion (unpaired_preference)."
-    )
-    chosen: str | None = Field(None, description="The better answer (preference).")
-    rejected: str | None = Field(None, description="The worse answer (preference).")
-    tokens: str | None = Field(None, description="Words (token_labels).")
-    tags: str | None = Field(None, description="One BIO tag per word (token_labels).")
-    source: str | None = Field(None, description="Input text (seq2seq).")
-    target: str | None = Field(None, description="Target text (seq2seq).")
-
-    def named(self) -> dict[str, str]:
-        """Return the columns that have another name in the file."""
-        return self.model_dump(exclude_none=True)
-
-
-class Source(Section):
-    """Rows of a hub dataset, of local files, or of a file in an installed package."""
-
-    path: str = Field(
-        description="A hub dataset id, a local .jsonl, .json, .csv, .tsv, .parquet or .arrow file, a folder of them, "
-        "or `package:name/file` in an installed package."
-    )
-    name: str | None = Field(None, description="Configuration of a hub dataset, such as `sst2` of `glue`.")
-    split: str = Field("train", description="Split of a hub dataset; has no effect on a local file.")
-    revision: str | None = Field(None, description="Commit, tag or branch of a hub dataset.")
-    rows: int | None = Field(None, gt=0, description="Use this many rows, drawn with `training.seed`; left out, all.")
-    weight: float | None = Field(
-        None, gt=0, description="Sampling weight of this source in a list of sources; left out, each row is used once."
-    )
-    format: Format | None = Field(None, description="Format of the rows, where it differs from `data.format`.")
-    columns: Columns = Field(Columns(), description="Column names that differ from `data.columns`.")
-
-    def __str__(self) -> str:
-        """Return a local path, or a hub dataset with its configuration and split."""
-        return self.path if self.is_local else f"{self.path} ({', '.join(filter(None, [self.name, self.split]))})"
-
-    @property
-    def is_local(self) -> bool:
-        """Return True for a local path, and False for a hub id.
-
-        A path that is written like a file, or that is a folder here, is local.
-        """
-        return (
-            PurePath(self.path).suffix in FILE_ENDINGS
-            or self.path.startswith((IN_A_PACKAGE, ".", "/", "~"))
-            or self.path.count("/") > 1
-            or Path(self.path).is_dir()
-        )
+from eyas.recipe.source import Columns, Format, Source
 
 
 class Limits(Section):
@@ -105,6 +30,13 @@ class Limits(Section):
     joined: float = Field(
         1.0, ge=0, le=1, description="Rows where one token spans the end of the prompt and the start of the answer."
     )
+    injected: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Rows with a special token in a plain prompt, or an end token inside a completion, as in rows that "
+        "are rendered chats already.",
+    )
     duplicates: float = Field(1.0, ge=0, le=1, description="Rows identical to an earlier row of their split.")
     overlap: float = Field(
         0.01, ge=0, le=1, description="Held-out rows that are also training rows, before or after normalization."
@@ -126,6 +58,11 @@ class Data(Section):
 
     train: Sources = Field(description="Rows to train on: one source, or a list of them to mix.")
     evaluation: Source | None = Field(None, description="Held-out rows, for evaluation, merge checks and the report.")
+    test: Source | None = Field(
+        None,
+        description="Rows for the scores of `eyas evaluate` and the report alone, where `evaluation` rows choose the "
+        "released step. Left out, the held-out rows are scored.",
+    )
     holdout: float | None = Field(
         None, gt=0, lt=1, description="Hold out this share of the training rows instead. Each row is chosen by a hash "
         "of its content, so new rows do not move the others.",
@@ -165,8 +102,8 @@ class Data(Section):
     cache_directory: str = Field(".eyas/prepared", description="Folder of prepared rows, kept for the next start.")
     labels: list[str] | None = Field(
         None,
-        description="Class names, in order; left out, those of the dataset or of the training rows "
-        "(sequence_classification).",
+        description="Class names, in order; rows may hold the names, or their numbers from 0. Left out, those of the "
+        "dataset or of the training rows (sequence_classification).",
     )
     longer_than_model: Literal["truncate", "filter", "refuse"] = Field(
         "truncate",
@@ -183,6 +120,12 @@ class Data(Section):
     def training_sources(self) -> list[Source]:
         """Return the sources of training rows, one or several."""
         return [self.train] if isinstance(self.train, Source) else list(self.train)
+
+    @property
+    def held_out_sources(self) -> dict[str, Source]:
+        """Return the sources of rows that are not trained on, by the name of their split."""
+        named = {"evaluation": self.evaluation, "test": self.test}
+        return {name: source for name, source in named.items() if source is not None}
 
     def columns_of(self, source: Source) -> dict[str, str]:
         """Return the column names in a source's files, where they differ."""

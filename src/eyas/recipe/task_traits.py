@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from eyas.recipe.data import Format
 from eyas.recipe.library_signatures import SFT_CONFIG, TRAINING_ARGUMENTS, LibraryClass
+from eyas.recipe.source import Format
 
 _NOT_A_SETTING = "eyas sets it"
 
@@ -27,6 +27,8 @@ class TaskTraits:
     """True where the model writes text, so that prompts and answers are scored."""
     shares_prefixes: bool
     """True where `speed.shared_beginnings` has an effect."""
+    measures: tuple[str, ...]
+    """Measures of an evaluation during training, besides the loss."""
     data_settings: frozenset[str]
     """Fields of `Data` that this task uses, of those that only some tasks use."""
     reserved: Mapping[str, str] = field(default_factory=dict)
@@ -42,6 +44,7 @@ TASK_TRAITS: dict[str, TaskTraits] = {
         classes="none",
         generates=True,
         shares_prefixes=True,
+        measures=(),
         data_settings=frozenset({"answers_only", "end_of_turn", "chat_template_kwargs", "streaming"}),
         reserved={
             **dict.fromkeys(
@@ -61,6 +64,7 @@ TASK_TRAITS: dict[str, TaskTraits] = {
         classes="text",
         generates=False,
         shares_prefixes=False,
+        measures=("accuracy", "f1"),
         data_settings=frozenset({"labels", "longer_than_model", "pad_to_max_length"}),
     ),
     "token_classification": TaskTraits(
@@ -69,6 +73,7 @@ TASK_TRAITS: dict[str, TaskTraits] = {
         classes="token",
         generates=False,
         shares_prefixes=False,
+        measures=("span_f1", "accuracy"),
         data_settings=frozenset({"labels", "longer_than_model", "pad_to_max_length"}),
     ),
 }  # fmt: skip

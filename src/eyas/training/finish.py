@@ -8,6 +8,7 @@ from typing import Any
 from eyas.errors import CheckpointError
 from eyas.files import read_json
 from eyas.model.load import empty_model, load_config
+from eyas.model.released_step import ReleasedStep
 from eyas.model.saved import refuse_unsound, saved_tensors
 from eyas.model.trained import attached, refuse_unless_it_opens
 from eyas.recipe import Recipe
@@ -48,7 +49,9 @@ def finish(run: RunDirectory, recipe: Recipe) -> Path | None:
             seal(staged, folder, about)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
-        run.record(**finished_from(run, checkpoint.name, state))
+        arguments = recipe.training.library_arguments
+        released = ReleasedStep.of(state, _loads_best(recipe), arguments.get("metric_for_best_model"))
+        run.record(**finished_from(run, checkpoint.name, state, released))
         return folder
 
 
@@ -73,11 +76,15 @@ def _last_of(run: RunDirectory, recipe: Recipe) -> tuple[dict[str, Any], Path]:
             "are missing; train them: eyas train RECIPE --resume"
         )
     best = state["best_global_step"]
-    if not recipe.training.library_arguments.get("load_best_model_at_end") or best in (None, step):
+    if not _loads_best(recipe) or best in (None, step):
         return state, newest
     if problems := faults(run.checkpoint(best)):
         raise CheckpointError(f"{run.path}: its best checkpoint is not whole: {problems[0]}; train it again")
     return state, run.checkpoint(best)
+
+
+def _loads_best(recipe: Recipe) -> bool:
+    return bool(recipe.training.library_arguments.get("load_best_model_at_end"))
 
 
 def _copy(checkpoint: Path, staged: Path) -> None:

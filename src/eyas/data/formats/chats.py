@@ -3,7 +3,8 @@
 from collections.abc import Collection
 from typing import Any
 
-from eyas.data.formats.fields import Item, as_text, each, needed, others, parsed, unexpected
+from eyas.data.formats.fields import Item, as_text, each, needed, others, parsed, unexpected, unpacked
+from eyas.data.formats.marks import is_trained, read_marks
 from eyas.data.formats.tool_calls import read_call
 from eyas.data.rows import RowError
 
@@ -33,12 +34,12 @@ def read_messages(value: Any, name: str) -> list[Message]:
 
     A table gives each message the keys of all messages, as nulls. Only a null `content` has a meaning.
     """
-    return each(value, name, "message", _message)
+    return each(unpacked(value, name), name, "message", _message)
 
 
 def read_turns(value: Any, name: str) -> list[Message]:
     """Return ShareGPT's {from, value} turns as messages. A `function_call` becomes tool calls of the assistant."""
-    return each(value, name, "message", _turn)
+    return each(unpacked(value, name), name, "message", _turn)
 
 
 def with_system(system: str, messages: list[Message]) -> list[Message]:
@@ -59,6 +60,9 @@ def refuse_without_answer(messages: list[Message], name: str) -> None:
     answers = [message for message in messages if message["role"] == "assistant"]
     if not answers:
         raise RowError(f"`{name}` has no assistant message")
+    answers = [answer for answer in answers if is_trained(answer)]
+    if not answers:
+        raise RowError(f"every assistant message of `{name}` is marked as not trained")
     if not any("tool_calls" in answer or answer["content"].strip() for answer in answers):
         raise RowError(f"`{name}` has only empty assistant messages")
 
@@ -75,7 +79,7 @@ def _message(message: Message) -> Message:
         if role != "assistant":
             raise RowError(f"a {role} message has `tool_calls`; only an assistant message may")
         read["tool_calls"] = each(calls, "tool_calls", "call", read_call)
-    return read | others(message, ("role", "content", "tool_calls"))
+    return read_marks(read | others(message, ("role", "content", "tool_calls")))
 
 
 def _turn(turn: Message) -> Message:
@@ -107,6 +111,8 @@ def _content(message: Message, may_be_null: bool) -> str | None:
 def _text_part(part: Message) -> Message:
     if part.get("type") != "text":
         raise RowError(f"is of type {part.get('type')!r}; only text is supported")
+    if unread := others(part, ("type", "text")):
+        raise RowError(f"has {', '.join(map(str, unread))}, and only its text is read; remove the rest")
     return {"text": as_text(part.get("text"), "text")}
 
 

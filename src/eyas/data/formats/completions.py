@@ -6,8 +6,9 @@ Each raises RowError if the row cannot be trained on. Its result, converted agai
 from typing import Any
 
 from eyas.data.common_prefix import common_prefix_length
-from eyas.data.formats.chats import Message, read_messages, refuse_without_answer
-from eyas.data.formats.fields import Cells, nonblank_text, unexpected
+from eyas.data.formats.chats import Message, read_messages, refuse_without_answer, with_system
+from eyas.data.formats.fields import Cells, as_list, nonblank_text, unexpected
+from eyas.data.formats.marks import without_marks
 from eyas.data.formats.tool_calls import tools_column
 from eyas.data.rows import RowError
 
@@ -18,6 +19,12 @@ def prompt_completion(cells: Cells) -> dict[str, Any]:
     """Return a prompt and its completion, both text or both messages."""
     prompt, completion = _text_or_messages(cells, "prompt"), _answer(cells, "completion")
     _refuse_mixed(prompt=prompt, completion=completion)
+    if system := cells.optional_text("system"):
+        if isinstance(prompt, str):
+            raise RowError("`system` needs a chat, and `prompt` is text; put it into the prompt, or write messages")
+        prompt = with_system(system, prompt)
+    if isinstance(prompt, list):
+        prompt = [without_marks(message) for message in prompt]  # no message of a prompt is trained
     return {"prompt": prompt, "completion": completion, **tools_column(prompt, cells)}
 
 
@@ -47,11 +54,16 @@ def preference(cells: Cells) -> dict[str, Any]:
 
 def _text_or_messages(cells: Cells, name: str) -> TextOrMessages:
     value, column = cells.value(name), cells.column(name)
-    if isinstance(value, list):
-        return read_messages(value, column)
+    items = as_list(value)
+    if isinstance(value, list) or (isinstance(items, list) and items and all(map(_has_role, items))):
+        return read_messages(items, column)
     if not isinstance(value, str):
         raise unexpected(value, column, "text or a list of messages")
     return nonblank_text(value, column)
+
+
+def _has_role(item: Any) -> bool:
+    return isinstance(item, dict) and "role" in item
 
 
 def _answer(cells: Cells, name: str) -> TextOrMessages:

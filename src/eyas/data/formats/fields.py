@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eyas.data.rows import Row, RowError
+from eyas.data.strict_json import decode, reason_of
 
 Item = dict[str, Any]
 """A JSON object in a cell: a message, a call, a tool."""
@@ -144,6 +145,23 @@ def parsed(value: Any, name: str) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
-    except (ValueError, RecursionError) as error:
-        raise RowError(f"`{name}` is not JSON: {error}") from None
+        return decode(value)
+    except json.JSONDecodeError as error:
+        python = "; it looks like Python's text of a list: write it with json.dumps" if "'" in value[:4] else ""
+        raise RowError(f"`{name}` is {reason_of(error)}{python}") from None
+    except ValueError as error:
+        raise RowError(f"`{name}`: {error}") from None
+
+
+def unpacked(value: Any, name: str) -> Any:
+    """Return the parsed value of a cell that holds a list or an object as JSON text, as a CSV file must."""
+    return parsed(value, name) if isinstance(value, str) and value.lstrip()[:1] in ("[", "{") else value
+
+
+def as_list(value: Any) -> Any:
+    """Return the list of a cell that is one, or holds one as JSON text. Any other value is returned unchanged."""
+    try:
+        items = unpacked(value, "")
+    except RowError:
+        return value
+    return items if isinstance(items, list) else value

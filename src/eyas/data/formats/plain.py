@@ -6,7 +6,7 @@ Each raises RowError if the row cannot be trained on. Its result, converted agai
 from typing import Any
 
 from eyas.data.formats.chats import Message, read_messages, read_turns, refuse_without_answer, with_system
-from eyas.data.formats.fields import Cells, described, nonblank_text, refuse_unencodable, unexpected
+from eyas.data.formats.fields import Cells, described, nonblank_text, refuse_unencodable, unexpected, unpacked
 from eyas.data.formats.tool_calls import tools_column
 from eyas.data.rows import RowError
 
@@ -68,7 +68,7 @@ def _chat(cells: Cells, name: str, chat: list[Message]) -> dict[str, Any]:
 
 
 def _history(cells: Cells) -> list[tuple[str, str]]:
-    history = cells.optional("history") or []
+    history = unpacked(cells.optional("history"), cells.column("history")) or []
     if not isinstance(history, list):
         raise unexpected(history, cells.column("history"), "a list of pairs [question, answer]")
     turns: list[tuple[str, str]] = []
@@ -81,7 +81,7 @@ def _history(cells: Cells) -> list[tuple[str, str]]:
 
 
 def _list(cells: Cells, name: str) -> list[Any]:
-    value = cells.value(name)
+    value = unpacked(cells.value(name), cells.column(name))
     if not isinstance(value, list):
         raise unexpected(value, cells.column(name), f"a list of {name}")
     if not value:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from eyas.data.formats.fields import MISSING, Cells, cell
+from eyas.data.formats.fields import MISSING, Cells, as_list, cell
 from eyas.data.rows import Row
 
 
@@ -16,7 +16,11 @@ class Kind(NamedTuple):
 
 
 def _list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and bool(value) and all(map(fits, value))
+    def holds(value: Any) -> bool:
+        items = as_list(value)
+        return isinstance(items, list) and bool(items) and all(map(fits, items))
+
+    return holds
 
 
 def _is(*kinds: type) -> Callable[[Any], bool]:
@@ -60,6 +64,13 @@ class Shape:
             if all(cell(row, names.get(name, name)) is not MISSING for name in self.needs):
                 return Cells(row, names)
         return Cells(row, columns)
+
+    def not_read(self, row: Row, columns: Mapping[str, str]) -> dict[str, Any]:
+        """Return the cells of a row that hold something and are in none of this format's columns."""
+        names = self.cells(row, columns).names
+        read = {names.get(name, name) for name in self.columns}
+        read |= {name.partition(".")[0] for name in read if name not in row}
+        return {name: value for name, value in row.items() if name not in read and value not in (None, "", [], {})}
 
     def described(self, columns: Mapping[str, str]) -> str:
         """Return the required columns as text, under the file's names, each with its type."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from eyas.data.formats import completions, plain
 from eyas.data.formats.fields import MISSING, cell
+from eyas.data.formats.marks import refuse_row_marks
 from eyas.data.formats.shapes import (
     CLASS,
     MESSAGES,
@@ -20,13 +21,14 @@ from eyas.data.formats.shapes import (
 )
 from eyas.data.rows import Row, RowError
 from eyas.errors import DataError
-from eyas.recipe.data import Format
+from eyas.files import counted
+from eyas.recipe.source import Format
 
 FORMATS: dict[Format, Shape] = {
     "unpaired_preference": Shape(
         {"prompt": TEXT_OR_MESSAGES, "completion": TEXT_OR_MESSAGES, "label": TRUE_OR_FALSE},
         completions.unpaired_preference,
-        ("tools",),
+        ("tools", "system"),
     ),
     "preference": Shape(
         {"chosen": TEXT_OR_MESSAGES, "rejected": TEXT_OR_MESSAGES}, completions.preference, ("prompt", "tools")
@@ -44,7 +46,7 @@ FORMATS: dict[Format, Shape] = {
         ({"conversations": "conversation"}, {"conversations": "messages"}),
     ),
     "prompt_completion": Shape(
-        {"prompt": TEXT_OR_MESSAGES, "completion": TEXT_OR_MESSAGES}, completions.prompt_completion, ("tools",)
+        {"prompt": TEXT_OR_MESSAGES, "completion": TEXT_OR_MESSAGES}, completions.prompt_completion, ("tools", "system")
     ),
     "alpaca": Shape({"instruction": TEXT, "output": TEXT}, plain.alpaca, ("input", "system", "history")),
     "token_labels": Shape(
@@ -59,6 +61,10 @@ FORMATS: dict[Format, Shape] = {
     "text": Shape({"text": TEXT}, plain.text),
 }
 """Formats in order of preference: of those that fit equally many rows, the most specific comes first."""
+PREFERENCES = ("unpaired_preference", "preference")
+"""Formats with answers that must not be trained as they are."""
+ANSWERS = ("messages", "sharegpt", "alpaca", "prompt_completion")
+"""Formats whose every answer is trained."""
 
 
 def canonical(format: Format) -> Format:
@@ -67,12 +73,29 @@ def canonical(format: Format) -> Format:
 
 
 def convert(row: Row, format: Format, columns: Mapping[str, str] = {}) -> dict[str, Any]:
-    """Return the row in its canonical format, under TRL's names if TRL has the format. Other columns are dropped.
+    """Return the row in its canonical format, under TRL's names if TRL has the format.
+
+    Other columns are not read; `columns_not_read` returns them.
 
     `columns` gives the file's name of each column that it names differently. Raises RowError with the reason.
     """
     shape = FORMATS[format]
     return shape.convert(shape.cells(row, columns))
+
+
+def columns_not_read(row: Row, format: Format, columns: Mapping[str, str] = {}) -> list[str]:
+    """Return the columns of a row that hold something, and that its format does not have.
+
+    Raises RowError if one of them leaves the row out of training, weighs it, or rates its answer as bad.
+    """
+    cells = FORMATS[format].not_read(row, columns)
+    refuse_row_marks(cells, answers=format in ANSWERS)
+    return list(cells)
+
+
+def column_of(row: Row, format: Format, columns: Mapping[str, str], name: str) -> str:
+    """Return the file's name of one of our columns."""
+    return FORMATS[format].cells(row, columns).column(name)
 
 
 @dataclass(frozen=True)
@@ -99,7 +122,8 @@ def recognize_format(
     if best is None:
         names = ", ".join(_columns_of(rows)) or "no columns"
         raise DataError(_refusal(f"no format fits the rows, which have {names}", rows, columns, usable))
-    if chosen is None or 2 * votes[chosen] < votes[best]:
+    rated = best in PREFERENCES and chosen is not None and FORMATS[best].needs.keys() > FORMATS[chosen].needs.keys()
+    if chosen is None or 2 * votes[chosen] < votes[best] or (rated and best not in usable):
         actual = f"rows are {best} ({_evidence(best, rows, columns)})"
         expected = f"this task trains on {listed(among or (), 'or')}"
         raise DataError(_refusal(f"{actual}, and {expected}", rows, columns, usable))
@@ -134,8 +158,8 @@ def _evidence(format: Format, rows: Sequence[Row], columns: Mapping[str, str]) -
 
 
 def _also(format: Format, votes: Mapping[Format, int], chosen: Format, usable: bool) -> str:
-    fit = f"they also fit {format}" if votes[format] == votes[chosen] else f"{votes[format]} fit {format}"
-    return f"{fit}, {'which data.format can name' if usable else 'which this task does not train on'}"
+    matches = "also matches" if votes[format] == votes[chosen] else f"{counted(votes[format], 'row')} matching"
+    return f"{matches} `{format}`, {'which data.format can name' if usable else 'which this task does not use'}"
 
 
 def _refuse_unknown_columns(rows: Sequence[Row], columns: Mapping[str, str]) -> None:
@@ -159,8 +183,26 @@ def _refusal(problem: str, rows: Sequence[Row], columns: Mapping[str, str], usab
     for format in usable:
         wrong = _first_wrong(format, rows, columns)
         lines.append(f"  {format} needs {FORMATS[format].described(columns)}{f'; here {wrong}' if wrong else ''}")
-    lines.append("Name the columns in data.columns, as in {prompt: question, completion: answer}, or fix the rows")
+    lines.append(
+        f"Name the columns in data.columns, as in {_mapping(_columns_of(rows), list(usable))}, or fix the rows"
+    )
     return "\n".join([*lines, *_pairs_of_texts(rows)])
+
+
+def _mapping(columns: Sequence[str], usable: Sequence[Format]) -> str:
+    """Return a setting of data.columns: for columns that differ in case or spaces only, else an example."""
+    spelled = {column.strip().casefold(): column for column in columns}
+    for format in usable:
+        needs = FORMATS[format].needs
+        if needs.keys() <= spelled.keys():
+            return f"{{{', '.join(f'{name}: {_as_yaml(spelled[name])}' for name in needs)}}}"
+    if "prompt_completion" in usable:
+        return "{prompt: question, completion: answer}"
+    return f"{{{', '.join(f'{name}: my_{name}' for name in FORMATS[usable[0]].needs)}}}"
+
+
+def _as_yaml(column: str) -> str:
+    return f"'{column}'" if column != column.strip() else column
 
 
 def _first_wrong(format: Format, rows: Sequence[Row], columns: Mapping[str, str]) -> str | None:

@@ -11,17 +11,20 @@ from eyas.data.formats.fields import (
     refuse_unencodable,
     unexpected,
 )
+from eyas.data.rows import RowError
 
 
 def tools_column(chat: str | list[Item], cells: Cells) -> dict[str, list[Item]]:
     """Return the column of tools that a chat may call, from a list or its JSON text. No column if there are none.
 
-    Plain text uses no chat template, so it cannot have tools.
+    Raises RowError for tools of plain text, which uses no chat template.
     """
     value, name = cells.optional("tools"), cells.column("tools")
-    if isinstance(chat, str) or value is None or (isinstance(value, str) and not value.strip()):
+    if value is None or (isinstance(value, str) and not value.strip()):
         return {}
     tools = parsed(value, name)
+    if tools != [] and isinstance(chat, str):
+        raise RowError(f"`{name}` needs a chat, and the prompt is text; write it as messages")
     return {"tools": each(tools, name, "tool", read_tool)} if tools != [] else {}
 
 

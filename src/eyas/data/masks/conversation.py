@@ -2,17 +2,21 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from eyas.data.formats.marks import TRAINED, is_trained, without_marks
 from eyas.data.rows import RowError
+from eyas.data.template_time import limited_time
 from eyas.errors import DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Message = Mapping[str, Any]
+MOST_CLOSING = 16
+"""Special tokens that are looked for at the end of an answer; templates write one or two."""
 
 
 class Chat(NamedTuple):
@@ -29,6 +33,7 @@ class SpecialTokens:
     """Special tokens of a tokenizer, which it recognizes in any text, also a user's."""
 
     ids: Mapping[str, int]
+    begin: str | None
     end: str | None
     longest_first: tuple[str, ...]
     pattern: re.Pattern[str]
@@ -40,13 +45,16 @@ class SpecialTokens:
         visible = [token for token in ids if token.strip()]  # RWKV ends with two line breaks, as do paragraphs
         longest_first = tuple(sorted(visible, key=len, reverse=True))
         pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")  # (?!) matches nowhere
-        return cls(ids, tokenizer.eos_token, longest_first, pattern)
+        return cls(ids, tokenizer.bos_token, tokenizer.eos_token, longest_first, pattern)
 
     def closing(self, text: str, start: int) -> list[tuple[int, str]]:
-        """Return the special tokens at the end of the text, whitespace aside, each with its end. The last first."""
-        closing = []
+        """Return the special tokens at the end of the text, whitespace aside, each with its end. The last first.
+
+        There are at most MOST_CLOSING, for each one copies the text.
+        """
+        closing: list[tuple[int, str]] = []
         end = start + len(text[start:].rstrip())
-        while text.endswith(self.longest_first, start, end):
+        while len(closing) < MOST_CLOSING and text.endswith(self.longest_first, start, end):
             token = next(token for token in self.longest_first if text.endswith(token, start, end))
             closing.append((end, token))
             end = start + len(text[start : end - len(token)].rstrip())
@@ -96,11 +104,11 @@ class Conversation:
     @property
     def answers(self) -> list[int]:
         """Trained answers, as indices of messages."""
-        return [index for index in self.all_answers if index >= self.first]
+        return [index for index in self.all_answers if index >= self.first and is_trained(self.messages[index])]
 
     @property
     def all_answers(self) -> list[int]:
-        """All answers, given ones too, as indices of messages."""
+        """All answers, also those that are given or marked as not trained, as indices of messages."""
         return [index for index, message in enumerate(self.messages) if message["role"] == "assistant"]
 
     @property
@@ -124,14 +132,44 @@ class Conversation:
         answer = {"role": "assistant", "content": "^" if original.startswith("~") else "~"}
         return self._run([*self.messages[:index], answer])[0]
 
+    def keys_not_read(self) -> tuple[str, ...]:
+        """Return the keys of messages, and `tools`, without which the template renders the same text."""
+        keys = {key for message in self.messages for key in message} - {"role", "content", "tool_calls", TRAINED}
+        return tuple(sorted([key for key in keys if not self._reads(key)] + ["tools"] * (not self._reads_tools())))
+
+    def _reads(self, key: str) -> bool:
+        """Return whether the last message with a key is rendered differently without it."""
+        last = max(index for index, message in enumerate(self.messages) if key in message)
+        without = {name: value for name, value in self.messages[last].items() if name != key}
+        try:
+            return self._run([*self.messages[:last], without])[0] != self.render(last + 1)
+        except RowError:  # the template requires the key
+            return True
+
+    def _reads_tools(self) -> bool:
+        if not self.tools:
+            return True
+        whole = len(self.messages)
+        try:
+            return replace(self, tools=None, rendered={}).render(whole) != self.render(whole)
+        except RowError:
+            return True
+
     def _run(self, messages: list[Message], **settings: bool) -> tuple[str, list[tuple[int, int]]]:
         from transformers.utils.chat_template_utils import render_jinja_template
 
         try:
             # As apply_chat_template, which would also collect every special token for each of millions of renderings.
-            texts, marks = render_jinja_template(
-                conversations=[messages], tools=self.tools, chat_template=self.template, **settings, **self.variables
-            )
+            with limited_time(len(messages)):
+                texts, marks = render_jinja_template(
+                    conversations=[[without_marks(message) for message in messages]],
+                    tools=self.tools,
+                    chat_template=self.template,
+                    **settings,
+                    **self.variables,
+                )
+        except DataError:
+            raise
         except Exception as error:  # a template is a third-party program: it may raise anything
             raise RowError(f"the chat template cannot render this conversation: {error}") from error
         return texts[0], sorted(marks[0]) if marks else []

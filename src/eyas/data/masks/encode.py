@@ -2,12 +2,17 @@
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from eyas.data.masks.conversation import Chat, SpecialTokens, Writer
-from eyas.data.masks.refusals import refuse_special_tokens, refuse_turn_tokens_in_answers
+from eyas.data.masks.refusals import (
+    refuse_calls_that_cannot_be_written,
+    refuse_marks_without_masks,
+    refuse_special_tokens,
+    refuse_turn_tokens_in_answers,
+)
 from eyas.data.masks.spans import Draft, Span
 from eyas.data.masks.turns import marked, unmarked, with_ends
 from eyas.data.rows import RowError
@@ -18,6 +23,8 @@ if TYPE_CHECKING:
 
 IGNORED = -100
 """Label of a token that is read but not trained."""
+MOST_MESSAGES = 1000
+"""Messages of one chat. Each answer renders the chat up to it, so time grows with their square."""
 CHATS_AT_A_TIME = 1000
 """Chats per call of the tokenizer, which uses every core."""
 
@@ -33,6 +40,8 @@ class Encoded:
     """Positions of the trained end-of-turn tokens."""
     turns: int
     """Number of trained answers."""
+    not_read: tuple[str, ...] = ()
+    """Keys of the conversation's messages that the template does not read, and `tools` if it does not read them."""
 
 
 def encode_chats(
@@ -72,13 +81,21 @@ def encode_chats(
 def _drafted(writer: Writer, chat: Chat, answers_only: bool, add_missing_end: bool) -> list[Draft] | RowError:
     """Return the texts of a conversation, or the error that refuses it."""
     try:
+        if len(chat.messages) > MOST_MESSAGES:
+            raise RowError(f"{len(chat.messages):,} messages; at most {MOST_MESSAGES:,} are read, so split the chat")
         refuse_special_tokens(writer.special_tokens, chat.messages, chat.tools)
         conversation = writer.conversation(chat.messages, chat.tools, chat.first)
         if not conversation.answers:
             raise RowError("nothing to train: no message has the role assistant")
+        refuse_calls_that_cannot_be_written(conversation)
+        if not answers_only:
+            refuse_marks_without_masks(conversation)
         drafts = marked(conversation) if conversation.has_marks else unmarked(conversation, answers_only)
         refuse_turn_tokens_in_answers(writer.special_tokens, chat.messages, drafts)
-        return [with_ends(draft, writer.special_tokens.end) for draft in drafts] if add_missing_end else drafts
+        if add_missing_end:
+            drafts = [with_ends(draft, writer.special_tokens.end) for draft in drafts]
+        not_read = conversation.keys_not_read()
+        return [replace(draft, not_read=not_read) for draft in drafts] if not_read else drafts
     except RowError as error:
         return error.with_traceback(None)  # the traceback keeps the conversation in memory
 
@@ -121,7 +138,7 @@ def _encoded(special_tokens: SpecialTokens, draft: Draft, encoding: Any, answers
         if span.end_token is not None:
             _refuse_other_ends(span.end_token, special_tokens.ids[span.end_token], input_ids[trained])
             ends += [trained.stop - 1] if span.ends_turn else []
-    return Encoded(input_ids, labels, ends, sum(span.ends_turn for span in draft.spans))
+    return Encoded(input_ids, labels, ends, sum(span.ends_turn for span in draft.spans), draft.not_read)
 
 
 def _tokens_of(span: Span, count: int, characters: Callable[[int], tuple[int, int]]) -> slice:

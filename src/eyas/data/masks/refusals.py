@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from eyas.data.formats.marks import TRAINED
 from eyas.data.masks.conversation import (
     Conversation,
     Message,
@@ -47,6 +48,21 @@ def refuse_turn_tokens_in_answers(
         for token in sorted(present):
             if token in reserved:
                 raise RowError(_INJECTED.format(where=f"message {number} (assistant)", token=token))
+
+
+def refuse_calls_that_cannot_be_written(conversation: Conversation) -> None:
+    """Raise RowError for tool calls in a conversation whose template does not mention them."""
+    if "tool_calls" not in conversation.template and any("tool_calls" in one for one in conversation.messages):
+        raise RowError(
+            "this chat template cannot write tool calls; name one that can in model.chat_template, or train a model "
+            "whose own template can"
+        )
+
+
+def refuse_marks_without_masks(conversation: Conversation) -> None:
+    """Raise RowError for an answer that is marked as not trained where every token is trained."""
+    if any(TRAINED in message for message in conversation.messages):
+        raise RowError("an answer is marked as not trained, and data.answers_only: false trains every token; set true")
 
 
 _INJECTED = (

@@ -24,6 +24,8 @@ class Draft:
 
     text: str
     spans: list[Span]
+    not_read: tuple[str, ...] = ()
+    """Keys of the conversation that the template does not read."""
 
     @property
     def question(self) -> str:

@@ -82,8 +82,24 @@ def marked(conversation: Conversation) -> list[Draft]:
     refuse_marks_around_others(conversation, text, spans)
     start = len(conversation.render(conversation.first)) if conversation.first else 0
     whole = conversation.render(len(conversation.messages))
-    trained = [span for span in spans if span.start >= start]
+    left_out = [_characters_of(conversation, index, text) for index in conversation.all_answers
+                if index not in conversation.answers and conversation.first <= index <= last]  # fmt: skip
+    trained = [
+        span for span in spans
+        if span.start >= start and not any(begin <= span.start < stop for begin, stop in left_out)
+    ]  # fmt: skip
     return [Draft(whole if whole.startswith(text[:end]) else text, trained)]
+
+
+def _characters_of(conversation: Conversation, index: int, text: str) -> tuple[int, int]:
+    """Return where the message at `index` starts and ends in the text. Raises RowError if it is rewritten there."""
+    before, after = conversation.render(index) if index else "", conversation.render(index + 1).rstrip()
+    if not text.startswith(after):
+        raise RowError(
+            f"message {index + 1} (assistant) is marked as not trained, and the chat template rewrites it once another "
+            "answer follows; end the conversation before it, or remove the mark"
+        )
+    return len(before), len(after)
 
 
 def _marked_span(special_tokens: SpecialTokens, text: str, mark: tuple[int, int], end_token: str | None) -> Span:

@@ -4,12 +4,12 @@ import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from eyas.errors import JOINERS
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MARKED = {"\n": "↵\n", "\t": "⇥"}
-JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"
-"""Invisible, but part of how emoji and several scripts are written."""
 
 
 def token_texts(ids: Sequence[int], tokenizer: "PreTrainedTokenizerBase") -> list[str]:
