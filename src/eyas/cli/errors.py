@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from eyas.disk_faults import disk_fault
 from eyas.distributed.store import is_first_to_report
@@ -16,6 +17,14 @@ LIBRARIES = (
     "accelerate", "bitsandbytes", "datasets", "deepspeed", "filelock", "fsspec", "httpx", "httpx2", "numexpr",
     "torch", "wandb",
 )  # fmt: skip
+
+
+NOTICES = {
+    "DeepSpeed": "Setting accelerator to CPU",
+    # bitsandbytes 0.50's kernel for inference on CPUs, which no weight here is packed for (`stay_as_quantized`).
+    "bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward",
+}
+"""Warnings of libraries that concern no user: a part of the text, by logger."""
 
 
 @contextmanager
@@ -32,7 +41,7 @@ def errors_as_text() -> Iterator[None]:
     except EyasError as error:
         if is_first_to_report(str(error)):
             where = f"[rank {rank()}] " if world_size() > 1 else ""
-            print(f"{where}{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            print(f"{where}{error}", file=sys.stderr, flush=True)
         raise SystemExit(1) from None
     except Exception as error:
         if (cause := disk_fault(error)) is None:
@@ -56,6 +65,11 @@ def quieten_libraries() -> None:
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers|trl|peft|accelerate|torch")
-    logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
     for library in LIBRARIES:
         logging.getLogger(library).setLevel(logging.WARNING)
+    for logger, notice in NOTICES.items():
+        logging.getLogger(logger).addFilter(partial(_is_other, notice))
+
+
+def _is_other(notice: str, record: logging.LogRecord) -> bool:
+    return notice not in record.getMessage()
