@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
+from eyas.disk_faults import disk_fault
 from eyas.distributed.store import is_first_to_report
 from eyas.distributed.topology import rank, world_size
 from eyas.errors import EyasError, Preempted
@@ -28,7 +29,7 @@ NOTICES = {
 
 @contextmanager
 def errors_as_text() -> Iterator[None]:
-    """Print an EyasError and exit with 1; on Preempted, exit with 75, or 130 after Ctrl-C.
+    """Print an EyasError or a disk error and exit with 1; on Preempted, exit with 75, or 130 after Ctrl-C.
 
     A reason that several ranks have is printed by one of them. Every other exception keeps its traceback. Libraries
     print warnings and errors only.
@@ -41,6 +42,13 @@ def errors_as_text() -> Iterator[None]:
         if is_first_to_report(str(error)):
             where = f"[rank {rank()}] " if world_size() > 1 else ""
             print(f"{where}{error}", file=sys.stderr, flush=True)
+        raise SystemExit(1) from None
+    except Exception as error:
+        if (cause := disk_fault(error)) is None:
+            raise
+        file = getattr(error, "filename", None)
+        where = f"{os.fsdecode(file)}: " if file is not None else ""
+        print(f"{where}{cause}; free some space, or check who may read and write there", file=sys.stderr, flush=True)
         raise SystemExit(1) from None
     except Preempted as reason:
         if is_first_to_report():

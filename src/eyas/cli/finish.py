@@ -17,11 +17,12 @@ def finish(run: RunFolder, base: Base = None) -> None:
     from eyas.preflight.moved_bases import saved_template, with_base
     from eyas.recipe import load_run_recipe
     from eyas.run_directory import RunDirectory
-    from eyas.verify import began_with
+    from eyas.verify import began_with, refuse_links
 
     with errors_as_text():
         directory = RunDirectory(run)
         directory.read_recipe()
+        refuse_links(directory)
         recipe = load_run_recipe(directory.recipe, saved_template=saved_template(directory))
 
         from eyas.cli.lazy_libraries import hide_unused_libraries
