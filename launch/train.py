@@ -3,31 +3,52 @@
 accelerate launch [--config_file accelerate_configs/ddp.yaml] launch/train.py RECIPE [section.key=value …] [--resume]
 """
 
+import os
+import sys
+
+# accelerate 1.15 puts the working folder on the import path of DeepSpeed's ranks. It may hold a run of somebody else.
+while os.getcwd() in sys.path:
+    sys.path.remove(os.getcwd())
+
+# ruff: noqa: E402
+
 import argparse
 from pathlib import Path
 
-from eyas.cli.errors import errors_as_text
-from eyas.cli.lazy_libraries import hide_unused_libraries
 from eyas.cli.start import start_process
-from eyas.distributed.topology import restarts
-from eyas.launchers.shipped import recipe_file
-from eyas.recipe import load_recipe
-from eyas.run_directory import RunDirectory
 
 
 def main() -> None:
+    start_process()
+
+    from eyas.cli.errors import errors_as_text  # after the start: a signal in these imports has its exit code already
+    from eyas.launchers.shipped import recipe_file
+    from eyas.recipe import at_their_places
+
     arguments = parse_arguments()
     with errors_as_text():
-        recipe = load_recipe(recipe_file(arguments.recipe), arguments.overrides)
-        run = RunDirectory(Path(recipe.run_folder))
-        hide_unused_libraries(recipe)
+        file = recipe_file(arguments.recipe)
+        with at_their_places(file, arguments.overrides):
+            train_recipe(file, arguments)
 
-        from eyas.training.resume.changes import resumes_after_restart
-        from eyas.training.run import train
 
-        with_changes = arguments.resume_with_changes
-        resume = resumes_after_restart(run) if restarts() else arguments.resume or with_changes
-        train(recipe, run, resume, with_changes)
+def train_recipe(file: Path, arguments: argparse.Namespace) -> None:
+    from eyas.cli.lazy_libraries import hide_unused_libraries
+    from eyas.distributed.handshake import refuse_together
+    from eyas.distributed.topology import restarts
+    from eyas.recipe import load_recipe
+    from eyas.run_directory import RunDirectory
+
+    recipe = refuse_together("start", lambda: load_recipe(file, arguments.overrides))
+    run = RunDirectory(Path(recipe.run_folder))
+    hide_unused_libraries(recipe)
+
+    from eyas.training.resume.changes import resumes_after_restart
+    from eyas.training.run import train
+
+    with_changes = arguments.resume_with_changes
+    resume = resumes_after_restart(run) if restarts() else arguments.resume or with_changes
+    train(recipe, run, resume, with_changes)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -44,5 +65,4 @@ def parse_arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    start_process()
     main()

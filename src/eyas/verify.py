@@ -1,14 +1,18 @@
-"""Verification of a run: every byte is compared with the run's own records."""
+"""Verification of a run: every byte, and what each folder was made from, is compared with the run's own records."""
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from eyas.errors import CheckpointError
+from eyas.files import digest_of_digests, links_in
 from eyas.run_directory import RunDirectory
 from eyas.sealing import SEAL, changes, faults, read_seal, sealed_bytes
+
+MADE_FROM = "made_from"
+"""Entry of a sealed folder's manifest: a digest for each thing that the folder was made from."""
 
 Read = Callable[[int], object]
 """Callback that gets the number of bytes of each read."""
@@ -39,8 +43,74 @@ def subjects_of(folder: Path) -> list[Subject]:
     if is_run(folder):
         return list(_of_a_run(RunDirectory(folder)))
     if (folder / SEAL).exists():
-        return [_sealed(folder, str(folder))]
+        run = next((RunDirectory(parent) for parent in folder.absolute().parents[:2] if is_run(parent)), None)
+        number = folder.absolute().name.removeprefix("checkpoint-")
+        step = int(number) if number.isdecimal() else None
+        return [_made_in(run, folder.absolute(), str(folder), step) if run else _sealed(folder, str(folder), step)]
     raise CheckpointError(f"{folder}: {_nothing_sealed(folder)}")
+
+
+def sources_of(run: RunDirectory, folder: Path) -> dict[str, str]:
+    """Return a digest for each thing that a folder of a run is made from, as they are now.
+
+    A checkpoint, adapter or model is made from the recipe, the rows and the base. A merged model or an export is made
+    from adapter (or model) and base. A report is also made from the rows and the merged model.
+    """
+    digests = _recorded(run).get("digests", {})
+    base = {name: digests.get(name) for name in ("base", "weights")}
+    rows = {"rows": digest_of_digests(sorted(digests.get("data", {}).items()))}
+    sealed = {result.name: _seal_of(result).get("sha256") for result in (run.adapter, run.model, run.merged)}
+    if folder in (run.adapter, run.model) or folder.parent == run.checkpoints:
+        sources = {"recipe": digests.get("recipe"), **rows, **base}
+    elif folder == run.report:
+        sources = {**sealed, **rows, **base}
+    else:
+        sources = {**sealed, **base, run.merged.name: None}
+    return {name: str(digest) for name, digest in sources.items() if digest}
+
+
+def outdated(run: RunDirectory, folder: Path) -> list[str]:
+    """Return one line for each thing that a sealed folder was made from and that has changed since.
+
+    A folder that an earlier version wrote records none.
+    """
+    now, made_from = sources_of(run, folder), _seal_of(folder).get(MADE_FROM)
+    return [
+        f"{folder}: was made from another {name} ({str(made_from[name])[:20]}…, now {now[name][:20]}…)"
+        for name in now
+        if isinstance(made_from, dict) and made_from.get(name, now[name]) != now[name]
+    ]
+
+
+def refuse_outdated(run: RunDirectory, folder: Path, make_again: str) -> None:
+    """Raise CheckpointError for a sealed folder whose sources have changed since it was made."""
+    if changed := outdated(run, folder):
+        raise CheckpointError(f"{changed[0]}; {make_again}")
+
+
+def refuse_links(run: RunDirectory) -> None:
+    """Raise CheckpointError for a link in a run: its target is not of the run, and could be written over."""
+    if found := _links(run):
+        raise CheckpointError(found[0])
+
+
+def began_with(run: RunDirectory, *names: str) -> dict[str, Any]:
+    """Return the manifest of a run whose training began. Raises CheckpointError where it lacks one of these entries."""
+    manifest = run.read_manifest()
+    if "digests" not in manifest:
+        raise CheckpointError(
+            f"{run.path}: training never started here ({run.manifest.name} records no rows); train it"
+        )
+    missing = [name for name in names if name not in manifest]
+    missing += [f"digests.{name}" for name in ("base", "data") if name not in manifest.get("digests", {})]
+    if missing:
+        raise CheckpointError(f"{run.manifest}: lacks {', '.join(missing)}; restore it from a copy, or train again")
+    return manifest
+
+
+def _links(run: RunDirectory) -> list[str]:
+    found = links_in((run.path, run.checkpoints, run.staging, run.heartbeats))
+    return [f"{link}: is a link; remove it, or put a copy of its target in its place" for link in found]
 
 
 def is_run(folder: Path) -> bool:
@@ -84,6 +154,8 @@ def _of_a_run(run: RunDirectory) -> Iterator[Subject]:
     for name in (file.name for file in run.records() if file.name in records):
         entries = {name: records[name]}
         yield Subject(name, records[name]["bytes"], lambda read, entries=entries: changes(run.path, entries, read))  # type: ignore[misc]
+    if links := _links(run):
+        yield Subject("links", 0, lambda _: links)
     for step in run.checkpoint_steps():
         folder = run.checkpoint(step)
         yield _sealed(folder, folder.relative_to(run.path).as_posix(), step)
@@ -96,18 +168,30 @@ def _results(run: RunDirectory, manifest: dict[str, Any]) -> Iterator[Subject]:
     folders = {folder for folder in (run.adapter, run.model, run.merged) if folder.is_dir()} | set(seals)
     for folder in sorted(folders):
         if not any(part.startswith(".") for part in folder.relative_to(run.path).parts):
-            yield _sealed(folder, folder.relative_to(run.path).as_posix())
+            yield _made_in(run, folder, folder.relative_to(run.path).as_posix())
     if manifest.get("status") == "finished" and not {run.adapter, run.model} & folders:
         lost = f"{run.path}: is finished, but has neither {run.adapter.name}/ nor {run.model.name}/"
         yield Subject(run.adapter.name, 0, lambda _: [lost])
 
 
+def _made_in(run: RunDirectory, folder: Path, what: str, step: int | None = None) -> Subject:
+    """Return the subject of a sealed folder of a run, which may also be outdated."""
+    subject = _sealed(folder, what, step)
+    return replace(subject, faults=lambda read: subject.faults(read) or outdated(run, folder))
+
+
 def _sealed(folder: Path, what: str, step: int | None = None) -> Subject:
+    seal = _seal_of(folder)
+    size = sealed_bytes(folder) if seal else 0
+    return Subject(what, size, lambda read: faults(folder, read, step), seal.get("step") if step is None else step)
+
+
+def _seal_of(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a sealed folder; empty for a missing or damaged one."""
     try:
-        seal = read_seal(folder)
+        return read_seal(folder)
     except CheckpointError:
-        return Subject(what, 0, lambda read: faults(folder, read), step)
-    return Subject(what, sealed_bytes(folder), lambda read: faults(folder, read), seal.get("step"))
+        return {}
 
 
 def _recorded(run: RunDirectory) -> dict[str, Any]:

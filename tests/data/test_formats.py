@@ -344,8 +344,8 @@ def test_of_two_fitting_formats_the_first_is_chosen_and_the_other_named():
     rows = [EXAMPLES["alpaca"] | {"text": "Add. 2 and 2. 4"}] * 3
 
     assert recognize_format(rows).format == "alpaca"
-    assert "; they also fit text, which data.format can name" in recognize_format(rows).why
-    assert "; 1 fit seq2seq" in recognize_format([*rows, EXAMPLES["seq2seq"]]).why
+    assert "; also matches `text`, which data.format can name" in recognize_format(rows).why
+    assert "; 1 row matching `seq2seq`" in recognize_format([*rows, EXAMPLES["seq2seq"]]).why
 
 
 def test_task_of_plain_text_takes_the_text_of_labeled_rows_and_reports_it():
@@ -353,8 +353,7 @@ def test_task_of_plain_text_takes_the_text_of_labeled_rows_and_reports_it():
 
     assert found.format == "text"
     assert (
-        found.why
-        == "every one of 3 rows has `text` (text); they also fit labelled_text, which this task does not train on"
+        found.why == "every one of 3 rows has `text` (text); also matches `labelled_text`, which this task does not use"
     )
 
 

@@ -369,7 +369,7 @@ def test_report_is_a_few_lines(tokenizer_with_begin_token, folder):
 
     assert "1,000 rows read; 999 examples" in text
     assert f"1 row equal to an earlier row: {folder}/train.jsonl:401" in text
-    assert "1 as they are, 1 except for case and punctuation of 100 held-out rows are trained on" in text
+    assert "1 as they are, 1 except for case and punctuation of 100 evaluation rows are trained on" in text
     assert len(text.splitlines()) <= 20
 
 
@@ -382,7 +382,7 @@ def test_similar_rows_are_searched_on_request_and_only_reported(models, folder):
     plain = prepared(models, recipe_of(folder, train=train, evaluation=evaluation)).report
 
     assert searched.overlap.near.first == [f"{train['path']}:1 = {evaluation['path']}:1"] and plain.overlap.near is None
-    assert "1 nearly of 1 held-out rows are trained on" in searched.text()
+    assert "1 nearly of 1 evaluation rows are trained on" in searched.text()
 
 
 def test_classes_of_a_hub_dataset_keep_its_own_order(models, folder, monkeypatch):

@@ -59,7 +59,7 @@ def encode_pairs(rows, encoding):
         }
         prompt = len(columns["prompt_ids"])
         lengths = [prompt + len(columns["chosen_ids"]), prompt + len(columns["rejected_ids"])]
-        examples.append([Example(columns, lengths, end_tokens=0)])
+        examples.append([Example(columns, lengths)])
     return examples
 
 
@@ -142,7 +142,7 @@ def test_report_of_token_classes_counts_them_and_no_end_tokens(prepared):
     assert report.train.classes == {"B-BIRD": 1, "B-PLACE": 1, "O": 3}
     assert (report.train.supervised_tokens, report.train.end_tokens) == (5, None)
     assert {name for name, defect in report.train.defects.items() if defect.count} == set()
-    assert f"trained: 5 of {report.train.tokens} tokens" in report.text()
+    assert f"trained on 5 of {report.train.tokens} tokens" in report.text()
     assert "B-BIRD: 1, B-PLACE: 1, O: 3" in report.text() and "end token" not in report.text()
 
 

@@ -48,7 +48,10 @@ def test_the_falcon_recipe_trains_on_two_ranks_and_each_row_is_seen_once(
 
     assert codes == [0, 0], text[-4000:]
     assert f"2 × cpu, {strategy}" in text
-    assert "8 layers" in text and "global batch  4 = 2 micro × 1 accumulated × 2 ranks; 12 packed sequences" in text
+    assert (
+        "8 layers" in text
+        and "batch per step  4 = 2 per device × 1 accumulation × 2 processes; 12 packed sequences" in text
+    )
     assert "keeps packed documents apart by itself" in text
     by_rank = [Path(f"{seen}.{rank}").read_text().split() for rank in (0, 1)]
     assert len(by_rank[0]) == len(by_rank[1]) == 12

@@ -13,7 +13,8 @@ from eyas.recipe import load_recipe
 
 
 def records(right, loss):
-    return [{"loss": loss, "answer": "x", "right": {"valid JSON": True, "source": flag}} for flag in right]
+    right_of = [{"valid JSON": True, "source": flag} for flag in right]
+    return [{"loss": loss, "tokens": 1 + row, "answer": "x", "right": each} for row, each in enumerate(right_of)]
 
 
 def test_a_table_has_one_line_for_each_measure_and_one_column_for_each_model():
@@ -25,7 +26,7 @@ def test_a_table_has_one_line_for_each_measure_and_one_column_for_each_model():
     header, *lines = comparison.table()
     assert header == ["", "base", "tuned", "majority class"]
     assert [line[0] for line in lines] == ["loss (nats per token)", "valid JSON", "source"]
-    assert lines[2][1] == "0.0% [0.0%, 0.0%]" and lines[2][2].startswith("75.0% [")
+    assert lines[2][1] == "0.0% [0.0%, 36.9%]" and lines[2][2].startswith("75.0% [")
     assert lines[2][3] == "25.0% (movie)" and lines[1][3] == ""
     assert comparison.scores["loss (nats per token)"]["tuned"].value == pytest.approx(0.5)
 
@@ -33,7 +34,7 @@ def test_a_table_has_one_line_for_each_measure_and_one_column_for_each_model():
 def test_an_interval_contains_its_value():
     score = compare({"tuned": records([True, False] * 20, 1.0)}, {}).scores["source"]["tuned"]
 
-    assert 0.3 < score.low < score.value == 0.5 < score.high < 0.7
+    assert 0.3 < score.interval[0] < score.value == 0.5 < score.interval[1] < 0.7
 
 
 def test_classes_are_scored_by_accuracy_and_f1():
@@ -52,6 +53,7 @@ def test_the_majority_tag_is_scored_on_the_words_that_the_model_reads():
         spec=TAGGED,
         labels=["B-BIRD", "O"],
         train=SimpleNamespace(trained_rows=lambda: iter([{"tags": ["O", "O", "B-BIRD"]}])),
+        test=None,
         evaluation=SimpleNamespace(first=lambda rows: [cut]),
     )
 

@@ -7,17 +7,20 @@ from matplotlib import pyplot
 
 from eyas.evaluation import plots
 from eyas.evaluation.compare import Comparison, Score
-from eyas.evaluation.evaluate import LOSS
+from eyas.evaluation.measures import LOSSES
 
 PNG = b"\x89PNG"
-BASE, TUNED = Score(0.25, 0.125, 0.5), Score(0.75, 0.5, 0.875)
+LOSS = LOSSES["tokens"]
+BASE, TUNED = Score(0.25, (0.125, 0.5), True), Score(0.75, (0.5, 0.875), True)
 COMPARISON = Comparison(
     8,
+    "held-out",
     {
-        LOSS: {"base": Score(1.5, 1.25, 2.0), "tuned": Score(0.5, 0.25, 0.75)},
+        LOSS: {"base": Score(1.5, (1.25, 2.0), False), "tuned": Score(0.5, None, False)},
         "source": {"base": BASE, "tuned": TUNED},
         "valid JSON": {"base": BASE, "tuned": TUNED},
     },
+    {},
     {"source": {"answer": "movie", "score": 0.375}},
 )
 
@@ -55,7 +58,9 @@ def test_scores_are_bars_with_their_intervals_and_the_majority_class(figure, tmp
 
 
 def test_a_run_with_a_loss_alone_has_one_axis(figure, tmp_path):
-    plots.plot_scores(Comparison(8, {LOSS: COMPARISON.scores[LOSS]}, {}), "a run", tmp_path / "scores.png")
+    plots.plot_scores(
+        Comparison(8, "held-out", {LOSS: COMPARISON.scores[LOSS]}, {}, {}), "a run", tmp_path / "scores.png"
+    )
 
     (loss,) = figure().axes
     assert [bar.get_height() for bar in loss.patches] == [1.5, 0.5]

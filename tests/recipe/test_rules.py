@@ -26,7 +26,7 @@ BROKEN = {
         "quantization: neither load_in_4bit nor load_in_8bit is true; set one or remove the section",
         ["quantization={load_in_4bit: true, bnb_4bit_quant_type: nf4}", "adapter={method: lora}"],
     ),
-    "_8bit_weights_take_no_4bit_settings": (
+    "_quantization_settings_suit_the_bit_width": (
         ["quantization={load_in_8bit: true, bnb_4bit_quant_type: fp4}", "adapter={method: lora}"],
         "quantization.bnb_4bit_quant_type: has no effect on 8-bit weights; remove it",
         ["quantization={load_in_8bit: true, bnb_4bit_quant_type: nf4}", "adapter={method: lora}"],
@@ -36,13 +36,23 @@ BROKEN = {
         "model.trust_remote_code: remote code runs only when model.revision is a full 40-digit commit hash",
         ["model.trust_remote_code=true", f"model.revision='{COMMIT}'"],
     ),
+    "_a_code_digest_is_of_trusted_local_code": (
+        [f"model.code_sha256='{'0' * 64}'", "model.name=./folder"],
+        "model.code_sha256: has an effect only on a local folder with model.trust_remote_code; remove it",
+        [f"model.code_sha256='{'0' * 64}'", "model.name=./folder", "model.trust_remote_code=true"],
+    ),
+    "_attention_is_not_from_the_hub": (
+        ["model.attn_implementation=kernels-community/flash-attn2"],
+        "model.attn_implementation: is compiled code from the hub, which eyas never runs; use sdpa or eager",
+        ["model.attn_implementation=flash_attention_2"],
+    ),
     "_micro_batches_fill_the_global_batch": (
         ["training.global_batch_size=16", "training.per_device_train_batch_size=6"],
         "training.global_batch_size: 16 is not a multiple of per_device_train_batch_size 6; change one of them",
         ["training.global_batch_size=18", "training.per_device_train_batch_size=6"],
     ),
     "_there_is_one_autocast_precision": (
-        ["training.bf16=true", "training.fp16=true"],
+        ["training.bf16=true", "training.fp16=true", "model.dtype=float32"],
         "training.fp16: bf16 and fp16 are both true; choose one",
         ["training.bf16=true", "training.fp16=false"],
     ),
@@ -97,11 +107,84 @@ BROKEN = {
         "training.eval_steps: there are no held-out rows; add data.evaluation or data.holdout",
         ["training.eval_steps=5", HELD_OUT],
     ),
+    "_a_measure_needs_evaluations": (
+        ["training.save_strategy=best", "training.metric_for_best_model=loss", HELD_OUT],
+        "training.save_strategy: reads the measures of evaluations during training; set training.eval_steps",
+        ["training.save_strategy=best", "training.metric_for_best_model=loss", "training.eval_steps=5", HELD_OUT],
+    ),
     "_the_best_model_needs_a_metric": (
         ["training.load_best_model_at_end=true", "training.eval_steps=5", HELD_OUT],
         "training.load_best_model_at_end: name the metric: metric_for_best_model",
         ["training.load_best_model_at_end=true", "training.metric_for_best_model=loss", "training.eval_steps=5",
          HELD_OUT],
+    ),
+    "_the_metric_is_measured": (
+        [CLASSIFICATION, "training.load_best_model_at_end=true", "training.metric_for_best_model=f1_macro",
+         "training.eval_steps=5", HELD_OUT],
+        "training.metric_for_best_model: an evaluation of this run measures loss, accuracy, f1; found 'f1_macro'",
+        [CLASSIFICATION, "training.load_best_model_at_end=true", "training.metric_for_best_model=eval_f1",
+         "training.eval_steps=5", HELD_OUT],
+    ),
+    "_a_metric_chooses_something": (
+        ["training.metric_for_best_model=loss"],
+        "training.metric_for_best_model: has no effect without load_best_model_at_end: true; set it, or remove this "
+        "line",
+        ["training.metric_for_best_model=loss", "training.lr_scheduler_type=reduce_lr_on_plateau",
+         "training.eval_steps=5", HELD_OUT],
+    ),
+    "_the_best_model_is_saved_when_it_is_measured": (
+        ["training.load_best_model_at_end=true", "training.metric_for_best_model=loss", "training.eval_steps=4",
+         "training.save_steps=6", HELD_OUT],
+        "training.save_steps: load_best_model_at_end needs a multiple of eval_steps 4; found 6",
+        ["training.load_best_model_at_end=true", "training.metric_for_best_model=loss", "training.eval_steps=4",
+         "training.save_steps=8", HELD_OUT],
+    ),
+    "_a_setting_has_the_one_it_needs": (
+        ["training.dataloader_persistent_workers=true"],
+        "training.dataloader_persistent_workers: has no effect without dataloader_num_workers; set "
+        "training.dataloader_num_workers, or remove this line",
+        ["training.dataloader_persistent_workers=true", "training.dataloader_num_workers=1"],
+    ),
+    "_checkpointing_arguments_need_checkpointing": (
+        ["training.activation_checkpointing=false", "training.activation_checkpointing_kwargs={every_n_layers: 2}"],
+        "training.activation_checkpointing_kwargs: has no effect: activation_checkpointing is false; remove one",
+        ["training.activation_checkpointing_kwargs={every_n_layers: 2}"],
+    ),
+    "_patterns_are_regular_expressions": (
+        ["adapter={method: lora, target_modules: 'q_proj('}"],
+        "adapter.target_modules: 'q_proj(' is no regular expression: missing ), unterminated subpattern at position 6",
+        ["adapter={method: lora, target_modules: 'q_proj(a)?'}"],
+    ),
+    "_target_modules_suit_the_optimizer": (
+        ["training.optim_target_modules=all-linear", "training.optim=adafactor"],
+        "training.optim_target_modules: only GaLore and APOLLO optimizers read it; remove it",
+        ["training.optim_target_modules=all-linear", "training.optim=galore_adamw"],
+    ),
+    "_a_schedule_has_its_arguments": (
+        ["training.lr_scheduler_type=warmup_stable_decay"],
+        "training.lr_scheduler_type: warmup_stable_decay needs lr_scheduler_kwargs: {num_decay_steps: …}",
+        ["training.lr_scheduler_type=warmup_stable_decay", "training.lr_scheduler_kwargs={num_decay_steps: 2}"],
+    ),
+    "_a_schedule_has_a_warmup": (
+        ["training.lr_scheduler_type=constant", "training.warmup_steps=3"],
+        "training.warmup_steps: has no effect on lr_scheduler_type constant; remove it; use constant_with_warmup",
+        ["training.lr_scheduler_type=constant_with_warmup", "training.warmup_steps=3"],
+    ),
+    "_fp16_trains_float32_weights": (
+        ["training.fp16=true", "model.dtype=bfloat16"],
+        "training.fp16: fp16 cannot train bfloat16 weights; set model.dtype: float32 or add an adapter",
+        ["training.fp16=true", "model.dtype=bfloat16", "adapter={method: lora}"],
+    ),
+    "_label_smoothing_suits_the_loss": (
+        ["training.loss_type=dft", "training.label_smoothing_factor=0.1"],
+        "training.label_smoothing_factor: has no effect on loss_type: dft; remove one",
+        ["training.loss_type=nll", "training.label_smoothing_factor=0.1"],
+    ),
+    "_the_attention_exists": (
+        ["model.attn_implementation=sdap"],
+        "model.attn_implementation: should be one of eager, flash_attention_4, flash_attention_3, flash_attention_2, "
+        "flex_attention, sdpa; found 'sdap'; did you mean 'sdpa'?",
+        ["model.attn_implementation=sdpa"],
     ),
     "_a_resumed_run_takes_the_same_rows": (
         ["training.train_sampling_strategy=batch_rebalance"],
@@ -129,6 +212,11 @@ BROKEN = {
         ["data.shuffle_buffer=8", "training.max_steps=5"],
         "data.shuffle_buffer: has no effect without data.streaming; remove it",
         ["data.shuffle_buffer=8", "training.max_steps=5", "data.streaming=true"],
+    ),
+    "_test_rows_are_no_others": (
+        [HELD_OUT, "data.test={path: c/d}"],
+        "data.test: these rows train or choose the released step already; name rows that nothing else reads",
+        [HELD_OUT, "data.test={path: c/d, split: test}"],
     ),
     "_sources_are_weighted_together": (
         ["data.train=[{path: a/b, weight: 1.0}, {path: c/d}]"],
@@ -209,7 +297,7 @@ def test_every_rule_is_listed_and_broken_here():
     listed = {rule.__name__ for rule in rules.RULES}
     functions = {
         name
-        for module in (rules.model, rules.training, rules.data, rules.sources)
+        for module in (rules.model, rules.training, rules.best_model, rules.library, rules.data, rules.sources)
         for name, member in vars(module).items()
         if inspect.isfunction(member) and name.startswith("_")
     }
@@ -238,7 +326,7 @@ def test_the_nearest_recipe_that_keeps_a_rule_is_accepted(rule, file):
 
 
 def test_load_best_model_at_end_needs_eval_steps(file):
-    with pytest.raises(RecipeError, match="the best model is found by evaluation; set eval_steps"):
+    with pytest.raises(RecipeError, match="reads the measures of evaluations during training; set "):
         load_recipe(file, ["training.load_best_model_at_end=true", "training.metric_for_best_model=loss", HELD_OUT])
 
 

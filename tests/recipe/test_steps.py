@@ -53,6 +53,8 @@ def test_optimizer_steps_follow_max_steps_or_the_epochs(max_steps, epochs, rows,
         ("bfloat16", {"bf16": False}, "no"),
         ("float32", {"fp16": True}, "fp16"),
         ("float32", {"bf16": True}, "bf16"),
+        ("bfloat16", {"fp16": True}, "fp16"),
+        ("float16", {"bf16": True}, "bf16"),
     ],
 )
 def test_autocast_follows_the_recipe_or_the_dtype(dtype, training, precision):

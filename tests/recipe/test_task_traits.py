@@ -16,10 +16,12 @@ from eyas.tasks import TASKS
 TASK_NAMES = get_args(Recipe.model_fields["task"].annotation)
 TOKEN_CLASSES = TaskTraits(
     arguments=TRAINING_ARGUMENTS,
+    models="MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
     formats=("token_labels",),
     classes="token",
     generates=False,
     shares_prefixes=False,
+    measures=("span_f1",),
     data_settings=frozenset({"labels"}),
     reserved={"label_names": "eyas sets it"},
     defaults={"learning_rate": 5e-5},

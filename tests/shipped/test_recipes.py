@@ -29,7 +29,7 @@ def test_a_shipped_recipe_trains_two_steps_and_merges_to_what_was_trained(recipe
     assert before["kl_per_token"] <= 1e-6 and before["top1_agreement"] == 1.0
     most_kl, least_agreement = TOLERANCE[recipe.merged_dtype]
     assert after["kl_per_token"] <= most_kl and after["top1_agreement"] >= least_agreement
-    assert (run.merged / "README.md").read_text().count("KL per token") == 1
+    assert (run.merged / "README.md").read_text().count("KL per position") == 1
 
 
 @pytest.mark.parametrize("recipe_file", RECIPES, ids=lambda file: file.stem)

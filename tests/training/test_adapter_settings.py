@@ -20,6 +20,7 @@ from eyas.model.trained import load_base, load_tuned
 from eyas.recipe import load_recipe
 from eyas.run_directory import RunDirectory
 from eyas.selftest.compare_runs import first_difference
+from eyas.training.resume.run_folder import refuse_foreign_folder
 from eyas.training.run import train
 from eyas.training.save import save_and_reopen
 
@@ -112,7 +113,7 @@ NOWHERE = {
         ["target_parameters=[q_proj.weight]"], "peft refuses it: Trying to wrap an `nn.Parameter` of layer"
     ),
     "no parameter": (
-        ["target_parameters=[q_proj.wait]"], r"adapter: 'q_proj.wait \(parameter\)' matches no module"
+        ["target_parameters=[q_proj.wait]"], r"adapter.target_parameters: 'q_proj.wait \(parameter\)' matches no module"
     ),
     "none excluded": (["exclude_modules=[qq_proj]"], "adapter.exclude_modules: peft refuses it: You have passed"),
     "nothing to tie": (["ensure_weight_tying=true"], "adapter.ensure_weight_tying: peft refuses it: You have"),
@@ -281,7 +282,7 @@ def refusal_of(run_of, family, settings, base, tmp_path, monkeypatch):
     monkeypatch.setattr("eyas.training.run.fit", lambda *_: pytest.fail("a step was trained"))
     with pytest.raises((PreflightError, RecipeError)) as refused:
         run_of(family, settings, base)
-    RunDirectory(tmp_path / "run").refuse_if_taken(resume=False)
+    refuse_foreign_folder(RunDirectory(tmp_path / "run"), resume=False)
     assert not (tmp_path / "run" / ".rehearsal").exists()
     return str(refused.value)
 

@@ -53,7 +53,7 @@ def test_a_finished_run_equals_one_that_saved_its_result(refused_at_the_end, cap
 
     finish_verb(run.path)
 
-    assert f"finished: {run.adapter}, from checkpoint-4, after 4 steps" in capsys.readouterr().out
+    assert f"finished: {run.adapter}, from checkpoint-4: step 4, the last" in capsys.readouterr().out
     assert first_difference(run, wanted) is None
     assert files_in(run.adapter) == files_in(wanted.adapter)
     for name in ("adapter_config.json", "tokenizer.json"):
@@ -61,7 +61,7 @@ def test_a_finished_run_equals_one_that_saved_its_result(refused_at_the_end, cap
     assert faults(run.adapter) == [] and not run.unfinished()
     load_tuned(recipe, "AutoModelForCausalLM", None, torch.float32, run.adapter)
     found, before = run.read_manifest(), wanted.read_manifest()
-    for entry in ("status", "steps", "train_loss", "tokens"):
+    for entry in ("status", "steps", "released", "train_loss", "tokens"):
         assert found[entry] == before[entry], entry
     assert found["reason"] is None and found["finished_from"] == {
         "checkpoint": "checkpoint-4", "status": "failed", "reason": "the saved file lacks everything",
@@ -102,7 +102,10 @@ def test_a_run_that_loads_its_best_is_finished_from_its_best_checkpoint(refused_
 
     finish(run, recipe)
 
-    assert run.read_manifest()["finished_from"]["checkpoint"] == "checkpoint-2"
+    manifest = run.read_manifest()
+    assert manifest["finished_from"]["checkpoint"] == "checkpoint-2"
+    assert manifest["released"] == wanted.read_manifest()["released"] | {"value": manifest["released"]["value"]}
+    assert (manifest["released"]["step"], manifest["released"]["metric"]) == (2, "eval_loss")
     assert first_difference(run, wanted) is None
 
 

@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING
 
 from eyas.distributed.topology import started_topology
 from eyas.extras import hidden
+from eyas.recipe.library_optimizers import packages_of
 
 if TYPE_CHECKING:
     from eyas.recipe import Recipe
 
-SELDOM_USED = ("bitsandbytes", "wandb", "deepspeed", "scipy", "sklearn")
-"""transformers uses scipy and sklearn for object detectors' losses and for speculative decoding."""
+SELDOM_USED = ("bitsandbytes", "wandb", "deepspeed", "scipy", "sklearn", "kernels")
+"""transformers uses scipy and sklearn for object detectors' losses and for speculative decoding.
+
+No recipe uses `kernels`: with it, transformers and bitsandbytes would download compiled code from the hub and run it.
+"""
 
 FULL_COLLECTION = 1000
 """Collections of the middle generation before a full one; Python's default is 10."""
@@ -51,9 +55,9 @@ def hide_unused_libraries(recipe: "Recipe | None") -> None:
 
 
 def _unused(recipe: "Recipe") -> list[str]:
-    optimizer = str(recipe.training.library_arguments.get("optim", ""))
+    optimizer = recipe.training.library_arguments.get("optim")
     used = {
-        "bitsandbytes": recipe.quantization is not None or any(of in optimizer for of in ("8bit", "4bit", "paged")),
+        "bitsandbytes": recipe.quantization is not None or "bitsandbytes" in packages_of(optimizer),
         "wandb": recipe.tracking.report_to == "wandb",
         "deepspeed": started_topology().strategy.startswith("zero"),
     }

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 LIBRARIES = ("transformers", "tokenizers", "jinja2")
-WITHOUT_EFFECT = {"train", "evaluation", "cache_directory", "pad_to_max_length"}
+WITHOUT_EFFECT = {"train", "evaluation", "test", "cache_directory", "pad_to_max_length"}
 """Fields of `data` that change no prepared row. Sources are keyed by their bytes and their own fields."""
 
 
 def key_of(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase", limits: ModelLimits) -> Key:
     """Return the key of a recipe's prepared rows."""
     data, training = recipe.data, recipe.training
-    sources = {"training": data.training_sources, "held-out": [data.evaluation] if data.evaluation else []}
+    sources = {"training": data.training_sources, "held-out": list(data.held_out_sources.values())}
     return {
         "task": recipe.task,
         **{f"{name} rows": [digest_of_source(source) for source in listed] for name, listed in sources.items()},
@@ -35,6 +35,7 @@ def key_of(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase", limits: ModelLi
         "training.seed": training.seed,
         "positions of the model": limits.positions,
         "vocabulary of the model": limits.vocabulary_size,
+        "classes of the model": list(limits.classes),
         "eyas": digest_of_files(Path(__file__).parent.rglob("*.py")),
         **{library: version(library) for library in LIBRARIES},
     }

@@ -4,8 +4,9 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from eyas.data.rows import Row, counted
+from eyas.data.rows import Row
 from eyas.errors import DataError
+from eyas.files import counted
 
 
 def with_class_names(row: Row, column: str, names: Sequence[str], numbers_are_names: bool) -> Row:

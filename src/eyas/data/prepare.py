@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from eyas.data.cache import Key, prepared
 from eyas.data.cache_key import key_of
 from eyas.data.class_names import refuse_look_alikes, refuse_single_class
+from eyas.data.class_order import in_order_of_base
 from eyas.data.examples import ModelLimits
 from eyas.data.leakage import overlap
 from eyas.data.read_rows import Reading, read_rows, refuse_bad_rows
@@ -54,8 +55,9 @@ def prepare(
         plan = plan_of(recipe, tokenizer, spec, limits, known["labels"])
         splits["train"] = replace(splits["train"], stream=stream(plan, recipe.training.seed, quarantine))
     return Splits(
-        splits["train"], splits.get("evaluation"), known["labels"], report, _digests_of_sources(recipe, key), entry
-    )
+        splits["train"], splits.get("evaluation"), known["labels"], report, _digests_of_sources(recipe, key), entry,
+        splits.get("test"),
+    )  # fmt: skip
 
 
 def plan_of(
@@ -84,15 +86,25 @@ def _build(
     data = recipe.data
     reading = read_rows(data, spec, folder)
     sides = select(recipe, reading)
-    labels = None if spec.classes == "none" else data.labels or _classes(spec, reading, sides["train"])
+    labels = None
+    if spec.classes != "none":
+        found = data.labels or _classes(spec, reading, sides["train"])
+        labels = in_order_of_base(found, limits.classes, fixed=bool(data.labels))
     plan = plan_of(recipe, tokenizer, spec, limits, labels)
     reports = {name: write_split(name, selected, plan, reading, folder) for name, selected in sides.items()}
     refuse_bad_rows(reading.bad)
     if data.streaming:  # only the first rows were read here
         pinned = [reports["train"].digest, *(digest_of_source(source) for source in data.training_sources)]
         reports["train"] = replace(reports["train"], digest=hashlib.sha256(" ".join(pinned).encode()).hexdigest())
-    overlaps = _overlaps(reading.table, sides, data.near_duplicates) if "evaluation" in sides else None
-    report = DataReport(reports["train"], reports.get("evaluation"), overlaps)
+    overlaps = {
+        name: _overlaps(reading.table, sides["train"], sides[name], data.near_duplicates)
+        for name in ("evaluation", "test")
+        if name in sides
+    }
+    report = DataReport(
+        reports["train"], reports.get("evaluation"), overlaps.get("evaluation"), reports.get("test"),
+        overlaps.get("test"),
+    )  # fmt: skip
     report.refuse_past_limits(data)
     if spec.classes != "none":
         refuse_single_class(report.train.classes)
@@ -103,8 +115,8 @@ def _build(
 
 
 def _digests_of_sources(recipe: Recipe, key: Key) -> dict[str, str]:
-    held_out = [] if recipe.data.evaluation is None else [recipe.data.evaluation]
-    names = [str(source) for source in (*recipe.data.training_sources, *held_out)]
+    sources = (*recipe.data.training_sources, *recipe.data.held_out_sources.values())
+    names = [str(source) for source in sources]
     return dict(zip(names, [*key["training rows"], *key["held-out rows"]], strict=True))
 
 
@@ -130,15 +142,17 @@ def _classes(spec: RowSpec, reading: Reading, selected: Sequence[SelectedRows]) 
     return sorted(names, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
 
 
-def _overlaps(table: RowTable, sides: dict[str, list[SelectedRows]], near_threshold: float | None) -> OverlapReport:
+def _overlaps(
+    table: RowTable, train: list[SelectedRows], held_out: list[SelectedRows], near_threshold: float | None
+) -> OverlapReport:
     """Return the report of held-out rows that are trained on too."""
-    rows = {name: [row for one in selected for row in one.rows] for name, selected in sides.items()}
-    texts = {name: (text_of(row) for row in table.some(numbers)) for name, numbers in rows.items()}
-    pairs = overlap(texts["train"], texts["evaluation"], near_threshold)
+    trained, others = ([row for one in selected for row in one.rows] for selected in (train, held_out))
+    texts_trained, texts_held_out = (map(text_of, table.some(numbers)) for numbers in (trained, others))
+    pairs = overlap(texts_trained, texts_held_out, near_threshold)
 
     def defect(pairs: list[tuple[int, int]]) -> Defect:
-        places = [(table.place(rows["train"][a]), table.place(rows["evaluation"][b])) for a, b in pairs[:SHOWN]]
-        return Defect(len(pairs), [f"{trained} = {held_out}" for trained, held_out in places])
+        places = [(table.place(trained[a]), table.place(others[b])) for a, b in pairs[:SHOWN]]
+        return Defect(len(pairs), [f"{one} = {other}" for one, other in places])
 
     near = None if pairs.near is None else defect(pairs.near)
-    return OverlapReport(len(rows["evaluation"]), defect(pairs.exact), defect(pairs.normalized), near)
+    return OverlapReport(len(others), defect(pairs.exact), defect(pairs.normalized), near)

@@ -98,19 +98,19 @@ class Reading:
     digests: list[bytes]
     """Digest of each row and its columns: equal for equal rows."""
     bad: dict[str, BadRows]
-    """Bad rows of `train` and `evaluation`."""
+    """Bad rows of each split."""
 
 
 def read_rows(data: Data, spec: RowSpec, folder: Path) -> Reading:
     """Write the rows of all sources to a table in this folder. Raises DataError with every bad row, when strict."""
-    bad = {name: BadRows(data.bad_rows, data.max_bad_rows) for name in ("train", "evaluation")}
+    bad = {name: BadRows(data.bad_rows, data.max_bad_rows) for name in ("train", "evaluation", "test")}
     files: dict[str, int] = {}
     parts: list[Part] = []
     digests: list[bytes] = []
 
     def records() -> Iterator[dict[str, Any]]:
         for source, bad_rows in _sources(data, bad):
-            streamed = data.streaming and source is not data.evaluation
+            streamed = data.streaming and bad_rows is bad["train"]
             converted = open_converted(source, data, spec, bad_rows, streamed)
             start = len(digests)
             rows = islice(converted.rows, FIRST_OF_A_STREAM) if streamed else converted.rows
@@ -132,7 +132,7 @@ def read_rows(data: Data, spec: RowSpec, folder: Path) -> Reading:
 
 def _sources(data: Data, bad: Mapping[str, BadRows]) -> list[tuple[Source, BadRows]]:
     train = [(source, bad["train"]) for source in data.training_sources]
-    return train if data.evaluation is None else [*train, (data.evaluation, bad["evaluation"])]
+    return [*train, *((source, bad[name]) for name, source in data.held_out_sources.items())]
 
 
 def _as_json(rows: Iterator[tuple[Place, Row]], bad: BadRows) -> Iterator[tuple[Place, str]]:
@@ -144,7 +144,7 @@ def _as_json(rows: Iterator[tuple[Place, Row]], bad: BadRows) -> Iterator[tuple[
 
 
 def refuse_bad_rows(bad: Mapping[str, BadRows]) -> None:
-    """Raise DataError with the bad rows of both splits in one report, if the policy is strict and there is one."""
+    """Raise DataError with the bad rows of all splits in one report, if the policy is strict and there is one."""
     everything = BadRows(bad["train"].policy, bad["train"].limit, [row for rows in bad.values() for row in rows.rows])
     everything.refuse()
 

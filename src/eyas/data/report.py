@@ -1,16 +1,18 @@
 """Report on the rows of a run, counted before the first step."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field, TypeAdapter
 
-from eyas.data.rows import SHOWN, counted
+from eyas.data.rows import SHOWN
 from eyas.errors import DataError, printable
+from eyas.files import counted
 from eyas.recipe.data import Data
+from eyas.run_directory import RunDirectory
 
-BARS = "▁▂▃▄▅▆▇█"
 MEANING = {
     "truncated": "longer than training.max_length, and cut",
     "unsupervised": "without a token to train",
@@ -49,11 +51,6 @@ class Lengths:
     longest: int
     histogram: list[int]
 
-    def bars(self) -> str:
-        """Return the histogram as one line, from the shortest to the longest."""
-        tallest = max(*self.histogram, 1)
-        return "".join(BARS[-(-count * (len(BARS) - 1) // tallest)] for count in self.histogram)
-
 
 @dataclass(frozen=True)
 class SplitReport:
@@ -78,6 +75,10 @@ class SplitReport:
     digest: str
     sequences: int | None = None
     """Packed sequences, when packing."""
+    end_token_ids: list[int] = field(default_factory=list)
+    """Different trained end tokens. Every model that answers later stops at each of them."""
+    prompts: Literal["chat", "text"] | None = None
+    """Form of the first row's prompt. None for rows without a prompt, and in reports of earlier versions."""
     columns_not_read: dict[str, int] = field(default_factory=dict)
     """Rows of the sources with each column that the format does not have."""
     keys_not_read: dict[str, int] = field(default_factory=dict)
@@ -93,8 +94,8 @@ class SplitReport:
         yield f"  {'':<11} {counted(self.rows_read, 'row')} read{left_out}; {counted(self.examples, 'example')}{packed}"
         length = self.lengths
         yield (
-            f"  {'':<11} {length.shortest} {length.bars()} {length.longest} tokens: half up to {length.median}, "
-            f"90 % up to {length.p90}, 99 % up to {length.p99}"
+            f"  {'':<11} length in tokens: min {length.shortest}, median {length.median}, p90 {length.p90}, "
+            f"p99 {length.p99}, max {length.longest}"
         )
         if self.classes:
             yield f"  {'':<11} " + ", ".join(f"{label}: {count:,}" for label, count in self.classes.items())
@@ -119,7 +120,7 @@ class SplitReport:
     def _trained(self) -> str:
         ends = "" if self.end_tokens is None else f", {counted(self.end_tokens, 'end token')}"
         share = self.supervised_tokens / self.tokens
-        return f"trained: {self.supervised_tokens:,} of {self.tokens:,} tokens ({share:.1%}){ends}"
+        return f"trained on {self.supervised_tokens:,} of {self.tokens:,} tokens ({share:.1%}){ends}"
 
 
 @dataclass(frozen=True)
@@ -139,11 +140,11 @@ class OverlapReport:
         """Number of held-out rows that equal a training row, as they are or normalized."""
         return self.exact.count + self.normalized.count
 
-    def lines(self) -> Iterator[str]:
-        """Yield the overlap as it is printed."""
+    def lines(self, name: str) -> Iterator[str]:
+        """Yield the overlap of a split as it is printed."""
         kinds = {"as they are": self.exact, "except for case and punctuation": self.normalized, "nearly": self.near}
         parts = [f"{kind.count:,} {name}" for name, kind in kinds.items() if kind is not None and kind.count]
-        yield f"  {'overlap':<11} {', '.join(parts) or 'none'} of {self.rows:,} held-out rows are trained on"
+        yield f"  {'overlap':<11} {', '.join(parts) or 'none'} of {self.rows:,} {name} rows are trained on"
         for kind in kinds.values():
             if kind is not None:
                 yield from (f"  {'':<11} {pair}" for pair in kind.first[:3])
@@ -151,15 +152,23 @@ class OverlapReport:
 
 @dataclass(frozen=True)
 class DataReport:
-    """Reports of both splits, and their overlap."""
+    """Reports of all splits, and the overlap of held-out rows with training rows."""
 
     train: SplitReport
     evaluation: SplitReport | None
     overlap: OverlapReport | None
+    test: SplitReport | None = None
+    test_overlap: OverlapReport | None = None
 
     def splits(self) -> dict[str, SplitReport]:
         """Return the existing splits by name."""
-        return {"train": self.train} | ({"evaluation": self.evaluation} if self.evaluation else {})
+        named = {"train": self.train, "evaluation": self.evaluation, "test": self.test}
+        return {name: split for name, split in named.items() if split is not None}
+
+    def overlaps(self) -> dict[str, OverlapReport]:
+        """Return the overlap of each split of held-out rows by name."""
+        named = {"evaluation": self.overlap, "test": self.test_overlap}
+        return {name: overlap for name, overlap in named.items() if overlap is not None}
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -170,10 +179,18 @@ class DataReport:
         """Return the report that `as_dict` gave, also one of an older version with other names."""
         return TypeAdapter(cls).validate_python(value)
 
+    @classmethod
+    def of_run(cls, run: RunDirectory) -> "DataReport | None":
+        """Return the report of a run's rows; None for a run without one."""
+        if not run.data_report.is_file():
+            return None
+        return cls.from_dict(json.loads(run.data_report.read_text(encoding="utf-8")))
+
     def text(self) -> str:
         """Return the report as it is printed."""
         lines = [line for name, split in self.splits().items() for line in split.lines(name)]
-        return printable("\n".join(["data:", *lines, *(self.overlap.lines() if self.overlap else [])]))
+        lines += [line for name, overlap in self.overlaps().items() for line in overlap.lines(name)]
+        return printable("\n".join(["data:", *lines]))
 
     def refuse_past_limits(self, data: Data) -> None:
         """Raise DataError for every defect of more rows than the recipe allows, with the places of those rows."""
@@ -187,13 +204,20 @@ class DataReport:
                     )
             if not split.examples:
                 problems.append(f"{name}: no row is left to train on")
-        if self.overlap and self.overlap.trained_on > limits["overlap"] * self.overlap.rows:
-            pairs = Defect(self.overlap.trained_on, [*self.overlap.exact.first, *self.overlap.normalized.first][:SHOWN])
-            problems.append(
-                f"evaluation: {counted(pairs.count, 'row')} trained on too{_allowed('overlap', data)}{pairs.listed()}"
-            )
+        for name, overlap in self.overlaps().items():
+            if overlap.trained_on > limits["overlap"] * overlap.rows:
+                pairs = Defect(overlap.trained_on, [*overlap.exact.first, *overlap.normalized.first][:SHOWN])
+                problems.append(
+                    f"{name}: {counted(pairs.count, 'row')} trained on too{_allowed('overlap', data)}{pairs.listed()}"
+                )
         if problems:
             raise DataError("\n".join(problems))
+
+
+def end_tokens_of(run: RunDirectory) -> list[int]:
+    """Return the end tokens of a run's training rows; none for a classifier, or for a run of an earlier version."""
+    report = DataReport.of_run(run)
+    return [] if report is None else report.train.end_token_ids
 
 
 def _allowed(defect: str, data: Data) -> str:

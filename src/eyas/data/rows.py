@@ -6,15 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from eyas.errors import DataError
+from eyas.files import counted
 
 SHOWN = 20
 """Bad rows that one report prints; the rest are counted."""
 LONGEST_SHOWN = 120
-
-
-def counted(number: int, noun: str) -> str:
-    """Return `1 row`, `2 rows`, `3,000 rows`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 class Place(NamedTuple):

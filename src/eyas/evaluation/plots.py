@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eyas.evaluation.compare import Comparison
-from eyas.evaluation.evaluate import LOSS
 from eyas.extras import require
 
 if TYPE_CHECKING:
@@ -18,11 +17,15 @@ BAR = 0.8
 
 def plot_loss(lines: Sequence[dict[str, Any]], title: str, file: Path) -> None:
     """Plot training and evaluation loss over optimizer steps, from the lines of metrics.jsonl."""
+    require("matplotlib", "report")
+    from matplotlib.ticker import MaxNLocator
+
     with _figure(file, [1]) as (axes,):
         for key, label in (("loss", "training"), ("eval_loss", "held out")):
             points = [(line["step"], line[key]) for line in lines if key in line]
             if points:
                 axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(title=title, xlabel="optimizer step", ylabel="loss (nats)", ylim=(0, None))
         if axes.get_lines():
             axes.legend()
@@ -37,17 +40,17 @@ def plot_scores(comparison: Comparison, title: str, file: Path) -> None:
 
     The loss has an axis of its own, in nats; the other measures are shares.
     """
-    shares = [measure for measure in comparison.scores if measure != LOSS]
-    groups = [[LOSS], shares] if shares else [[LOSS]]
+    loss, *shares = comparison.scores
+    groups = [[loss], shares] if shares else [[loss]]
     with _figure(file, [len(group) for group in groups]) as axes:
         for one, measures in zip(axes, groups, strict=True):
             _bars(one, comparison, measures)
-        axes[0].set(ylabel="nats per token")
+        axes[0].set(ylabel=loss.partition("(")[2].removesuffix(")"))
         if shares:
             axes[1].set(ylim=(0, 1.05))
             axes[1].yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
         axes[-1].legend(loc="upper left", bbox_to_anchor=(1, 1))
-        axes[0].figure.suptitle(f"{title}, {comparison.rows} held-out rows, 95 % intervals")
+        axes[0].figure.suptitle(f"{title}, {comparison.rows} {comparison.kind} rows, 95 % intervals")
 
 
 def _bars(axes: "Axes", comparison: Comparison, measures: Sequence[str]) -> None:
@@ -56,7 +59,11 @@ def _bars(axes: "Axes", comparison: Comparison, measures: Sequence[str]) -> None
     for number, model in enumerate(models):
         scores = [comparison.scores[measure][model] for measure in measures]
         centers = [place + (number - (len(models) - 1) / 2) * width for place in range(len(measures))]
-        errors = [[score.value - score.low for score in scores], [score.high - score.value for score in scores]]
+        ends = [score.interval or (score.value, score.value) for score in scores]
+        errors = [
+            [score.value - low for score, (low, _) in zip(scores, ends, strict=True)],
+            [high - score.value for score, (_, high) in zip(scores, ends, strict=True)],
+        ]
         axes.bar(centers, [score.value for score in scores], width * 0.9, yerr=errors, capsize=3, label=model)
     constant = {
         place: comparison.majority[name]["score"] for place, name in enumerate(measures) if name in comparison.majority

@@ -17,6 +17,7 @@ from eyas.export.refusals import refuse_another_function, refuse_lost_update, re
 from eyas.files import write_json
 from eyas.run_directory import RunDirectory
 from eyas.sealing import files_in, listed, put_in_place, write_seal
+from eyas.verify import MADE_FROM, refuse_links, sources_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -98,7 +99,8 @@ def release(
         (staged / "README.md").write_text(model_card(run, proof, forced=force), encoding="utf-8")
         write_json(staged / run.directory.parity.name, proof.as_dict())
         entries |= listed(staged, ["README.md", run.directory.parity.name])
-        write_seal(staged, entries, {"kind": final.name, "parity": proof.as_dict()})
+        about = {"kind": final.name, MADE_FROM: sources_of(run.directory, final), "parity": proof.as_dict()}
+        write_seal(staged, entries, about)
         final.parent.mkdir(parents=True, exist_ok=True)
         put_in_place(staged, final)
     return proof
@@ -118,6 +120,7 @@ def _refuse_beyond_bounds(name: str, proof: Proof, reopened: Reopened, force: bo
 @contextmanager
 def _staging(run: RunDirectory) -> Iterator[Path]:
     """Give an empty folder to build in. It is removed at the end, as is one that a killed process left."""
+    refuse_links(run)
     with run.locked():
         shutil.rmtree(run.merging, ignore_errors=True)
         run.merging.mkdir()

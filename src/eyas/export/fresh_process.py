@@ -52,7 +52,7 @@ class FreshProcess:
 
 def _start() -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-m", "eyas.export.fresh_process"],
+        [sys.executable, "-P", "-m", "eyas.export.fresh_process"],
         text=True, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
 
@@ -99,7 +99,7 @@ def _other_dtypes(folder: Path, dtype: str) -> list[str]:
 
 
 def _main() -> None:
-    with hidden("peft", "bitsandbytes", "deepspeed", "wandb"):  # an artifact needs none of them
+    with hidden("peft", "bitsandbytes", "deepspeed", "kernels", "wandb"):  # an artifact needs none of them
         from transformers import GenerationMixin, GradientCheckpointingLayer, PreTrainedModel  # noqa: F401  # the bulk
 
         request: list[Any] = json.loads(sys.stdin.read() or "[]")

@@ -1,14 +1,15 @@
 """Proof of an artifact: distances from the trained model, checks of weights."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from eyas.errors import CheckpointError
 from eyas.export.parity import Parity
 from eyas.export.update import LayerUpdate
 from eyas.export.weight_checks import WeightChecks
+from eyas.files import read_json
 from eyas.recipe.model import DType
 from eyas.run_directory import RunDirectory
 
@@ -127,7 +128,7 @@ class Proof:
 
 PARITY_HEADER = [
     "against the trained model",
-    "KL per token (nats)",
+    "KL per position (nats)",
     "largest logit difference",
     "top-1 agreement",
     "positions",
@@ -147,11 +148,15 @@ def parity_rows(figures: Mapping[str, Any]) -> list[list[str]]:
 
 
 def recorded_parity(run: RunDirectory) -> dict[str, Any] | None:
-    """Return the `parity.json` of a run's merged model, if there is one."""
+    """Return the `parity.json` of a run's merged model, if there is one. Raises CheckpointError for a damaged one."""
     for file in (run.parity, run.parity_of_earlier_versions):
         if run.merged.exists() and file.exists():
-            figures: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            return figures
+            try:
+                figures = read_json(file)
+                parity_rows(figures)
+                return figures
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise CheckpointError(f"{file}: is not what was written: {error}; merge again") from None
     return None
 
 

@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from eyas.errors import ExportError, PreflightError
-from eyas.model.peft_refusals import pefts_refusals, refuse_what_cannot_train
-from eyas.model.quantization import quantized_names
+from eyas.files import counted
+from eyas.model.adapter_patterns import refuse_unmatched
+from eyas.model.expert_targets import as_expert_targets
+from eyas.model.parameters import ParameterCount, count_parameters, trained_parts
+from eyas.model.peft_refusals import pefts_refusals, refuse_overlap, refuse_what_cannot_train
+from eyas.model.quantization import HEADS, quantized_names
 from eyas.recipe.adapter import AdapterSection
 
 if TYPE_CHECKING:
@@ -40,18 +44,23 @@ METHODS = {
 
 @dataclass(frozen=True)
 class Resolution:
-    """Modules that each pattern of the recipe matches, and the parameters that train."""
+    """Modules that each pattern of the recipe matches, and what trains."""
 
     matches: dict[str, list[str]]
-    trainable: int
-    total: int
+    trained: list[str]
+    """Names of the parameters that train, in the wrapped model."""
+    parts: dict[str, list[str]]
+    """Modules that train, by the last part of their names."""
+    count: ParameterCount
 
     def table(self) -> str:
-        """Return one line for each pattern: its number of modules and an example."""
-        width = max(map(len, self.matches), default=0)
-        lines = [f"  {p:<{width}}  {len(m):>4} modules  such as {m[0]}" for p, m in self.matches.items()]
-        share = f"{self.trainable:,} of {self.total:,} parameters train ({self.trainable / self.total:.2%})"
-        return "\n".join(["adapter:", *lines, f"  {share}"])
+        """Return one line for each kind of module that trains: how many there are, and an example."""
+        width = max(map(len, self.parts), default=0)
+        lines = [
+            f"  {part:<{width}}  {counted(len(modules), 'module'):>11}  such as {modules[0].partition(' (')[0]}"
+            for part, modules in self.parts.items()
+        ]
+        return "\n".join(["adapter:", *lines, f"  trainable: {self.count}"])
 
 
 def adapter_config(adapter: AdapterSection, task_type: str, revision: str | None = None) -> "PeftConfig":
@@ -63,6 +72,8 @@ def adapter_config(adapter: AdapterSection, task_type: str, revision: str | None
 
     # A copy, because peft 0.21 appends the head's names to the list that it was given.
     settings = deepcopy(adapter.model_dump(exclude={"method"}))
+    if task_type == "TOKEN_CLS":  # peft 0.21 adds them after all-linear has put an update on the head
+        settings["modules_to_save"] = [*adapter.trained_in_full, *HEADS]
     with pefts_refusals():
         return getattr(peft, METHODS[adapter.method].config)(task_type=task_type, revision=revision, **settings)
 
@@ -82,6 +93,11 @@ def has_virtual_tokens(model: "PreTrainedModel | PeftModel") -> bool:
     """
     config = getattr(model, "active_peft_config", None)
     return config is not None and config.is_prompt_learning and not model._adapters_disabled
+
+
+def virtual_tokens(model: "PreTrainedModel | PeftModel") -> int:
+    """Return the number of virtual tokens that a model's adapter puts before each row."""
+    return int(model.active_peft_config.num_virtual_tokens) if has_virtual_tokens(model) else 0
 
 
 def in_float32(trainer: "Trainer") -> None:
@@ -131,21 +147,24 @@ def resolve(adapter: AdapterSection, task_type: str, empty: "PreTrainedModel") -
     peft trains what matches and does not report the rest.
     """
     names = [name for name, _ in empty.named_modules() if name]
-    total = sum(parameter.numel() for parameter in empty.parameters())
-    matches = _target_matches(adapter, names, empty)
+    matches = _target_matches(adapter, names, as_expert_targets(adapter_config(adapter, task_type), empty))
     matches |= {f"{module} (in full)": _ending_in(module, names) for module in adapter.trained_in_full}
     parameters = [name for name, _ in empty.named_parameters()]
     targets = adapter.library_arguments.get("target_parameters") or []
     matches |= {f"{target} (parameter)": _ending_in(target, parameters) for target in targets}
     unmatched = [pattern for pattern, modules in matches.items() if not modules]
     if unmatched:
-        raise PreflightError("\n".join(f"adapter: {_nothing_matches(pattern, names)}" for pattern in unmatched))
+        raise PreflightError(
+            "\n".join(f"{_setting(pattern)}: {_nothing_matches(pattern, names)}" for pattern in unmatched)
+        )
     _refuse_absent_layers(adapter, names)
+    refuse_unmatched(adapter, empty)
+    refuse_overlap(adapter, task_type, empty, matches)
     wrapped = _wrap(empty, adapter, task_type)
     if METHODS[adapter.method].targets:
         refuse_what_cannot_train(wrapped, adapter)
-    trainable = sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
-    return Resolution(matches, trainable, total)
+    trained = [name for name, parameter in wrapped.named_parameters() if parameter.requires_grad]
+    return Resolution(matches, trained, trained_parts(wrapped), count_parameters(wrapped))
 
 
 def refuse_untrained_head(random: Sequence[str], trainable: Sequence[str]) -> None:
@@ -159,19 +178,15 @@ def refuse_untrained_head(random: Sequence[str], trainable: Sequence[str]) -> No
         )
 
 
-def _target_matches(adapter: AdapterSection, names: list[str], empty: "PreTrainedModel") -> dict[str, list[str]]:
+def _target_matches(adapter: AdapterSection, names: list[str], experts: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Return the layers, or expert parameters, of each target; those of `all-linear` are peft's own to find."""
     targets = adapter.targets
-    if targets is None:
-        return {}
     if isinstance(targets, list):
-        return {pattern: _ending_in(pattern, names) for pattern in targets}
-    if targets == "all-linear":
-        import torch
-
-        head = empty.get_output_embeddings()
-        linear = [n for n, m in empty.named_modules() if isinstance(m, torch.nn.Linear) and m is not head]
-        return {"all-linear": linear}
-    return {targets: [name for name in names if re.fullmatch(targets, name)]}
+        moved = {pattern for patterns in experts for pattern in patterns.split(", ")}
+        return {target: _ending_in(target, names) for target in targets if target not in moved} | experts
+    if targets is None or targets == "all-linear":
+        return {}
+    return {targets: [name for name in names if re.fullmatch(targets, name)] or experts.get(targets, [])}
 
 
 def _ending_in(pattern: str, names: list[str]) -> list[str]:
@@ -179,10 +194,16 @@ def _ending_in(pattern: str, names: list[str]) -> list[str]:
     return [name for name in names if name == pattern or name.endswith(f".{pattern}")]
 
 
+def _setting(pattern: str) -> str:
+    """Return the setting that holds a pattern of `Resolution.matches`."""
+    kinds = {"(in full)": "modules_to_save", "(parameter)": "target_parameters"}
+    return f"adapter.{kinds.get(pattern.partition(' ')[2], 'target_modules')}"
+
+
 def _nothing_matches(pattern: str, names: list[str]) -> str:
     leaves = sorted({name.rpartition(".")[2] for name in names if not name.rpartition(".")[2].isdigit()})
     close = difflib.get_close_matches(pattern.partition(" (")[0], leaves, n=1)
-    hint = f"; did you mean '{close[0]}'?" if close else ""
+    hint = f"; did you mean '{close[0]}'?" if close else "."
     return f"'{pattern}' matches no module{hint} The model has: {', '.join(leaves)}"
 
 
@@ -201,5 +222,8 @@ def _refuse_absent_layers(adapter: AdapterSection, names: list[str]) -> None:
 def _wrap(empty: "PreTrainedModel", adapter: AdapterSection, task_type: str) -> "PeftModel":
     from peft import get_peft_model
 
+    config = adapter_config(adapter, task_type)
+    if getattr(config, "velora_config", None) is not None:
+        config.velora_config.init_type = "batch_average"  # peft 0.21 reads values of a random one, and meta has none
     with pefts_refusals():
-        return get_peft_model(empty, adapter_config(adapter, task_type), low_cpu_mem_usage=True)
+        return get_peft_model(empty, config, low_cpu_mem_usage=True)

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING
 
 from eyas.errors import CheckpointError
 from eyas.model.adapter import refuse_unmergeable
-from eyas.model.load import load_config, load_model
+from eyas.model.foreign_files import refuse_foreign_files, refuse_importing_adapter
+from eyas.model.load import empty_model, load_config, load_model
+from eyas.model.padding import pad_like
 from eyas.model.peft_refusals import pefts_refusals
-from eyas.model.quantization import dequantize, torch_dtype, weights_in
+from eyas.model.quantization import dequantize, kept_in_full_precision, torch_dtype, weights_in
 from eyas.model.saved import refuse_unsound, saved_names, saved_tensors
+from eyas.model.tokenizer import load_tokenizer
 from eyas.recipe import Recipe
 from eyas.sealing import refuse_unless_sealed
 
@@ -31,10 +34,15 @@ def load_base(
     """
     import torch
 
-    torch.manual_seed(recipe.training.seed)
     config = load_config(recipe.model, labels)
-    in_full = recipe.adapter.trained_in_full if recipe.adapter else []
-    base, _ = load_model(recipe.model, recipe.quantization if quantized else None, config, auto_model, in_full)
+    quantization, unquantized = recipe.quantization if quantized else None, []
+    if quantization is not None and recipe.adapter is not None:
+        empty = empty_model(config, auto_model, recipe.model.trust_remote_code)
+        unquantized = kept_in_full_precision(empty, quantization, recipe.adapter.trained_in_full)
+    torch.manual_seed(recipe.training.seed)
+    base, _ = load_model(recipe.model, quantization, config, auto_model, unquantized)
+    if labels is not None:
+        pad_like(load_tokenizer(recipe.model), base)
     return dequantize(base, dtype).eval()
 
 
@@ -81,14 +89,25 @@ def load_saved(folder: Path, auto_model: str, dtype: "dtype") -> "PreTrainedMode
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder}: no model here; make it with eyas merge")
     refuse_unless_sealed(folder)
+    refuse_foreign_files(folder)
     return load_unsealed(folder, auto_model, dtype)
 
 
 def load_unsealed(folder: Path, auto_model: str, dtype: "dtype") -> "PreTrainedModel":
-    """Return a whole model whose folder is not sealed yet, computing in `dtype`."""
-    import transformers
+    """Return a whole model whose folder is not sealed yet, computing in `dtype`.
 
-    return getattr(transformers, auto_model).from_pretrained(str(folder), dtype=dtype, local_files_only=True).eval()
+    Raises CheckpointError where transformers cannot open it without running code of the folder.
+    """
+    import transformers
+    from safetensors import SafetensorError
+
+    try:
+        model = getattr(transformers, auto_model).from_pretrained(
+            str(folder), dtype=dtype, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: cannot be opened: {error}") from error
+    return model.eval()
 
 
 def refuse_unless_it_opens(folder: Path, auto_model: str) -> None:
@@ -96,7 +115,7 @@ def refuse_unless_it_opens(folder: Path, auto_model: str) -> None:
     import transformers
 
     _, information = getattr(transformers, auto_model).from_pretrained(
-        str(folder), dtype="auto", local_files_only=True, output_loading_info=True
+        str(folder), dtype="auto", local_files_only=True, output_loading_info=True, trust_remote_code=False
     )
     wrong = {kind: sorted(map(str, names))[:3] for kind, names in information.items() if names}
     if wrong:
@@ -113,6 +132,7 @@ def attached(base: "PreTrainedModel", folder: Path, saved: Mapping[str, "Tensor"
     from peft import PeftModel
 
     device = base.device.type
+    refuse_importing_adapter(folder)
     try:
         with pefts_refusals():
             model = PeftModel.from_pretrained(

@@ -102,7 +102,7 @@ def splits_of(recipe: Recipe, dataset: Repository, streamed: bool = True) -> lis
         WantedSplit(where, source.name, source.split)
         for where, source in _sources(recipe)
         if (source.path, source.revision) == (dataset.name, dataset.revision)
-        and (streamed or not recipe.data.streaming or source is recipe.data.evaluation)
+        and (streamed or not recipe.data.streaming or where != "data.train")
     ]
 
 
@@ -114,11 +114,11 @@ def with_commits(recipe: Recipe, commits: Sequence[Commit]) -> Recipe:
         sha = shas.get((kind, name, section.revision))
         return section if sha is None else section.model_copy(update={"revision": sha})
 
-    train, held_out = recipe.data.train, recipe.data.evaluation
+    train = recipe.data.train
     sources = [at_commit("dataset", source.path, source) for source in recipe.data.training_sources]
     of_data = {
         "train": sources if isinstance(train, list) else sources[0],
-        "evaluation": held_out and at_commit("dataset", held_out.path, held_out),
+        **{name: at_commit("dataset", one.path, one) for name, one in recipe.data.held_out_sources.items()},
     }
     return recipe.model_copy(
         update={
@@ -172,4 +172,4 @@ def _refuse_without_disk_space(recipe: Recipe, commits: Sequence[Commit]) -> Non
 
 def _sources(recipe: Recipe) -> list[tuple[str, Source]]:
     train = [("data.train", source) for source in recipe.data.training_sources]
-    return train if recipe.data.evaluation is None else [*train, ("data.evaluation", recipe.data.evaluation)]
+    return [*train, *((f"data.{name}", source) for name, source in recipe.data.held_out_sources.items())]

@@ -58,6 +58,11 @@ class Data(Section):
 
     train: Sources = Field(description="Rows to train on: one source, or a list of them to mix.")
     evaluation: Source | None = Field(None, description="Held-out rows, for evaluation, merge checks and the report.")
+    test: Source | None = Field(
+        None,
+        description="Rows for the scores of `eyas evaluate` and the report alone, where `evaluation` rows choose the "
+        "released step. Left out, the held-out rows are scored.",
+    )
     holdout: float | None = Field(
         None, gt=0, lt=1, description="Hold out this share of the training rows instead. Each row is chosen by a hash "
         "of its content, so new rows do not move the others.",
@@ -115,6 +120,12 @@ class Data(Section):
     def training_sources(self) -> list[Source]:
         """Return the sources of training rows, one or several."""
         return [self.train] if isinstance(self.train, Source) else list(self.train)
+
+    @property
+    def held_out_sources(self) -> dict[str, Source]:
+        """Return the sources of rows that are not trained on, by the name of their split."""
+        named = {"evaluation": self.evaluation, "test": self.test}
+        return {name: source for name, source in named.items() if source is not None}
 
     def columns_of(self, source: Source) -> dict[str, str]:
         """Return the column names in a source's files, where they differ."""

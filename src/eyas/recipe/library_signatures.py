@@ -1,19 +1,48 @@
 """Arguments of installed library classes, read from source without importing torch."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib.util import find_spec, resolve_name
-from pathlib import Path
+from functools import cache, cached_property
 from types import NoneType
-from typing import Annotated, Any, Literal, NamedTuple, Union
+from typing import Annotated, Any, Literal, Union
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic_core import ErrorDetails
+
+from eyas.recipe.library_sources import Definition, find_class, function_in
+from eyas.recipe.yaml_reader import Path
 
 BUILTIN_TYPES: dict[str, Any] = {
     "int": int, "float": float, "bool": bool, "str": str, "dict": dict, "Dict": dict, "list": list, "List": list,
 }  # fmt: skip
+STRICT = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid", protected_namespaces=())
+REQUIRED: Any = ...
+MISSING = "Missing:"
+UNKNOWN = "Unknown key"
+
+
+class Argument:
+    """An argument of a library: its type, and whether it has a default."""
+
+    def __init__(self, module: str, annotation: ast.expr | None, default: ast.expr | None) -> None:
+        self._module, self._annotation, self._default = module, annotation, default
+        self.required = default is None
+
+    @cached_property
+    def type(self) -> Any:
+        """The type; `object` where it is a class that YAML cannot hold.
+
+        Where a dataclass field names its `choices`, the type is one of them.
+        """
+        choices = _choices_in(self._default)
+        if self._annotation is None:
+            value = self._default.value if isinstance(self._default, ast.Constant) else None
+            return object if value is None else type(value)
+        annotated = _type_of(self._annotation, self._module)
+        if choices is None:
+            return annotated
+        return one_of(choices) if annotated is str else Union[one_of(choices), None]  # noqa: UP007
 
 
 @dataclass(frozen=True)
@@ -22,25 +51,10 @@ class LibraryClass:
 
     name: str
 
-    def arguments(self) -> dict[str, Any]:
-        """Return the type of each argument by name.
-
-        The type is `object` where it is a class of the library.
-
-        Raises AssertionError where the installed library has no such class.
-        """
+    def arguments(self) -> dict[str, Argument]:
+        """Return the arguments by name, as `class_arguments` does."""
         module, _, name = self.name.rpartition(".")
-        definition = _find_class(module, name)
-        assert definition is not None, f"the installed {module} has no {name}"
-        return _arguments_of(definition)
-
-    def refusal(self, argument: str, value: Any) -> str | None:
-        """Return why a value does not fit an argument's type, or None."""
-        try:
-            TypeAdapter(self.arguments()[argument], config=ConfigDict(strict=True)).validate_python(value)
-        except ValidationError as error:
-            return error.errors()[0]["msg"]
-        return None
+        return class_arguments(module, name)
 
 
 TRAINING_ARGUMENTS = LibraryClass("transformers.TrainingArguments")
@@ -49,111 +63,30 @@ LORA_CONFIG = LibraryClass("peft.LoraConfig")
 BITS_AND_BYTES_CONFIG = LibraryClass("transformers.BitsAndBytesConfig")
 
 
-class _Definition(NamedTuple):
-    module: str
-    node: ast.ClassDef
+def class_arguments(module: str, name: str) -> dict[str, Argument]:
+    """Return the arguments of a class by name.
 
-
-class _Module(NamedTuple):
-    """Classes and imports of a module; an import is a module and a name in it."""
-
-    classes: dict[str, ast.ClassDef]
-    imports: dict[str, tuple[str, str]]
-
-
-@cache
-def _find_class(module: str, name: str) -> _Definition | None:
-    """Return the definition of a class, also where a module re-exports it."""
-    read = _read_module(module)
-    if name in read.classes:
-        return _Definition(module, read.classes[name])
-    return _find_class(*read.imports[name]) if name in read.imports else None
-
-
-@cache
-def _read_module(module: str) -> _Module:
-    """Return the classes and imports of a module; none outside installed packages."""
-    file = _source_of(module)
-    if file is None:
-        return _Module({}, {})
-    package = module if file.stem == "__init__" else module.rpartition(".")[0]
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    classes = {node.name: _without_methods(node) for node in tree.body if isinstance(node, ast.ClassDef)}
-    imports = {
-        alias.asname or alias.name: (resolve_name("." * node.level + (node.module or ""), package), alias.name)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
-    return _Module(classes, imports)
-
-
-def _source_of(module: str) -> Path | None:
-    top, *inner = module.split(".")
-    spec = find_spec(top)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    path = Path(spec.submodule_search_locations[0], *inner)
-    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    return file if file.is_file() else None
-
-
-def _without_methods(node: ast.ClassDef) -> ast.ClassDef:
-    """Return the class with its fields and the signature of `__init__` alone.
-
-    A cache of whole classes would slow down Python's garbage collection.
+    Raises AssertionError where the installed library has no such class.
     """
-    node.body = [
-        statement
-        for statement in node.body
-        if isinstance(statement, ast.AnnAssign)
-        or (isinstance(statement, ast.FunctionDef) and statement.name == "__init__")
-    ]
-    for statement in node.body:
-        if isinstance(statement, ast.FunctionDef):
-            statement.body = []
-    return node
+    definition = find_class(module, name)
+    assert definition is not None, f"the installed {module} has no {name}"
+    return dict(_arguments_of(definition))
 
 
-@cache
-def _arguments_of(definition: _Definition) -> dict[str, Any]:
-    """Return the parameters of a class's `__init__`, or its dataclass fields."""
-    for statement in definition.node.body:
-        if isinstance(statement, ast.FunctionDef):
-            return dict(_parameters(statement.args))
-    return _fields_of(definition)
+def enumeration(module: str, name: str) -> dict[str, str]:
+    """Return the values of an enumeration by the names of its members."""
+    definition = find_class(module, name)
+    assert definition is not None, f"the installed {module} has no {name}"
+    assigned = [node for node in definition.node.body if isinstance(node, ast.Assign)]
+    return {ast.unparse(node.targets[0]): ast.literal_eval(node.value) for node in assigned}
 
 
-def _fields_of(definition: _Definition) -> dict[str, Any]:
-    """Return the dataclass fields of a class and of its bases."""
-    fields = dict(_own_fields(definition.node)) if _is_dataclass(definition.node) else {}
-    for base in definition.node.bases:
-        parent = _find_class(definition.module, base.id) if isinstance(base, ast.Name) else None
-        fields = {**_fields_of(parent), **fields} if parent else fields
-    return fields
+def function_arguments(module: str, name: str, class_name: str | None = None) -> dict[str, Argument]:
+    """Return the arguments of a function, or of a method, after the first."""
+    return dict(_parameters(function_in(module, name, class_name).args, module))
 
 
-def _is_dataclass(node: ast.ClassDef) -> bool:
-    decorators = [each.func if isinstance(each, ast.Call) else each for each in node.decorator_list]
-    return any(isinstance(each, ast.Name) and each.id == "dataclass" for each in decorators)
-
-
-def _own_fields(node: ast.ClassDef) -> Iterator[tuple[str, Any]]:
-    for statement in node.body:
-        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            yield statement.target.id, _type_of(statement.annotation)
-
-
-def _parameters(arguments: ast.arguments) -> Iterator[tuple[str, Any]]:
-    """Yield the parameters after `self`, each with the type of its literal default."""
-    parameters = arguments.args[1:]
-    defaults = [None] * (len(parameters) - len(arguments.defaults)) + arguments.defaults
-    for parameter, default in zip(parameters, defaults, strict=True):
-        value = default.value if isinstance(default, ast.Constant) else None
-        yield parameter.arg, object if value is None else type(value)
-
-
-def _one_of(choices: Any) -> Any:
+def one_of(choices: Any) -> Any:
     """Return the type of these literals.
 
     peft writes `pissa_niter_[number of iters]` for a name that ends in a number.
@@ -164,24 +97,152 @@ def _one_of(choices: Any) -> Any:
     return Union[(plain, *(Annotated[str, Field(pattern=rf"^{start}\d+$")] for start in numbered))]
 
 
-def _type_of(node: ast.expr) -> Any:
+def mapping_type(name: str, arguments: Mapping[str, Argument], **replaced: Any) -> type[BaseModel]:
+    """Return the type of a mapping that holds these arguments and no others; `replaced` gives types of some."""
+    fields: dict[str, Any] = {key: (kind, None) for key, kind in replaced.items()}
+    fields |= {
+        key: (replaced.get(key) or each.type, REQUIRED if each.required else None) for key, each in arguments.items()
+    }
+    model: type[BaseModel] = create_model(name, __config__=STRICT, **fields)
+    return model
+
+
+def refusals(annotation: Any, value: Any) -> dict[Path, str]:
+    """Return why a value does not fit a type: a message for each place in the value."""
+    try:
+        TypeAdapter(annotation, config=None if _is_model(annotation) else STRICT).validate_python(value)
+    except ValidationError as error:
+        found: dict[Path, list[str]] = {}
+        for each in error.errors(include_url=False):
+            found.setdefault(_place(each, value), []).append(_message(each))
+        return {path: " or ".join(dict.fromkeys(found[path])) for path in found if not _is_around(path, found)}
+    return {}
+
+
+def _is_around(path: Path, found: Mapping[Path, list[str]]) -> bool:
+    """Return True for the refusal of a whole value by one member of a union, where another refuses a part of it."""
+    inner = any(len(other) > len(path) and other[: len(path)] == path for other in found)
+    return inner and not any(message.startswith(MISSING) for message in found[path])
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _place(error: ErrorDetails, value: Any) -> Path:
+    """Return the keys of an error's place in a value, without pydantic's names of union members."""
+    path: list[int | str] = []
+    for part in error["loc"]:
+        if (isinstance(value, dict) and part in value) or (isinstance(value, list) and isinstance(part, int)):
+            path.append(part)
+            value = value[part]  # type: ignore[index]
+    return tuple(path)
+
+
+def _message(error: ErrorDetails) -> str:
+    if error["type"] == "missing":
+        return f"{MISSING} {error['loc'][-1]}"
+    if error["type"] == "extra_forbidden":
+        return UNKNOWN
+    return error["msg"]
+
+
+@cache
+def _arguments_of(definition: Definition) -> dict[str, Argument]:
+    """Return the parameters of a class's `__init__`, or its dataclass fields."""
+    for statement in definition.node.body:
+        if isinstance(statement, ast.FunctionDef):
+            return dict(_parameters(statement.args, definition.module))
+    return _fields_of(definition)
+
+
+def _fields_of(definition: Definition) -> dict[str, Argument]:
+    """Return the dataclass fields of a class and of its bases."""
+    fields = dict(_own_fields(definition)) if _is_dataclass(definition.node) else {}
+    for parent in _bases(definition):
+        fields = {**_fields_of(parent), **fields}
+    return fields
+
+
+def _bases(definition: Definition) -> Iterator[Definition]:
+    for base in definition.node.bases:
+        parent = find_class(definition.module, base.id) if isinstance(base, ast.Name) else None
+        if parent is not None:
+            yield parent
+
+
+def _is_dataclass(node: ast.ClassDef) -> bool:
+    decorators = [each.func if isinstance(each, ast.Call) else each for each in node.decorator_list]
+    return any(isinstance(each, ast.Name) and each.id == "dataclass" for each in decorators)
+
+
+def _own_fields(definition: Definition) -> Iterator[tuple[str, Argument]]:
+    for statement in definition.node.body:
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            yield statement.target.id, Argument(definition.module, statement.annotation, statement.value)
+
+
+def _parameters(arguments: ast.arguments, module: str) -> Iterator[tuple[str, Argument]]:
+    """Yield the parameters after the first, which is `self` or an optimizer."""
+    parameters = arguments.args[1:]
+    defaults: list[ast.expr | None] = [None] * (len(parameters) - len(arguments.defaults)) + [*arguments.defaults]
+    pairs = [*zip(parameters, defaults, strict=True), *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
+    for parameter, default in pairs:
+        yield parameter.arg, Argument(module, parameter.annotation, default)
+
+
+def _choices_in(default: ast.expr | None) -> tuple[Any, ...] | None:
+    """Return the `choices` in the metadata of a dataclass field, where they are written out."""
+    if isinstance(default, ast.Call):
+        for node in ast.walk(default):
+            if isinstance(node, ast.Dict):
+                named = {
+                    key.value: value
+                    for key, value in zip(node.keys, node.values, strict=True)
+                    if isinstance(key, ast.Constant)
+                }
+                if isinstance(named.get("choices"), ast.List):
+                    return tuple(ast.literal_eval(named["choices"]))
+    return None
+
+
+def _class_type(name: str, module: str) -> Any:
+    """Return the values of an enumeration, a mapping of a dataclass's fields, or `object` for any other class."""
+    definition = find_class(module, name)
+    if definition is None:
+        return object
+    if any(isinstance(base, ast.Name) and base.id.endswith("Enum") for base in definition.node.bases):
+        return one_of(tuple(enumeration(module, name).values()))
+    return mapping_type(name, _fields_of(definition)) if _is_dataclass(definition.node) else object
+
+
+def _either_of(members: Iterable[Any]) -> Any:
+    """Return a union. Text stands next to an enumeration, and `dict` next to a dataclass, only for what makes one."""
+    types = tuple(members)
+    named = any(_is_model(each) or getattr(each, "__origin__", None) is Literal for each in types)
+    return Union[tuple(each for each in types if not (named and each in (str, dict)))]  # noqa: UP007
+
+
+def _type_of(node: ast.expr, module: str) -> Any:
     match node:
         case ast.Constant(value=None):
             return NoneType
         case ast.Constant(value=str(text)):  # a forward reference
-            return _type_of(ast.parse(text, mode="eval").body)
+            return _type_of(ast.parse(text, mode="eval").body, module)
+        case ast.Name(id="Any" | "object"):
+            return object
         case ast.Name(id=name):
-            return BUILTIN_TYPES.get(name, object)
+            return BUILTIN_TYPES[name] if name in BUILTIN_TYPES else _class_type(name, module)
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return Union[_type_of(left), _type_of(right)]  # noqa: UP007  `|` does not join values
+            return _either_of((_type_of(left, module), _type_of(right, module)))
         case ast.Subscript(value=ast.Name(id="Optional"), slice=inner):
-            return Union[_type_of(inner), None]  # noqa: UP007
+            return _either_of((_type_of(inner, module), NoneType))
         case ast.Subscript(value=ast.Name(id="Union"), slice=ast.Tuple(elts=members)):
-            return Union[tuple(_type_of(member) for member in members)]  # noqa: UP007
+            return _either_of(_type_of(member, module) for member in members)
         case ast.Subscript(value=ast.Name(id="Literal"), slice=choices):
-            return _one_of(ast.literal_eval(choices))
+            return one_of(ast.literal_eval(choices))
         case ast.Subscript(value=ast.Name(id="list" | "List"), slice=inner):
-            return list[_type_of(inner)]  # type: ignore[misc]
-        case ast.Subscript(value=ast.Name(id="dict" | "Dict")):
-            return dict
+            return list[_type_of(inner, module)]  # type: ignore[misc]
+        case ast.Subscript(value=ast.Name(id="dict" | "Dict"), slice=ast.Tuple(elts=[key, inner])):
+            return dict[_type_of(key, module), _type_of(inner, module)]  # type: ignore[misc]
     return object

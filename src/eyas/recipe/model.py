@@ -33,7 +33,14 @@ class Model(Section):
         description="Load safetensors; false loads pickled weights (pytorch_model.bin) with `weights_only`.",
     )
     trust_remote_code: bool = Field(
-        False, description="Run Python code from the model repository; `revision` must then be a full commit hash."
+        False,
+        description="Run Python code from the model repository; `revision` must then be a full commit hash. Code in a "
+        "local folder also needs `code_sha256`.",
+    )
+    code_sha256: str | None = Field(
+        None,
+        pattern="^[0-9a-f]{64}$",
+        description="Digest of the Python code in a local folder, with `trust_remote_code`; `eyas check` prints it.",
     )
 
     @property

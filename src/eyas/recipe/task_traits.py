@@ -19,6 +19,8 @@ class TaskTraits:
 
     arguments: LibraryClass
     """The library class of its training arguments."""
+    models: str
+    """Table of transformers with the kinds of models that it trains."""
     formats: tuple[Format, ...]
     """Formats of rows that it reads."""
     classes: Literal["none", "text", "token"]
@@ -27,6 +29,8 @@ class TaskTraits:
     """True where the model writes text, so that prompts and answers are scored."""
     shares_prefixes: bool
     """True where `speed.shared_beginnings` has an effect."""
+    measures: tuple[str, ...]
+    """Measures of an evaluation during training, besides the loss."""
     data_settings: frozenset[str]
     """Fields of `Data` that this task uses, of those that only some tasks use."""
     reserved: Mapping[str, str] = field(default_factory=dict)
@@ -38,10 +42,12 @@ class TaskTraits:
 TASK_TRAITS: dict[str, TaskTraits] = {
     "sft": TaskTraits(
         arguments=SFT_CONFIG,
+        models="MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
         formats=("messages", "sharegpt", "alpaca", "prompt_completion", "text"),
         classes="none",
         generates=True,
         shares_prefixes=True,
+        measures=(),
         data_settings=frozenset({"answers_only", "end_of_turn", "chat_template_kwargs", "streaming"}),
         reserved={
             **dict.fromkeys(
@@ -57,18 +63,22 @@ TASK_TRAITS: dict[str, TaskTraits] = {
     ),
     "sequence_classification": TaskTraits(
         arguments=TRAINING_ARGUMENTS,
+        models="MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
         formats=("labelled_text",),
         classes="text",
         generates=False,
         shares_prefixes=False,
+        measures=("accuracy", "f1"),
         data_settings=frozenset({"labels", "longer_than_model", "pad_to_max_length"}),
     ),
     "token_classification": TaskTraits(
         arguments=TRAINING_ARGUMENTS,
+        models="MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
         formats=("token_labels",),
         classes="token",
         generates=False,
         shares_prefixes=False,
+        measures=("span_f1", "accuracy"),
         data_settings=frozenset({"labels", "longer_than_model", "pad_to_max_length"}),
     ),
 }  # fmt: skip

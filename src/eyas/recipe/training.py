@@ -1,7 +1,7 @@
 """The training section: arguments of the library's trainer, and the global batch."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -27,7 +27,10 @@ class Training(LibrarySection):
     per_device_eval_batch_size: int = Field(8, gt=0, description="Rows per evaluation pass of one rank.")
     learning_rate: float = Field(2e-4, gt=0, description="Peak learning rate of AdamW.")
     lr_scheduler_type: str = Field("linear", description="Schedule of the learning rate.")
-    warmup_steps: int = Field(0, ge=0, description="Optimizer steps of warmup from zero to the peak learning rate.")
+    warmup_steps: Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)] = Field(
+        0,
+        description="Optimizer steps of warmup from zero to the peak learning rate; below 1, their share of the run.",
+    )
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay.")
     num_train_epochs: float = Field(
         1.0, gt=0, description="Passes over the training rows; has no effect with `max_steps`."
@@ -58,7 +61,10 @@ class Training(LibrarySection):
         "a run never stops for its loss.",
     )
     seed: int = Field(
-        42, ge=0, description="Seed for the adapter's initial weights, dropout, row order and subsets of rows."
+        42,
+        ge=0,
+        lt=2**32,
+        description="Seed for the adapter's initial weights, dropout, row order and subsets of rows.",
     )
 
     reserved: ClassVar[dict[str, str]] = {
@@ -77,6 +83,13 @@ class Training(LibrarySection):
         "enable_jit_checkpoint": "eyas saves a checkpoint on a stop signal itself",
         "restore_callback_states_from_checkpoint": "eyas restores its callbacks itself",
         "auto_find_batch_size": "it would change the batch size of the recipe",
+        **dict.fromkeys(
+            ("batch_eval_metrics", "eval_do_concat_batches", "include_for_metrics"),
+            "eyas computes its measures from all rows at once",
+        ),
+        **dict.fromkeys(
+            ("bf16_full_eval", "fp16_full_eval"), "an evaluation during training computes in the precision of training"
+        ),
         **dict.fromkeys(
             ("deepspeed", "fsdp", "fsdp_config", "use_cpu", "parallelism_config", "local_rank"), _ACCELERATE,
         ),

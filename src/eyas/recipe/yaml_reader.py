@@ -12,7 +12,10 @@ from typing import Any
 import yaml
 
 LARGEST_BYTES = 256 * 1024
+TOO_LARGE = f"a recipe of more than {LARGEST_BYTES // 1024} KiB; is this the right file?"
 DEEPEST_LEVEL = 20
+MOST_PROBLEMS = 100
+"""Problems after which a file is read no further."""
 
 Path = tuple[str | int, ...]
 Position = tuple[int, int]
@@ -38,9 +41,14 @@ def read_yaml(text: str) -> Document:
     """Return the document of a text; invalid YAML has one problem and no value."""
     document = Document()
     if len(text.encode()) > LARGEST_BYTES:
-        document.problems.append(
-            ((1, 1), f"a recipe of more than {LARGEST_BYTES // 1024} KiB; is this the right file?")
+        document.problems.append(((1, 1), TOO_LARGE))
+        return document
+    if unprintable := yaml.reader.Reader.NON_PRINTABLE.search(text):
+        place = (
+            text.count("\n", 0, unprintable.start()) + 1,
+            unprintable.start() - text.rfind("\n", 0, unprintable.start()),
         )
+        document.problems.append((place, f"control character U+{ord(unprintable[0]):04X}; remove it"))
         return document
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
@@ -51,6 +59,8 @@ def read_yaml(text: str) -> Document:
         document.problems.append(((mark.line + 1, mark.column + 1) if mark else (1, 1), f"not YAML: {error.problem}"))
     except (yaml.YAMLError, _TooDeep) as error:
         document.problems.append(((1, 1), str(error).splitlines()[0]))
+    except _TooMany:
+        pass
     return document
 
 
@@ -71,6 +81,10 @@ class _TooDeep(Exception):
     pass
 
 
+class _TooMany(Exception):
+    pass
+
+
 def _read_documents(events: Iterator[Any], document: Document) -> Any:
     value, count = None, 0
     for event in events:
@@ -87,6 +101,8 @@ def _read_documents(events: Iterator[Any], document: Document) -> Any:
 def _read_node(event: Any, events: Iterator[Any], path: Path, document: Document) -> Any:
     here = _position(event)
     document.values[path] = here
+    if len(document.problems) >= MOST_PROBLEMS:
+        raise _TooMany
     if len(path) > DEEPEST_LEVEL:
         raise _TooDeep(f"nested deeper than {DEEPEST_LEVEL} levels at line {here[0]}; is this a recipe?")
     if isinstance(event, yaml.AliasEvent):

@@ -28,6 +28,8 @@ def of_language_model(recipe: Recipe, trainer: "Trainer", obstacle: str | None) 
     obstacle = obstacle or _too_large_to_probe(model)
     if trainer.args.label_smoothing_factor:
         obstacle = obstacle or "label smoothing needs the logits of all tokens at all positions"
+    if trainer.args.neftune_noise_alpha is not None:
+        obstacle = obstacle or "NEFTune scales its noise by the length of a padded batch"
     batches = off(recipe, BATCHES, obstacle)
     if batches is None:
         not_shared = off(recipe, PREFIXES, _not_shareable(recipe, model))
@@ -97,15 +99,33 @@ def _too_large_to_probe(model: "PreTrainedModel") -> str | None:
 
 def _not_shareable(recipe: Recipe, model: "PreTrainedModel") -> str | None:
     """Return the reason why rows with the same prefix compute different values, or None."""
-    import torch
-
     if recipe.adapter is not None and recipe.adapter.dropout:
         return "the adapter's dropout differs between rows"
-    config = model.config.get_text_config()
-    if getattr(config, "attention_dropout", 0) or any(
-        isinstance(module, torch.nn.Dropout) and module.p for module in model.modules()
-    ):
-        return "the model's dropout differs between rows"
-    if getattr(config, "output_router_logits", False):
+    random = _random_settings(model)
+    if random:
+        return f"the model's {random[0]} differs between rows"
+    if getattr(model.config.get_text_config(), "output_router_logits", False):
         return "the experts' balance counts each row's tokens"
     return None
+
+
+def _random_settings(model: "PreTrainedModel") -> list[str]:
+    """Return what makes a model's layers random in training: settings of its config, or dropout modules.
+
+    Many models keep no dropout module and read the config in their forward pass: OPT, Falcon, Mixtral's routers.
+    """
+    import torch
+
+    settings = model.config.get_text_config().to_dict().items()
+    named = [
+        f"{name} {value}"
+        for name, value in settings
+        if isinstance(value, float) and value > 0 and ("drop" in name or "jitter" in name) and not _of_a_head(name)
+    ]
+    modules = [module for module in model.modules() if isinstance(module, torch.nn.Dropout) and module.p]
+    return named or [f"dropout {module.p}" for module in modules]
+
+
+def _of_a_head(setting: str) -> bool:
+    """Return whether a setting concerns a classifier's head, which a language model has not."""
+    return setting.startswith(("classifier", "summary"))

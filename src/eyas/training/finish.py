@@ -1,13 +1,14 @@
 """Finish a fully trained run without a result, from its last checkpoint."""
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from eyas.errors import CheckpointError
+from eyas.files import read_json
 from eyas.model.load import empty_model, load_config
+from eyas.model.released_step import ReleasedStep
 from eyas.model.saved import refuse_unsound, saved_tensors
 from eyas.model.trained import attached, refuse_unless_it_opens
 from eyas.recipe import Recipe
@@ -17,6 +18,7 @@ from eyas.tasks import TASKS
 from eyas.training.manifest import finished_from
 from eyas.training.resume.checkpoints import newest_valid
 from eyas.training.save import is_finished
+from eyas.verify import MADE_FROM, began_with, refuse_outdated, sources_of
 
 TRAINERS_OWN = ("optimizer.", "scheduler.", "scaler.", "rng_state", "loop_state_", "trainer_state.", "latest", SEAL)
 """Name prefixes of checkpoint files that only the trainer reads. Subfolders are the trainer's too."""
@@ -35,6 +37,7 @@ def finish(run: RunDirectory, recipe: Recipe) -> Path | None:
             raise CheckpointError(f"{run.path}: no training began here; train it with eyas train")
         if is_finished(run):
             return None
+        began_with(run, "labels")
         state, checkpoint = _last_of(run, recipe)
         folder = run.model if recipe.adapter is None else run.adapter
         staged = run.staging / folder.name
@@ -42,10 +45,13 @@ def finish(run: RunDirectory, recipe: Recipe) -> Path | None:
         try:
             _copy(checkpoint, staged)
             _check(staged, recipe, began["labels"])
-            seal(staged, folder, {"kind": folder.name, "from": checkpoint.name})
+            about = {"kind": folder.name, "from": checkpoint.name, MADE_FROM: sources_of(run, folder)}
+            seal(staged, folder, about)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
-        run.record(**finished_from(run, checkpoint.name, state))
+        arguments = recipe.training.library_arguments
+        released = ReleasedStep.of(state, _loads_best(recipe), arguments.get("metric_for_best_model"))
+        run.record(**finished_from(run, checkpoint.name, state, released))
         return folder
 
 
@@ -56,18 +62,29 @@ def _last_of(run: RunDirectory, recipe: Recipe) -> tuple[dict[str, Any], Path]:
         problem = "none of its checkpoints is whole" if broken else "it has no checkpoint"
         raise CheckpointError(f"{run.path}: {problem}, so nothing trained is left; train it again")
     newest = run.checkpoint(step)
-    state: dict[str, Any] = json.loads((newest / "trainer_state.json").read_text(encoding="utf-8"))
+    refuse_outdated(run, newest, "continue the run: eyas train RECIPE --resume")
+    try:
+        state = read_json(newest / "trainer_state.json")
+        numbers = [state["max_steps"], state["global_step"], state["num_input_tokens_seen"], state["best_global_step"]]
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{newest / 'trainer_state.json'}: is not the trainer's: {error}") from None
+    if not all(isinstance(number, int) or number is None for number in numbers):
+        raise CheckpointError(f"{newest / 'trainer_state.json'}: is not the trainer's: {numbers}")
     if step < state["max_steps"]:
         raise CheckpointError(
             f"{newest}: is the newest whole checkpoint, and {state['max_steps'] - step} of {state['max_steps']} steps "
             "are missing; train them: eyas train RECIPE --resume"
         )
     best = state["best_global_step"]
-    if not recipe.training.library_arguments.get("load_best_model_at_end") or best in (None, step):
+    if not _loads_best(recipe) or best in (None, step):
         return state, newest
     if problems := faults(run.checkpoint(best)):
         raise CheckpointError(f"{run.path}: its best checkpoint is not whole: {problems[0]}; train it again")
     return state, run.checkpoint(best)
+
+
+def _loads_best(recipe: Recipe) -> bool:
+    return bool(recipe.training.library_arguments.get("load_best_model_at_end"))
 
 
 def _copy(checkpoint: Path, staged: Path) -> None:

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 from eyas.distributed.topology import Topology, differences, running_topology
 from eyas.errors import PreflightError
-from eyas.model.quantization import quantized_names
+from eyas.files import counted
+from eyas.model.parameters import ParameterCount, count_parameters
+from eyas.model.quantization import QuantizedWeights, quantized_weights
 from eyas.recipe import Recipe
 from eyas.recipe.steps import accumulation_steps, mixed_precision
 
 if TYPE_CHECKING:
-    from torch.nn import Parameter
     from transformers import Trainer, TrainingArguments
 
 
@@ -21,12 +22,10 @@ class RunSummary:
     topology: Topology
     device: str
     dtype: str
-    quantization: str
     mixed_precision: str
     attention: str
-    quantized_layers: int
-    trainable: int
-    total: int
+    quantized: QuantizedWeights
+    parameters: ParameterCount
     trainable_dtypes: list[str]
     micro_batch: int
     accumulation: int
@@ -49,21 +48,33 @@ class RunSummary:
         """Return plain values for the manifest."""
         return {**asdict(self), "global_batch": self.global_batch}
 
+    @property
+    def quantization(self) -> str:
+        """Quantized layers as text, with what is not quantized."""
+        quantized, total = self.quantized, self.parameters.total
+        if not quantized.layers:
+            return "none"
+        share = f"{quantized.weights:,} of {total:,} parameters ({quantized.weights / total:.2%})"
+        left = f"; {quantized.left_as_text()} stay in {self.dtype}" if quantized.left else ""
+        return f"{quantized.kind} in {counted(quantized.layers, 'layer')}: {share}{left}"
+
     def text(self) -> str:
         """Return the run summary as printed."""
         compute = {"no": self.dtype, "bf16": "bfloat16 autocast", "fp16": "float16 autocast"}[self.mixed_precision]
-        weights = self.dtype if not self.quantized_layers else f"{self.quantization}, the rest {self.dtype}"
-        trained = "+".join(self.trainable_dtypes)
+        weights = self.dtype if not self.quantized.layers else f"{self.quantized.kind}, the rest {self.dtype}"
+        processes = counted(self.topology.processes, "process")
+        strategy = "" if self.topology.strategy == "single" else f", {self.topology.strategy}"
         return "\n".join(
             [
                 "run summary:",
-                f"  ranks         {self.topology.processes} × {self.device}, {self.topology.strategy}",
-                f"  precision     weights {weights}; computing in {compute}; training {trained}",
-                f"  attention     {self.attention}",
-                f"  quantized     {self.quantized_layers} layers",
-                f"  trainable     {self.trainable:,} of {self.total:,} parameters ({self.trainable / self.total:.2%})",
-                f"  global batch  {self.global_batch} = {self.micro_batch} micro × {self.accumulation} accumulated "
-                f"× {self.topology.processes} ranks; {self._epoch()}",
+                f"  processes       {processes}, {self.device.upper()}{strategy}",
+                f"  precision       weights {weights}; computing in {compute}; training "
+                f"{'+'.join(self.trainable_dtypes)}",
+                f"  attention       {self.attention}",
+                f"  quantized       {self.quantization}",
+                f"  trainable       {self.parameters}",
+                f"  batch per step  {self.global_batch} = {self.micro_batch} per device × "
+                f"{counted(self.accumulation, 'accumulation')} × {processes}; {self._epoch()}",
             ]
         )
 
@@ -78,18 +89,15 @@ class RunSummary:
 def run_summary_of(recipe: Recipe, trainer: "Trainer") -> RunSummary:
     """Return the facts that the trainer, its model and its accelerator hold."""
     model = trainer.model
-    trained = [p for p in model.parameters() if p.requires_grad]
-    quantized = quantized_names(model)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return RunSummary(
         topology=running_topology(trainer.accelerator),
         device=str(trainer.accelerator.device.type),
         dtype=str(model.dtype).removeprefix("torch."),
-        quantization=_quantization(recipe),
         mixed_precision=str(trainer.accelerator.mixed_precision),
         attention=str(getattr(model.config, "_attn_implementation", "unknown")),
-        quantized_layers=len(quantized),
-        trainable=sum(weights_in(p) for p in trained),
-        total=sum(weights_in(p) for p in model.parameters()),
+        quantized=quantized_weights(model),
+        parameters=count_parameters(model),
         trainable_dtypes=sorted({str(p.dtype).removeprefix("torch.") for p in trained}),
         micro_batch=trainer.args.per_device_train_batch_size,
         accumulation=trainer.args.gradient_accumulation_steps,
@@ -111,6 +119,16 @@ def refuse_data_parallel(arguments: "TrainingArguments") -> None:
         )
 
 
+def refuse_float16_autocast(recipe: Recipe, gpu: bool) -> None:
+    """Refuse float16 autocast on a CPU: accelerate 1.15 leaves it out silently there. Raises PreflightError."""
+    if mixed_precision(recipe) == "fp16" and not gpu:
+        cause = "training.fp16" if recipe.training.fp16 else "model.dtype float16"
+        raise PreflightError(
+            f"{cause}: float16 autocast needs a GPU, and torch finds none here. Set training.fp16: false, or use "
+            "bfloat16 (model.dtype: bfloat16)"
+        )
+
+
 def refuse_what_was_not_requested(trainer: "Trainer", summary: RunSummary, requested: Topology, recipe: Recipe) -> None:
     """Raise PreflightError for each difference between recipe, launch and trainer."""
     refuse_data_parallel(trainer.args)
@@ -122,25 +140,10 @@ def refuse_what_was_not_requested(trainer: "Trainer", summary: RunSummary, reque
         )
     if summary.mixed_precision != mixed_precision(recipe):
         problems.append(f"{mixed_precision(recipe)} autocast was requested; {summary.mixed_precision} runs")
-    if (recipe.quantization is not None) != bool(summary.quantized_layers):
+    if (recipe.quantization is not None) != bool(summary.quantized.layers):
         wanted = "requested" if recipe.quantization else "not requested"
-        problems.append(f"quantization was {wanted}; {summary.quantized_layers} layers are quantized")
-    if summary.trainable == 0:
+        problems.append(f"quantization was {wanted}; {counted(summary.quantized.layers, 'quantized layer')} found")
+    if summary.parameters.trainable == 0:
         problems.append("no parameter is trainable")
     if problems:
         raise PreflightError("the trainer does not match the recipe:\n  " + "\n  ".join(problems))
-
-
-def weights_in(parameter: "Parameter") -> int:
-    """Return the number of weights in a parameter, also sharded or packed in 4 bits."""
-    if hasattr(parameter, "ds_numel"):
-        return int(parameter.ds_numel)
-    state = getattr(parameter, "quant_state", None)
-    return int(state.shape.numel()) if state is not None else int(parameter.numel())
-
-
-def _quantization(recipe: Recipe) -> str:
-    quantization = recipe.quantization
-    if quantization is None:
-        return "none"
-    return f"4-bit {quantization.bnb_4bit_quant_type}" if quantization.load_in_4bit else "8-bit"

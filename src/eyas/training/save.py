@@ -8,10 +8,13 @@ from eyas.distributed.console import say
 from eyas.distributed.topology import rank
 from eyas.model.adapter import METHODS
 from eyas.model.saved import check_saved, gathered, saved_shapes, write_adapter
+from eyas.model.tokenizer import save_tokenizer
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
-from eyas.sealing import faults, seal
+from eyas.sealing import faults, looks_whole, seal
+from eyas.training.adapter_readme import adapter_readme
 from eyas.training.library_patches import plain_model
+from eyas.verify import MADE_FROM, outdated, sources_of
 
 if TYPE_CHECKING:
     import torch
@@ -25,8 +28,8 @@ def is_finished(run: RunDirectory) -> bool:
 
 
 def next_command(recipe: Recipe, run: RunDirectory) -> str:
-    """Return the command that a user runs after training: a merge, or a report where the adapter does not merge."""
-    merges = recipe.adapter is None or METHODS[recipe.adapter.method].merges
+    """Return the command that a user runs after training: a merge, or a report where there is nothing to merge."""
+    merges = recipe.adapter is not None and METHODS[recipe.adapter.method].merges
     return f"eyas {'merge' if merges else 'report'} {run.path}"
 
 
@@ -49,13 +52,17 @@ def save_and_reopen(
     shutil.rmtree(staged, ignore_errors=True)
     if adapter:
         write_adapter(model, state, staged)
+        (staged / "README.md").write_text(adapter_readme(model, run.read_manifest()["digests"]), encoding="utf-8")
     else:
         model.save_pretrained(staged, state_dict=state)
-    tokenizer.save_pretrained(staged)
+    save_tokenizer(tokenizer, staged)
     shapes = saved_shapes(model) if adapter else {name: tuple(tensor.shape) for name, tensor in state.items()}
     parameters = check_saved(staged, shapes, untouched if adapter else None)
-    seal(staged, folder, {"kind": folder.name})
+    seal(staged, folder, {"kind": folder.name, MADE_FROM: sources_of(run, folder)})
     say(f"saved and reopened: {folder} ({parameters:,} parameters, all finite)")
+    for derived in (run.merged, run.report):
+        if looks_whole(derived) and outdated(run, derived):
+            say(f"{derived}: was made from the result before; it is refused until you remove it and make it again")
 
 
 def _whole_model(trainer: "Trainer") -> "dict[str, torch.Tensor]":

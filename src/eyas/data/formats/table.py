@@ -21,6 +21,7 @@ from eyas.data.formats.shapes import (
 )
 from eyas.data.rows import Row, RowError
 from eyas.errors import DataError
+from eyas.files import counted
 from eyas.recipe.source import Format
 
 FORMATS: dict[Format, Shape] = {
@@ -157,8 +158,8 @@ def _evidence(format: Format, rows: Sequence[Row], columns: Mapping[str, str]) -
 
 
 def _also(format: Format, votes: Mapping[Format, int], chosen: Format, usable: bool) -> str:
-    fit = f"they also fit {format}" if votes[format] == votes[chosen] else f"{votes[format]} fit {format}"
-    return f"{fit}, {'which data.format can name' if usable else 'which this task does not train on'}"
+    matches = "also matches" if votes[format] == votes[chosen] else f"{counted(votes[format], 'row')} matching"
+    return f"{matches} `{format}`, {'which data.format can name' if usable else 'which this task does not use'}"
 
 
 def _refuse_unknown_columns(rows: Sequence[Row], columns: Mapping[str, str]) -> None:

@@ -3,10 +3,17 @@
 from collections.abc import Iterator
 
 from eyas.recipe.recipe import Recipe
-from eyas.recipe.rules import data, model, sources, training
+from eyas.recipe.rules import best_model, data, library, model, sources, training
 from eyas.recipe.rules.rule import Rule, Violation
 
-RULES: tuple[Rule, ...] = (*model.RULES, *training.RULES, *data.RULES, *sources.RULES)
+RULES: tuple[Rule, ...] = (
+    *model.RULES,
+    *training.RULES,
+    *best_model.RULES,
+    *library.RULES,
+    *data.RULES,
+    *sources.RULES,
+)
 
 __all__ = ["RULES", "Rule", "Violation", "violations"]
 

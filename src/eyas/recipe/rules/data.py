@@ -12,13 +12,20 @@ def _held_out_rows_have_one_origin(recipe: Recipe) -> Violation | None:
     return "data.holdout", "held-out rows come from data.evaluation already; remove one"
 
 
+def _test_rows_are_no_others(recipe: Recipe) -> Violation | None:
+    others = [*recipe.data.training_sources, *filter(None, [recipe.data.evaluation])]
+    if recipe.data.test is None or str(recipe.data.test) not in map(str, others):
+        return None
+    return "data.test", "these rows train or choose the released step already; name rows that nothing else reads"
+
+
 def _formats_suit_the_task(recipe: Recipe) -> Violation | None:
     readable = TASK_TRAITS[recipe.task].formats
     train = recipe.data.training_sources
     paths = ["data.train"] if len(train) == 1 else [f"data.train.{index}" for index in range(len(train))]
     formats = {"data.format": recipe.data.format}
     formats |= {f"{path}.format": source.format for path, source in zip(paths, train, strict=True)}
-    formats["data.evaluation.format"] = recipe.data.evaluation.format if recipe.data.evaluation else None
+    formats |= {f"data.{name}.format": source.format for name, source in recipe.data.held_out_sources.items()}
     for path, format_ in formats.items():
         if format_ is not None and format_ not in readable:
             return path, f"task {recipe.task} does not read {format_}; it reads {', '.join(readable)}"
@@ -31,8 +38,9 @@ def _sources_are_weighted_together(recipe: Recipe) -> Violation | None:
         return f"data.train.{weighted.index(False)}", "has no weight, and other sources have one; set all or none"
     if weighted == [True]:
         return "data.train", "the weight of a single source has no effect; remove it"
-    if recipe.data.evaluation is not None and recipe.data.evaluation.weight is not None:
-        return "data.evaluation.weight", "held-out rows are not mixed; remove it"
+    for name, source in recipe.data.held_out_sources.items():
+        if source.weight is not None:
+            return f"data.{name}.weight", "held-out rows are not mixed; remove it"
     if recipe.data.stopping_strategy != "first_exhausted" and not any(weighted):
         return "data.stopping_strategy", "has no effect on sources without weights; remove it"
     return None
@@ -92,6 +100,7 @@ def _answers_are_no_longer_than_rows(recipe: Recipe) -> Violation | None:
 
 RULES: tuple[Rule, ...] = (
     _held_out_rows_have_one_origin,
+    _test_rows_are_no_others,
     _formats_suit_the_task,
     _sources_are_weighted_together,
     _streaming_needs_max_steps,

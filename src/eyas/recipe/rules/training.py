@@ -21,11 +21,12 @@ def _there_is_one_autocast_precision(recipe: Recipe) -> Violation | None:
 
 
 def _the_warmup_is_shorter_than_the_run(recipe: Recipe) -> Violation | None:
-    if recipe.training.max_steps < 0 or recipe.training.warmup_steps < recipe.training.max_steps:
+    steps = recipe.training.max_steps
+    if steps < 0 or recipe.training.warmup_steps < max(steps, 1):
         return None
     return (
         "training.warmup_steps",
-        f"the warmup is as long as the run (max_steps {recipe.training.max_steps}); lower it",
+        f"the warmup is as long as the run (max_steps {steps}); lower it",
     )
 
 
@@ -40,17 +41,6 @@ def _evaluation_steps_need_held_out_rows(recipe: Recipe) -> Violation | None:
     if recipe.training.eval_steps is None or recipe.data.evaluation is not None or recipe.data.holdout is not None:
         return None
     return "training.eval_steps", "there are no held-out rows; add data.evaluation or data.holdout"
-
-
-def _the_best_model_needs_a_metric(recipe: Recipe) -> Violation | None:
-    arguments = recipe.training.library_arguments
-    if not arguments.get("load_best_model_at_end"):
-        return None
-    if "metric_for_best_model" not in arguments:
-        return "training.load_best_model_at_end", "name the metric: metric_for_best_model"
-    if recipe.training.eval_steps is None:
-        return "training.load_best_model_at_end", "the best model is found by evaluation; set eval_steps"
-    return None
 
 
 def _a_resumed_run_takes_the_same_rows(recipe: Recipe) -> Violation | None:
@@ -87,7 +77,6 @@ RULES: tuple[Rule, ...] = (
     _the_warmup_is_shorter_than_the_run,
     _divergence_patience_is_shorter_than_the_run,
     _evaluation_steps_need_held_out_rows,
-    _the_best_model_needs_a_metric,
     _a_resumed_run_takes_the_same_rows,
     _logging_by_epoch_needs_saving_by_epoch,
     _only_wandb_has_an_offline_mode,

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from eyas.data.rows import counted
 from eyas.data.splits import Split
+from eyas.files import counted
 from eyas.recipe import Recipe
 from eyas.training.guards.step_rows import Step, documents, micro_batches
 

@@ -73,7 +73,7 @@ def disk_budget_of(trainer: "Trainer", summary: RunSummary, keep: int) -> DiskBu
         _count(parameter) * moments * (1 if "8bit" in optim else 4 if sharded else parameter.element_size())
         for parameter in trained
     )
-    masters = 4 * summary.trainable if sharded else 0
+    masters = 4 * summary.parameters.trainable if sharded else 0
     twice = weights if summary.topology.strategy in ("zero-0", "zero-1", "zero-2") else 0
     tokenizer = len(trainer.processing_class) * BYTES_A_TOKEN
     rest = len(saved) * BYTES_A_TENSOR + BYTES_A_RANK * summary.topology.processes

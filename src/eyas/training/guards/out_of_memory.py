@@ -5,11 +5,10 @@ from contextlib import contextmanager
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
-from eyas.data.rows import counted
 from eyas.data.splits import Split
 from eyas.distributed.topology import running_topology
 from eyas.errors import TrainingError
-from eyas.files import in_units
+from eyas.files import counted, in_units
 from eyas.hardware import peak_bytes, this_machine
 from eyas.recipe import Recipe
 from eyas.training.guards.batch_shape import largest_batch

@@ -13,6 +13,7 @@ from eyas.model.base_identity import BaseIdentity
 from eyas.preflight.versions import installed_versions
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
+from eyas.verify import began_with
 
 MAY_CHANGE = ("run_directory:", "watchdog:")
 """Keys of a recipe without effect on a run's numbers."""
@@ -41,7 +42,7 @@ def changed_settings(run: RunDirectory, recipe: Recipe, allowed: bool) -> list[s
     Raises CheckpointError for any change unless it is `allowed`, and always for ranks that cannot read the state.
     """
     topology = started_topology()
-    began = run.read_manifest()
+    began = began_with(run, "eyas", "versions", "runs")
     changes = _changed_lines(run.read_recipe(), recipe.to_yaml())
     versions = {"eyas": __version__, **installed_versions()}
     changes += _changed_values("version of ", {"eyas": began["eyas"], **began["versions"]}, versions)
@@ -57,7 +58,7 @@ def changed_bytes(run: RunDirectory, splits: Splits, base: BaseIdentity, allowed
 
     Raises CheckpointError for any change unless it is `allowed`.
     """
-    began = run.read_manifest()["digests"]
+    began = began_with(run)["digests"]
     changes = [f"rows: {change}" for change in splits.changes_since(began)] + base.differences(began)
     return _refused_unless(allowed, run, changes)
 

@@ -17,6 +17,7 @@ from eyas.run_directory import RunDirectory
 from eyas.sealing import faults, files_in, listed, looks_whole, put_in_place, sealed_bytes, write_seal
 from eyas.training.library_patches import save_checkpoint_now, save_only_what_trains, train_no_further
 from eyas.training.resume.trainer_state import Stateful, restore_trainer_state, save_trainer_state
+from eyas.verify import MADE_FROM, sources_of
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerState
@@ -66,7 +67,7 @@ def newest_valid(run: RunDirectory) -> tuple[int | None, dict[int, list[str]]]:
     """Return the newest intact step, and the problems of each newer one."""
     broken: dict[int, list[str]] = {}
     for step in reversed(run.checkpoint_steps()):
-        problems = faults(run.checkpoint(step))
+        problems = faults(run.checkpoint(step), step=step)
         if not problems:
             return step, broken
         broken[step] = problems
@@ -102,7 +103,7 @@ class Checkpoints:
         final = self._run.checkpoint(state.global_step)
         staged = self._run.staging / final.name
         save_trainer_state(trainer, staged, self._stateful)
-        _seal_together(staged, final, state.global_step)
+        _seal_together(staged, final, state.global_step, self._run)
         _set_best_checkpoint(state, self._run)
         if rank() == 0:
             rotate(self._run, self._keep, state.best_global_step)
@@ -146,7 +147,7 @@ def rotate(run: RunDirectory, keep: int, best: int | None) -> None:
             shutil.rmtree(going, ignore_errors=True)
 
 
-def _seal_together(staged: Path, final: Path, step: int) -> None:
+def _seal_together(staged: Path, final: Path, step: int, run: RunDirectory) -> None:
     """Seal the files of all ranks: they hash in parallel, and rank 0 writes the manifest and renames the folder."""
     gather_objects(None)  # wait until every rank has written: a file can have a temporary name until then
     seen = gather_objects(files_in(staged))
@@ -158,7 +159,7 @@ def _seal_together(staged: Path, final: Path, step: int) -> None:
     def finish() -> None:
         for name in UNPICKLES:
             (staged / name).unlink(missing_ok=True)
-        write_seal(staged, entries, about)
+        write_seal(staged, entries, {**about, MADE_FROM: sources_of(run, final)})
         put_in_place(staged, final)
 
     from_rank_zero(finish)
