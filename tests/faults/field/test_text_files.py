@@ -192,10 +192,14 @@ def test_an_object_around_the_array_is_read(name, indent, tmp_path):
     assert read(file, tmp_path) == ROWS
 
 
-def test_one_object_may_be_one_row(tmp_path):
-    file = written(tmp_path, "rows.json", json.dumps({"messages": CHAT}, indent=2))
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
 
-    assert read(file, tmp_path) == [{"messages": CHAT}]
+
+@pytest.mark.parametrize("row", [{"messages": CHAT}, {"messages": CHAT, "tools": [TOOL]}], ids=["chat", "tools"])
+def test_one_object_may_be_one_row(row, tmp_path):
+    file = written(tmp_path, "rows.json", json.dumps(row, indent=2))
+
+    assert read(file, tmp_path) == [row]
 
 
 @pytest.mark.parametrize(

@@ -71,19 +71,14 @@ def _only_object(text: str, start: int) -> dict[str, Any] | None:
 def _wrapped_array(file: Path, text: str, start: int, only: dict[str, Any]) -> int | None:
     """Return the position of the array of rows inside one object, or None if the object is a row itself.
 
-    A chat is a list of objects too, but they have a role or a speaker.
+    A row with a chat may hold other lists of objects, such as tools.
     """
-    lists = [name for name, value in only.items() if _is_list_of_rows(value)]
-    columns = [
-        name
-        for name, value in only.items()
-        if isinstance(value, dict) and value.keys() == {*map(str, range(len(value)))}
-    ]
-    if columns == list(only) and columns:
+    if only and all(map(_is_column, only.values())):
         raise DataError(
             f"{file}: holds columns, not rows; write rows, in pandas with to_json(file, orient='records', lines=True)"
         )
-    if not lists:
+    lists = [name for name, value in only.items() if _is_list_of_objects(value)]
+    if not lists or any(_is_chat(only[name]) for name in lists):
         return None
     if len(only) > 1:
         raise DataError(
@@ -93,12 +88,17 @@ def _wrapped_array(file: Path, text: str, start: int, only: dict[str, Any]) -> i
     return after_spaces(text, after_spaces(text, after_name) + 1)
 
 
-def _is_list_of_rows(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(isinstance(item, dict) and not item.keys() & {"role", "from"} for item in value)
-    )
+def _is_column(value: Any) -> bool:
+    """Return whether a value is a column as pandas writes it: cells under the numbers of their rows."""
+    return isinstance(value, dict) and value.keys() == {*map(str, range(len(value)))}
+
+
+def _is_list_of_objects(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
+
+
+def _is_chat(value: list[dict[str, Any]]) -> bool:
+    return all(item.keys() & {"role", "from"} for item in value)
 
 
 def _items(file: Path, text: str, start: int, closing: str, bad: BadRows) -> PlacedRows:
