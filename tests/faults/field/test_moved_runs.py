@@ -231,3 +231,17 @@ def test_a_classifiers_majority_needs_no_training_file(tmp_path):
     done = eyas("evaluate", run.path)
 
     assert done.exit_code == 0 and done.output == before and "majority class" in done.output
+
+
+def test_a_run_without_held_out_rows_is_merged_without_files_and_scored_with_them(tmp_path):
+    rows = small_runs.TASKS["sft"](tmp_path / "rows.jsonl")
+    data = {"train": {"path": str(rows)}, "cache_directory": str(tmp_path / "prepared")}
+    run, _ = small_runs.start(tmp_path, "sft", small_runs.base_of("llama", tmp_path), {}, data=data)
+    scored = eyas("evaluate", run.path)
+    rows.rename(tmp_path / "gone.jsonl")
+
+    proof = small_runs.merged(run)
+
+    assert scored.exit_code == 0 and proof.in_float32.positions > 100
+    assert eyas("generate", run.path, "--prompt", "the falcon").exit_code == 0
+    assert eyas("evaluate", run.path).exit_code == 1
