@@ -44,7 +44,9 @@ def subjects_of(folder: Path) -> list[Subject]:
         return list(_of_a_run(RunDirectory(folder)))
     if (folder / SEAL).exists():
         run = next((RunDirectory(parent) for parent in folder.absolute().parents[:2] if is_run(parent)), None)
-        return [_sealed(folder, str(folder)) if run is None else _made_in(run, folder.absolute(), str(folder))]
+        number = folder.absolute().name.removeprefix("checkpoint-")
+        step = int(number) if number.isdecimal() else None
+        return [_made_in(run, folder.absolute(), str(folder), step) if run else _sealed(folder, str(folder), step)]
     raise CheckpointError(f"{folder}: {_nothing_sealed(folder)}")
 
 
@@ -172,16 +174,16 @@ def _results(run: RunDirectory, manifest: dict[str, Any]) -> Iterator[Subject]:
         yield Subject(run.adapter.name, 0, lambda _: [lost])
 
 
-def _made_in(run: RunDirectory, folder: Path, what: str) -> Subject:
+def _made_in(run: RunDirectory, folder: Path, what: str, step: int | None = None) -> Subject:
     """Return the subject of a sealed folder of a run, which may also be outdated."""
-    subject = _sealed(folder, what)
+    subject = _sealed(folder, what, step)
     return replace(subject, faults=lambda read: subject.faults(read) or outdated(run, folder))
 
 
 def _sealed(folder: Path, what: str, step: int | None = None) -> Subject:
     seal = _seal_of(folder)
     size = sealed_bytes(folder) if seal else 0
-    return Subject(what, size, lambda read: faults(folder, read), seal.get("step", step))
+    return Subject(what, size, lambda read: faults(folder, read, step), seal.get("step") if step is None else step)
 
 
 def _seal_of(folder: Path) -> dict[str, Any]:

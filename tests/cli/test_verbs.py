@@ -153,7 +153,9 @@ def test_train_prints_its_command_and_returns_its_exit_code(overrides_for, tmp_p
     assert first.returncode == 0, first.stderr
     assert (tmp_path / "run" / "merged" / "model.safetensors").exists()
     assert (tmp_path / "run" / "report" / "report.md").read_text().count("| merged |") == 1
-    assert first.stdout.startswith("$ accelerate launch --config_file accelerate_configs/cpu.yaml")
+    assert first.stdout.startswith(
+        "one process trains here, as with: $ accelerate launch --config_file accelerate_configs/cpu.yaml"
+    )
     assert "step 2/2" in first.stdout and "saved and reopened" in first.stdout
-    assert second.returncode == 1 and "holds a run already (finished)" in second.stderr
+    assert second.returncode == 1 and "holds a run already (finished after 2 steps)" in second.stderr
     assert "Traceback" not in second.stderr.partition("holds a run already")[0]

@@ -32,7 +32,7 @@ RecipeFile = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[SECTION.KEY=VALUE]…", help="Settings to change, such as training.max_steps=10."),
+    typer.Argument(metavar="SECTION.KEY=VALUE", help="Settings to change, such as training.max_steps=10."),
 ]
 AccelerateConfig = Annotated[
     Path | None,

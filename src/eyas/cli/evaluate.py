@@ -8,14 +8,17 @@ from eyas.cli.open_run import open_run
 
 
 def evaluate(run: RunFolder, which: ModelName = "tuned", base: Base = None, base_revision: BaseRevision = None) -> None:
-    """Score one model of a run on its held-out rows, with 95 % intervals."""
+    """Score one model of a run, with 95 % intervals.
+
+    Rows of data.test are scored, or else the held-out rows. A classifier's classes are scored one by one.
+    """
     with errors_as_text(), open_run(run, base=base, base_revision=base_revision, which=which) as opened:
         from eyas.cli.tables import print_table
         from eyas.evaluation.classes import class_table, never_predicted, scores_of_classes
         from eyas.evaluation.compare import compare
+        from eyas.evaluation.conclusion import remarks
         from eyas.evaluation.evaluate import evaluate as score
         from eyas.evaluation.evaluate import kind_of_rows, majority
-        from eyas.evaluation.verdict import remarks
         from eyas.inference.load import load, which_model
 
         name = which_model(which)

@@ -27,7 +27,9 @@ def merge(
     base_revision: BaseRevision = None,
     then_report: Annotated[bool, typer.Option("--report", help="Then run eyas report.")] = False,
 ) -> None:
-    """Merge a run's adapter into the base it was trained on, compare both, and write RUN/merged.
+    """Merge a run's adapter into its base, and compare both.
+
+    The base is the one that was trained on, with its quantized weights. The merged model is written to RUN/merged.
 
     Exits with 1 and writes no model if the merged model differs from the trained one. With --report, the report is
     written even then.

@@ -95,6 +95,11 @@ def has_virtual_tokens(model: "PreTrainedModel | PeftModel") -> bool:
     return config is not None and config.is_prompt_learning and not model._adapters_disabled
 
 
+def virtual_tokens(model: "PreTrainedModel | PeftModel") -> int:
+    """Return the number of virtual tokens that a model's adapter puts before each row."""
+    return int(model.active_peft_config.num_virtual_tokens) if has_virtual_tokens(model) else 0
+
+
 def in_float32(trainer: "Trainer") -> None:
     """Keep the adapter's master weights in float32, as peft does.
 

@@ -1,6 +1,7 @@
 """The base model: its config, its empty shape, its weights."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,11 @@ from eyas.recipe.model import Model, Quantization
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
+logger = logging.getLogger(__name__)
+
+POSITIONS = ("max_position_embeddings", "max_seq_len")
+"""Names of a config's number of positions; the second is MPT's."""
+
 
 def load_config(model: Model, labels: Sequence[str] | None = None) -> "PretrainedConfig":
     """Return the base model's config, with a head for these classes if there are any.
@@ -33,6 +39,7 @@ def load_config(model: Model, labels: Sequence[str] | None = None) -> "Pretraine
         "num_labels": len(labels),
         "id2label": dict(enumerate(labels)),
         "label2id": {label: index for index, label in enumerate(labels)},
+        "problem_type": "single_label_classification",
     }  # fmt: skip
     try:
         return AutoConfig.from_pretrained(
@@ -86,6 +93,7 @@ def load_model(
                 use_safetensors=model.use_safetensors,
                 trust_remote_code=model.trust_remote_code,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are looked at below
                 **options,
             )
     except (OSError, SafetensorError, UnpicklingError) as error:
@@ -94,13 +102,63 @@ def load_model(
     if quantization is not None:
         _refuse_unquantized(model, loaded)
     _refuse_other_attention(model, loaded)
-    return loaded, sorted(information["missing_keys"])
+    return loaded, sorted(
+        {*information["missing_keys"], *_replaced_head(model, config, information["mismatched_keys"])}
+    )
 
 
-def model_limits_of(config: "PretrainedConfig") -> tuple[int, int]:
-    """Return the model's longest input in tokens (without a stated limit, 2³¹) and its number of token ids."""
-    text = config.get_text_config()
-    return int(getattr(text, "max_position_embeddings", None) or 2**31), int(text.vocab_size)
+def model_limits_of(model: "PreTrainedModel") -> tuple[int, int]:
+    """Return the model's longest input in tokens (without a stated limit, 2³¹) and its number of token ids.
+
+    A model with padding among its positions (see `padding_position`) counts a row's positions from the next one.
+    """
+    text, padding = model.config.get_text_config(), padding_position(model)
+    stated = (getattr(text, name, None) for name in POSITIONS)
+    positions = next((int(number) for number in stated if number), 2**31)
+    return positions if padding is None else positions - padding - 1, int(text.vocab_size)
+
+
+def padding_position(model: "PreTrainedModel") -> int | None:
+    """Return the padding token's id where the table of positions has a row for it, as RoBERTa's; else None.
+
+    Such a model finds its padding by that id.
+    """
+    import torch
+
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Embedding) and "position" in name.rpartition(".")[2]:
+            padding: int | None = module.padding_idx
+            return padding
+    return None
+
+
+def base_classes(config: "PretrainedConfig", auto_model: str) -> list[str]:
+    """Return the class names of a base that already is a classifier of this kind; empty for any other base."""
+    head = auto_model.removeprefix("AutoModel")
+    if not any(name.endswith(head) for name in config.architectures or []):
+        return []
+    return [str(config.id2label[index]) for index in range(config.num_labels)]
+
+
+def _replaced_head(
+    model: Model, config: "PretrainedConfig", mismatched: Iterable[tuple[str, Sequence[int], Sequence[int]]]
+) -> list[str]:
+    """Return the parameters of a head for other classes than the base's; such a head is new.
+
+    Raises PreflightError for any other weight whose shape is not that of the model.
+    """
+    shapes = {name: (tuple(stored), tuple(wanted)) for name, stored, wanted in mismatched}
+    classes = (load_config(model).num_labels, config.num_labels) if shapes else (0, 0)
+    for name, (stored, wanted) in shapes.items():
+        if (stored[0], wanted[0]) != classes or stored[1:] != wanted[1:]:
+            raise PreflightError(
+                f"model.name {model.name}: {name} has the shape {stored}, and its config says {wanted}"
+            )
+    if shapes:
+        logger.info(
+            f"the head of {model.name} has {classes[0]} classes, the rows have {classes[1]}: a new one is trained"
+        )
+    return list(shapes)
 
 
 def _refuse_unquantized(model: Model, loaded: "PreTrainedModel") -> None:

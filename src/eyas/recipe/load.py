@@ -9,6 +9,7 @@ from typing import Any
 from eyas.errors import RecipeError
 from eyas.recipe import yaml_reader
 from eyas.recipe.access_tokens import WORD_WITH_SECRET
+from eyas.recipe.nearby import look_next_to
 from eyas.recipe.places import Places
 from eyas.recipe.recipe import Recipe
 from eyas.recipe.validation import RETIRED, nearest, validated
@@ -41,6 +42,8 @@ def load_recipe(
     if isinstance(document.value, dict):
         for section, key in ignored:
             (document.value.get(section) or {}).pop(key, None)
+        if not ignored:  # the resolved recipe of a run has found its files already
+            look_next_to(file, document.value)
         _apply_overrides(document.value, overrides, places)
     recipe, problems = validated(document.value)
     if document.value is not None or not mistakes:
@@ -72,7 +75,7 @@ def _text_of(file: Path) -> str:
 def _with_chat_template(recipe: Recipe, file: Path, places: Places, saved: Path | None) -> Recipe:
     """Return the recipe with its chat template resolved.
 
-    The path may be relative to the recipe's folder or to the working folder.
+    The path may be relative to the recipe's folder or to the working directory.
     """
     name = recipe.model.chat_template
     if name is None:

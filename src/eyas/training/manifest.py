@@ -42,17 +42,25 @@ class Start:
 
 
 def record_start(run: RunDirectory, names: Pinned, start: Start, step: int | None, changes: list[str]) -> None:
-    """Record the start of a run, or its resume after a `step`."""
-    lineage = run.read_manifest().get("lineage", [])
+    """Record the start of a run, or its resume after a `step`.
+
+    A start replaces the record of an earlier one that left nothing to resume. The manifest comes last: without it, no
+    run has begun here.
+    """
+    began = run.read_manifest()
+    if step is None:
+        began = {}
+        run.manifest.unlink(missing_ok=True)
     if changes or step is None:
         run.open(names.recipe.to_yaml())
         run.keep_data_report(start.splits.report.as_dict(), start.splits.cached)
         _keep_rows(run, names.recipe, start.splits)
-        run.record(**_as_record(names, start))
+        began |= _as_record(names, start)
     if step is not None:
         here = {"at": _now(), "from_step": step, "hardware": this_machine().as_dict(), "changes": changes}
-        run.record(status="running", lineage=[*lineage, here])
+        began |= {"status": "running", "lineage": [*began.get("lineage", []), here]}
     run.keep_metrics_until(step or 0)
+    run.record(**began)
 
 
 def _keep_rows(run: RunDirectory, recipe: Recipe, splits: Splits) -> None:

@@ -8,6 +8,7 @@ from eyas.distributed.console import say
 from eyas.distributed.topology import rank
 from eyas.model.adapter import METHODS
 from eyas.model.saved import check_saved, gathered, saved_shapes, write_adapter
+from eyas.model.tokenizer import save_tokenizer
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 from eyas.sealing import faults, looks_whole, seal
@@ -54,7 +55,7 @@ def save_and_reopen(
         (staged / "README.md").write_text(adapter_readme(model, run.read_manifest()["digests"]), encoding="utf-8")
     else:
         model.save_pretrained(staged, state_dict=state)
-    tokenizer.save_pretrained(staged)
+    save_tokenizer(tokenizer, staged)
     shapes = saved_shapes(model) if adapter else {name: tuple(tensor.shape) for name, tensor in state.items()}
     parameters = check_saved(staged, shapes, untouched if adapter else None)
     seal(staged, folder, {"kind": folder.name, MADE_FROM: sources_of(run, folder)})
