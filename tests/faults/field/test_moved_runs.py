@@ -245,3 +245,15 @@ def test_a_run_without_held_out_rows_is_merged_without_files_and_scored_with_the
     assert scored.exit_code == 0 and proof.in_float32.positions > 100
     assert eyas("generate", run.path, "--prompt", "the falcon").exit_code == 0
     assert eyas("evaluate", run.path).exit_code == 1
+
+
+@pytest.mark.parametrize("quantization", [None, small_runs.NF4, small_runs.INT8], ids=["bf16", "nf4", "int8"])
+def test_a_finished_run_has_the_readme_of_a_saved_one(quantization, tmp_path):
+    base = small_runs.base_of("bert", tmp_path)
+    run, _ = small_runs.start(tmp_path, "sequence_classification", base, {}, quantization)
+    before = (run.adapter / "README.md").read_text()
+    shutil.rmtree(run.adapter)
+    run.record(status="running")
+
+    assert eyas("finish", run.path).exit_code == 0
+    assert (run.adapter / "README.md").read_text() == before and "BertForSequenceClassification" in before
