@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from eyas.cli.arguments import BaseRevision, ModelName, RunFolder
+from eyas.cli.arguments import Base, BaseRevision, ModelName, RunFolder
 from eyas.cli.errors import errors_as_text
 from eyas.cli.open_run import open_run
 
@@ -20,10 +20,11 @@ def generate(
         int | None,
         typer.Option(min=1, help="Longest answer in tokens; default: evaluation.max_new_tokens of the recipe."),
     ] = None,
+    base: Base = None,
     base_revision: BaseRevision = None,
 ) -> None:
     """Answer prompts with a model of a run, with greedy decoding."""
-    with errors_as_text(), open_run(run, base_revision=base_revision) as opened:
+    with errors_as_text(), open_run(run, base=base, base_revision=base_revision, which=which) as opened:
         from eyas.data.prompts import user_prompt
         from eyas.data.report import DataReport
         from eyas.errors import PreflightError

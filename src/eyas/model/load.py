@@ -1,11 +1,13 @@
 """The base model: its config, its empty shape, its weights."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from eyas.errors import PreflightError
 from eyas.model.foreign_files import refuse_foreign_base
+from eyas.model.prequantized import quantized_as
 from eyas.model.quantization import (
     bits_and_bytes_config,
     falcon_can_be_quantized,
@@ -17,6 +19,8 @@ from eyas.recipe.model import Model, Quantization
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
+
+logger = logging.getLogger(__name__)
 
 POSITIONS = ("max_position_embeddings", "max_seq_len")
 """Names of a config's number of positions; the second is MPT's."""
@@ -64,13 +68,13 @@ def load_model(
     quantization: Quantization | None,
     config: "PretrainedConfig",
     auto_model: str,
-    trained_in_full: Sequence[str] = (),
+    in_full_precision: Sequence[str] = (),
 ) -> tuple["PreTrainedModel", list[str]]:
     """Return the base model with its weights, and the names of its newly initialized parameters.
 
-    Layers that are `trained_in_full` are not quantized. Under ZeRO-3 the training arguments must exist already, so
-    that weights are sharded while they load. Raises PreflightError for weights that cannot be loaded, and for a
-    quantization or attention that differs from the requested one.
+    Modules `in_full_precision` are not quantized (see `kept_in_full_precision`). Under ZeRO-3 the training arguments
+    must exist already, so that weights are sharded while they load. Raises PreflightError for weights that cannot be
+    loaded, and for a quantization or attention that differs from the requested one.
     """
     import transformers
     from safetensors import SafetensorError
@@ -79,7 +83,7 @@ def load_model(
     if model.attn_implementation is not None:
         options["attn_implementation"] = model.attn_implementation
     if quantization is not None:
-        options["quantization_config"] = bits_and_bytes_config(quantization, model, trained_in_full)
+        options |= quantized_as(bits_and_bytes_config(quantization, model, in_full_precision), config)
     try:
         with falcon_can_be_quantized():
             loaded, information = getattr(transformers, auto_model).from_pretrained(
@@ -89,6 +93,7 @@ def load_model(
                 use_safetensors=model.use_safetensors,
                 trust_remote_code=model.trust_remote_code,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are looked at below
                 **options,
             )
     except (OSError, SafetensorError, UnpicklingError) as error:
@@ -97,9 +102,11 @@ def load_model(
         raise PreflightError(f"model.name {model.name}: its settings cannot be loaded: {error}") from error
     stay_as_quantized(loaded)
     if quantization is not None:
-        _refuse_unquantized(model, loaded, trained_in_full)
+        _refuse_unquantized(model, loaded)
     _refuse_other_attention(model, loaded)
-    return loaded, sorted(information["missing_keys"])
+    return loaded, sorted(
+        {*information["missing_keys"], *_replaced_head(model, config, information["mismatched_keys"])}
+    )
 
 
 def model_limits_of(model: "PreTrainedModel") -> tuple[int, int]:
@@ -135,8 +142,29 @@ def base_classes(config: "PretrainedConfig", auto_model: str) -> list[str]:
     return [str(config.id2label[index]) for index in range(config.num_labels)]
 
 
-def _refuse_unquantized(model: Model, loaded: "PreTrainedModel", trained_in_full: Sequence[str]) -> None:
-    names = left_unquantized(loaded, trained_in_full)
+def _replaced_head(
+    model: Model, config: "PretrainedConfig", mismatched: Iterable[tuple[str, Sequence[int], Sequence[int]]]
+) -> list[str]:
+    """Return the parameters of a head for other classes than the base's; such a head is new.
+
+    Raises PreflightError for any other weight whose shape is not that of the model.
+    """
+    shapes = {name: (tuple(stored), tuple(wanted)) for name, stored, wanted in mismatched}
+    classes = (load_config(model).num_labels, config.num_labels) if shapes else (0, 0)
+    for name, (stored, wanted) in shapes.items():
+        if (stored[0], wanted[0]) != classes or stored[1:] != wanted[1:]:
+            raise PreflightError(
+                f"model.name {model.name}: {name} has the shape {stored}, and its config says {wanted}"
+            )
+    if shapes:
+        logger.info(
+            f"the head of {model.name} has {classes[0]} classes, the rows have {classes[1]}: a new one is trained"
+        )
+    return list(shapes)
+
+
+def _refuse_unquantized(model: Model, loaded: "PreTrainedModel") -> None:
+    names = left_unquantized(loaded)
     if names:
         raise PreflightError(
             f"{model.name}: quantization was requested, but {len(names)} linear layers would stay in full precision, "

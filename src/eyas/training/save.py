@@ -12,6 +12,7 @@ from eyas.model.tokenizer import save_tokenizer
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 from eyas.sealing import faults, looks_whole, seal
+from eyas.training.adapter_readme import adapter_readme
 from eyas.training.library_patches import plain_model
 from eyas.verify import MADE_FROM, outdated, sources_of
 
@@ -51,6 +52,7 @@ def save_and_reopen(
     shutil.rmtree(staged, ignore_errors=True)
     if adapter:
         write_adapter(model, state, staged)
+        (staged / "README.md").write_text(adapter_readme(model, run.read_manifest()["digests"]), encoding="utf-8")
     else:
         model.save_pretrained(staged, state_dict=state)
     save_tokenizer(tokenizer, staged)
