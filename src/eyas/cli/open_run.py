@@ -105,10 +105,10 @@ def open_run(
     hide_unused_libraries(recipe)
 
     from eyas.model.base_identity import base_identity
-    from eyas.model.tokenizer import load_tokenizer
     from eyas.preflight.older_runs import with_base_revision
     from eyas.preflight.pinning import pinned
     from eyas.tasks import TASKS
+    from eyas.tasks.rows import open_tokenizer
 
     uses_base = which != "merged" or not directory.merged.is_dir()
     if uses_base and base is None:
@@ -118,7 +118,7 @@ def open_run(
         recipe = names.recipe
         if uses_base:
             base_identity(recipe.model).refuse_another(digests, recipe.model.name, folder)
-        yield OpenRun(directory, recipe, TASKS[recipe.task], load_tokenizer(recipe.model))
+        yield OpenRun(directory, recipe, TASKS[recipe.task], open_tokenizer(recipe)[0])
 
 
 def _kept_held_out(run: RunDirectory) -> bool:
