@@ -9,10 +9,10 @@ from eyas.cli.errors import errors_as_text
 def finish(run: RunFolder) -> None:
     """Save the result of a run whose last save failed.
 
-    The adapter or model is written from the last checkpoint, without training. For a run that trained all its steps and then failed to save: the disk was full, the process was killed, or an old
-    version refused the result. The last checkpoint must be complete and of the last step. If steps are missing, train
-    them with eyas train --resume. The result is checked and sealed as at the end of a run, and the manifest records
-    where it comes from.
+    The adapter or model is written from the last checkpoint, without training. For a run that trained all its steps and
+    then failed to save: the disk was full, the process was killed, or an old version refused the result. The last
+    checkpoint must be complete and of the last step. If steps are missing, train them with eyas train --resume. The
+    result is checked and sealed as at the end of a run, and the manifest records where it comes from.
     """
     from eyas.recipe import load_run_recipe
     from eyas.run_directory import RunDirectory

@@ -30,9 +30,7 @@ def generate(
         from eyas.recipe.task_traits import TASK_TRAITS
 
         if not TASK_TRAITS[opened.recipe.task].generates:
-            raise PreflightError(
-                f"{run}: a {opened.recipe.task} model cannot generate text; score it with eyas evaluate {run}"
-            )
+            raise PreflightError(f"{run}: this is a classifier and writes no text; score it with eyas evaluate {run}")
         model = load(opened.directory, opened.recipe, opened.task.auto_model, opened.labels, which_model(which))
         options = opened.recipe.data.chat_template_kwargs
         prompts = [prompt_ids(opened.tokenizer, as_chat(opened.tokenizer, text, system), options) for text in prompt]
