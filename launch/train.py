@@ -15,16 +15,16 @@ while os.getcwd() in sys.path:
 import argparse
 from pathlib import Path
 
-from eyas.cli.errors import errors_as_text
-from eyas.cli.lazy_libraries import hide_unused_libraries
 from eyas.cli.start import start_process
-from eyas.distributed.topology import restarts
-from eyas.launchers.shipped import recipe_file
-from eyas.recipe import at_their_places, load_recipe
-from eyas.run_directory import RunDirectory
 
 
 def main() -> None:
+    start_process()
+
+    from eyas.cli.errors import errors_as_text  # after the start: a signal in these imports has its exit code already
+    from eyas.launchers.shipped import recipe_file
+    from eyas.recipe import at_their_places
+
     arguments = parse_arguments()
     with errors_as_text():
         file = recipe_file(arguments.recipe)
@@ -33,7 +33,13 @@ def main() -> None:
 
 
 def train_recipe(file: Path, arguments: argparse.Namespace) -> None:
-    recipe = load_recipe(file, arguments.overrides)
+    from eyas.cli.lazy_libraries import hide_unused_libraries
+    from eyas.distributed.handshake import refuse_together
+    from eyas.distributed.topology import restarts
+    from eyas.recipe import load_recipe
+    from eyas.run_directory import RunDirectory
+
+    recipe = refuse_together("start", lambda: load_recipe(file, arguments.overrides))
     run = RunDirectory(Path(recipe.run_folder))
     hide_unused_libraries(recipe)
 
@@ -59,5 +65,4 @@ def parse_arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    start_process()
     main()

@@ -16,7 +16,7 @@ import sys
 sys.path.insert(0, {source!r})
 import eyas
 assert eyas.__file__.startswith({source!r}), eyas.__file__
-from eyas.cli.main import main
+from eyas.__main__ import main
 sys.argv = ["eyas", *{arguments!r}]
 try:
     main()

@@ -1,4 +1,5 @@
 import os
+import socket
 
 import pytest
 
@@ -13,14 +14,6 @@ def run(tmp_path):
     return RunDirectory(tmp_path / "runs" / "falcon")
 
 
-@pytest.fixture
-def started(run):
-    run.path.mkdir(parents=True)
-    run.open(RECIPE)
-    run.record(status="interrupted")
-    return run
-
-
 def test_every_path_of_a_run_lies_in_its_folder_and_is_unique(run):
     paths = [getattr(run, name) for name, member in vars(RunDirectory).items() if isinstance(member, property)]
 
@@ -29,11 +22,12 @@ def test_every_path_of_a_run_lies_in_its_folder_and_is_unique(run):
 
 
 def test_a_folder_has_one_training_at_a_time(run):
-    with run.locked(), pytest.raises(CheckpointError, match="another process uses this folder"), run.locked():
+    here = rf"another process uses this folder \(pid {os.getpid()} on {socket.gethostname()}\); wait for it or stop it"
+    with run.locked(), pytest.raises(CheckpointError, match=here), run.locked():
         pass
 
     with run.locked():
-        run.refuse_if_taken(resume=False)
+        assert run.foreign() == []
 
 
 def test_lines_that_are_logged_again_and_truncated_lines_are_dropped(run):
@@ -64,51 +58,11 @@ def test_checkpoints_are_ordered_by_step_whatever_their_times(run):
 
 
 def test_a_fresh_run_keeps_its_recipe(run):
-    run.refuse_if_taken(resume=False)
     with run.locked():
         run.open(RECIPE)
 
     assert run.read_recipe() == RECIPE
     assert run.read_manifest() == {}
-
-
-def test_a_started_run_is_not_overwritten(started):
-    with pytest.raises(CheckpointError, match=r"holds a run already \(interrupted\). Continue it with --resume"):
-        started.refuse_if_taken(resume=False)
-
-    assert started.read_manifest() == {"status": "interrupted"}
-
-
-def test_a_started_run_resumes_with_its_own_recipe(started):
-    started.refuse_if_taken(resume=True)
-
-    assert started.read_manifest() == {"status": "interrupted"}
-
-
-def test_a_folder_without_a_run_is_not_resumed(run):
-    with pytest.raises(CheckpointError, match="nothing to resume"):
-        run.refuse_if_taken(resume=True)
-
-    assert not run.path.exists()
-
-
-def test_a_folder_with_other_files_is_refused(run):
-    run.path.mkdir(parents=True)
-    (run.path / "thesis.txt").write_text("mine")
-
-    with pytest.raises(CheckpointError, match=r"holds no run, but thesis\.txt; choose another"):
-        run.refuse_if_taken(resume=False)
-
-    assert [path.name for path in run.path.iterdir()] == ["thesis.txt"]
-
-
-def test_an_empty_folder_is_accepted(run):
-    (run.path / "checkpoints").mkdir(parents=True)  # a refused start leaves it
-
-    run.refuse_if_taken(resume=False)
-    run.open(RECIPE)
-
-    assert run.read_recipe() == RECIPE
 
 
 def test_a_folder_that_cannot_be_created_is_named(tmp_path):

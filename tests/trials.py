@@ -70,14 +70,18 @@ class ForkServer:
         )  # fmt: skip
         self.process.stdout.readline()  # its imports are done
 
-    def start(self, words, log, ranks=1, script="launch/train.py", stdin=None, folder=ROOT, **environment):
+    def start(self, words, log, ranks=1, script="launch/train.py", stdin=None, folder=ROOT, last=None, **environment):
+        """Start the ranks. `last` holds the words and variables that the last rank has beside those of all."""
         port, pids = free_port(), []
+        more_words, more_variables = last or ((), {})
         for rank in range(ranks):
             many = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks,
                     "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} if ranks > 1 else {}  # fmt: skip
-            asked = {"argv": [str(script), *map(str, words)], "log": str(log), "folder": str(folder),
-                     "stdin": stdin and str(stdin),
-                     "environment": {key: str(value) for key, value in {**many, **environment}.items()}}  # fmt: skip
+            is_last = rank == ranks - 1
+            own = {**many, **environment, **(more_variables if is_last else {})}
+            argv = [str(script), *map(str, words), *(more_words if is_last else ())]
+            asked = {"argv": argv, "log": str(log), "folder": str(folder), "stdin": stdin and str(stdin),
+                     "environment": {key: str(value) for key, value in own.items()}}  # fmt: skip
             self.process.stdin.write(json.dumps(asked) + "\n")
             self.process.stdin.flush()
             pids.append(int(self.process.stdout.readline()))

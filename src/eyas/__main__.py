@@ -9,6 +9,21 @@ while os.getcwd() in sys.path:
 
 # ruff: noqa: E402
 
-from eyas.cli.main import main
+from eyas.cli.start import start_process
+from eyas.distributed.topology import leave_no_rank_variables
 
-main()
+
+def main() -> None:
+    """Run the command line as a process of its own."""
+    trains = sys.argv[1:2] == ["train"]
+    start_process(trains)
+    if not trains:
+        leave_no_rank_variables()
+
+    from eyas.cli.main import app  # after the start: a signal during these imports has its exit code already
+
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -35,7 +35,7 @@ def settings() -> dict[str, str]:
     Empty if one of `NAMES` is set, and without glibc. jemalloc is used on x86-64 only: elsewhere its page size may be
     wrong, and it aborts.
     """
-    if any(name in os.environ for name in NAMES) or platform.libc_ver()[0] != "glibc" or sys.maxsize < 2**32:
+    if any(name in os.environ for name in NAMES) or not _has_glibc() or sys.maxsize < 2**32:
         return {}
     library = _jemalloc() if platform.machine() == "x86_64" else None
     return WITH_GLIBC if library is None else {"LD_PRELOAD": library, "MALLOC_CONF": JEMALLOC}
@@ -62,7 +62,19 @@ def says() -> tuple[bool, str]:
     if os.environ.get(LEAVE) == WITH_GLIBC[LEAVE]:
         return True, f"glibc keeps freed memory, in huge pages ({LIBRARY} is faster); {LEAVE}= turns it off"
     present = {name: os.environ[name] for name in NAMES if name in os.environ}
-    return False, ", ".join(f"{name} is {value!r}" for name, value in present.items()) or "this system has no glibc"
+    if present:
+        return False, ", ".join(f"{name} is {value!r}" for name, value in present.items())
+    if not _has_glibc():
+        return False, "this system has no glibc"
+    return False, "this process was not started by `eyas train` or launch/train.py, which choose the allocator"
+
+
+def _has_glibc() -> bool:
+    """Return whether this process runs on glibc, by its own word: an interpreter's file may not name it."""
+    try:
+        return str(os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
+    except (AttributeError, OSError, ValueError):
+        return False
 
 
 def _jemalloc() -> str | None:

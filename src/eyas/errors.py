@@ -61,5 +61,11 @@ class Preempted(BaseException):
     EXIT_CODE = 75  # EX_TEMPFAIL: try again
 
 
+class Interrupted(Preempted):
+    """A person stopped the run with Ctrl-C."""
+
+    EXIT_CODE = 130  # 128 + SIGINT, as of a shell
+
+
 class ExportError(EyasError):
     """The exported model differs from the trained one."""

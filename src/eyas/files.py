@@ -57,11 +57,22 @@ def write_text(file: Path, text: str) -> None:
     """Replace a file's text atomically, even if the machine crashes."""
     file.parent.mkdir(parents=True, exist_ok=True)
     staging = file.with_name(f".{file.name}.{os.getpid()}")
-    with staging.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    staging.replace(file)
+    try:
+        with staging.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        staging.replace(file)
+    except OSError:
+        with suppress(OSError):
+            staging.unlink()
+        raise
+
+
+def unfinished_name(file: Path) -> Path:
+    """Return the file for which `write_text` was making this one when it was killed, or the file itself."""
+    name, dot, process = file.name.removeprefix(".").rpartition(".")
+    return file.with_name(name) if dot and process.isdecimal() and file.name.startswith(".") else file
 
 
 def digest_of_files(files: Iterable[Path]) -> str:

@@ -10,6 +10,13 @@ from typing import Any
 
 ARITHMETIC_PREFIXES = ("ATEN_", "ONEDNN_", "DNNL_", "MKL_", "CUBLAS_", "NVIDIA_TF32_")
 """Prefixes of environment variables that choose how a library computes."""
+EFFECT_PREFIXES = (
+    *ARITHMETIC_PREFIXES, "ACCELERATE_", "DS_", "FSDP_", "PYTORCH_", "TORCH_", "TORCHDYNAMO_", "TORCHINDUCTOR_",
+    "TRANSFORMERS_", "TRL_",
+)  # fmt: skip
+"""Prefixes of environment variables that change a run, or what the ranks say to each other."""
+PLACE_ENDINGS = ("_CACHE", "_DIR", "_FILE", "_HOME", "_PATH")
+"""Endings of environment variables that name a place, which may be another one on each machine."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,15 @@ def arithmetic() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "float32_products": torch.get_float32_matmul_precision(),
         "environment": {name: value for name, value in os.environ.items() if name.startswith(ARITHMETIC_PREFIXES)},
+    }
+
+
+def settings_with_effect() -> dict[str, str]:
+    """Return the environment variables that must be the same on all ranks, in order."""
+    return {
+        name: value
+        for name, value in sorted(os.environ.items())
+        if name.startswith(EFFECT_PREFIXES) and not name.endswith(PLACE_ENDINGS)
     }
 
 

@@ -1,14 +1,15 @@
 """Paths and manifest of a run; only this module names the run's files."""
 
-import shutil
+import os
+import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from eyas.errors import CheckpointError
-from eyas.files import json_object, read_json, write_json, write_text
+from eyas.files import json_object, read_json, unfinished_name, write_json, write_text
 from eyas.run_records import as_log_line, as_manifest
 
 
@@ -110,6 +111,11 @@ class RunDirectory:
         """The base model with the adapter merged into it."""
         return self.artifact("merged")
 
+    @property
+    def held_out(self) -> Path:
+        """The held-out rows that the models are scored on, sealed."""
+        return self.path / "held_out"
+
     def artifact(self, name: str) -> Path:
         """The folder of a released artifact, such as `merged`."""
         return self.path / name
@@ -134,30 +140,21 @@ class RunDirectory:
         """Folder of the report: table, plots and records."""
         return self.path / "report"
 
-    def refuse_if_taken(self, resume: bool) -> None:
-        """Raise CheckpointError if no run can start here or, with `resume`, continue; change nothing."""
-        if self.manifest.exists():
-            if not resume:
-                raise CheckpointError(
-                    f"{self.path}: holds a run already ({self.read_manifest().get('status')}). "
-                    "Continue it with --resume, choose another run_directory=…, or remove the folder."
-                )
-            return
-        if resume:
-            raise CheckpointError(f"{self.path}: nothing to resume; start the run without --resume.")
+    def foreign(self) -> list[str]:
+        """Return the names of the files and folders here that no start without a manifest can have left."""
+        left_by_a_start = {
+            self.recipe, self.manifest, self.metrics, self.data_report, self.quarantine, self.lock_file, self.rehearsal,
+            self.heartbeats, self.hang_report, self.tracker, self.held_out,
+        }  # fmt: skip
         entries = list(self.path.iterdir()) if self.path.is_dir() else []
-        left_by_failed_start = {self.recipe, self.data_report, self.quarantine, self.lock_file, self.rehearsal}
-        foreign = [entry.name for entry in entries if entry not in left_by_failed_start and _holds_files(entry)]
-        if foreign:
-            raise CheckpointError(
-                f"{self.path}: holds no run, but {', '.join(sorted(foreign)[:3])}; choose another run_directory=…"
-            )
+        left = {path for path in entries if unfinished_name(path) in left_by_a_start}
+        return sorted(path.name for path in entries if path not in left and _holds_files(path))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes from training or merging here; the lock ends with the process, even if that is killed.
 
-        Raises CheckpointError at once if another process holds the lock.
+        Raises CheckpointError at once if another process holds the lock, and names that process.
         """
         from filelock import FileLock, Timeout
 
@@ -166,17 +163,22 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except Timeout:
-            raise CheckpointError(f"{self.path}: another process uses this folder; wait for it or stop it") from None
+            who = self.lock_file.read_text(encoding="utf-8").strip() or "of an unknown id"
+            raise CheckpointError(
+                f"{self.path}: another process uses this folder ({who}); wait for it or stop it"
+            ) from None
         except OSError as error:
             raise CheckpointError(
                 f"{self.path}: cannot be written: {error.strerror}; choose another run_directory=…"
             ) from None
         with lock:
+            with suppress(OSError):  # on a full disk the lock has no name
+                self.lock_file.write_text(f"pid {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
             yield
 
     def open(self, recipe: str) -> None:
         """Write the resolved recipe."""
-        self.recipe.write_text(recipe, encoding="utf-8")
+        write_text(self.recipe, recipe)
 
     def record(self, **entries: Any) -> None:
         """Add entries to the manifest atomically, so that a reader never sees half of it."""
@@ -185,8 +187,9 @@ class RunDirectory:
     def keep_data_report(self, report: Mapping[str, Any], prepared: Path) -> None:
         """Write the data report, and copy the dropped rows from the `prepared` folder."""
         write_json(self.data_report, report)
-        if (prepared / self.quarantine.name).exists():
-            shutil.copy(prepared / self.quarantine.name, self.quarantine)
+        dropped = prepared / self.quarantine.name
+        if dropped.exists():
+            write_text(self.quarantine, dropped.read_text(encoding="utf-8"))
 
     def read_manifest(self) -> dict[str, Any]:
         """Return the manifest's entries; empty before the run has started.

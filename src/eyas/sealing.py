@@ -99,13 +99,16 @@ def read_seal(folder: Path) -> dict[str, Any]:
     return manifest  # type: ignore[no-any-return]
 
 
-def faults(folder: Path, read: Callable[[int], object] = lambda _: None) -> list[str]:
+def faults(folder: Path, read: Callable[[int], object] = lambda _: None, step: int | None = None) -> list[str]:
     """Return the differences of a sealed folder from its manifest, one line a file.
 
-    `read` gets the number of bytes of each read, from several threads.
+    `read` gets the number of bytes of each read, from several threads. `step` is that of a checkpoint's name.
     """
     try:
-        entries: Entries = read_seal(folder)["files"]
+        sealed = read_seal(folder)
+        entries: Entries = sealed["files"]
+        if step is not None and sealed.get("step") != step:
+            return [f"{folder}: was renamed; it was saved as the checkpoint of step {sealed.get('step')}"]
         present = set(files_in(folder))
     except CheckpointError as error:
         return [str(error)]

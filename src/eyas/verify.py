@@ -44,7 +44,9 @@ def subjects_of(folder: Path) -> list[Subject]:
         return list(_of_a_run(RunDirectory(folder)))
     if (folder / SEAL).exists():
         run = next((RunDirectory(parent) for parent in folder.absolute().parents[:2] if is_run(parent)), None)
-        return [_sealed(folder, str(folder)) if run is None else _made_in(run, folder.absolute(), str(folder))]
+        number = folder.absolute().name.removeprefix("checkpoint-")
+        step = int(number) if number.isdecimal() else None
+        return [_made_in(run, folder.absolute(), str(folder), step) if run else _sealed(folder, str(folder), step)]
     raise CheckpointError(f"{folder}: {_nothing_sealed(folder)}")
 
 
@@ -95,6 +97,10 @@ def refuse_links(run: RunDirectory) -> None:
 def began_with(run: RunDirectory, *names: str) -> dict[str, Any]:
     """Return the manifest of a run whose training began. Raises CheckpointError where it lacks one of these entries."""
     manifest = run.read_manifest()
+    if "digests" not in manifest:
+        raise CheckpointError(
+            f"{run.path}: training never started here ({run.manifest.name} records no rows); train it"
+        )
     missing = [name for name in names if name not in manifest]
     missing += [f"digests.{name}" for name in ("base", "data") if name not in manifest.get("digests", {})]
     if missing:
@@ -168,16 +174,16 @@ def _results(run: RunDirectory, manifest: dict[str, Any]) -> Iterator[Subject]:
         yield Subject(run.adapter.name, 0, lambda _: [lost])
 
 
-def _made_in(run: RunDirectory, folder: Path, what: str) -> Subject:
+def _made_in(run: RunDirectory, folder: Path, what: str, step: int | None = None) -> Subject:
     """Return the subject of a sealed folder of a run, which may also be outdated."""
-    subject = _sealed(folder, what)
+    subject = _sealed(folder, what, step)
     return replace(subject, faults=lambda read: subject.faults(read) or outdated(run, folder))
 
 
 def _sealed(folder: Path, what: str, step: int | None = None) -> Subject:
     seal = _seal_of(folder)
     size = sealed_bytes(folder) if seal else 0
-    return Subject(what, size, lambda read: faults(folder, read), seal.get("step", step))
+    return Subject(what, size, lambda read: faults(folder, read, step), seal.get("step") if step is None else step)
 
 
 def _seal_of(folder: Path) -> dict[str, Any]:

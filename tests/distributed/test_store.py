@@ -93,7 +93,7 @@ def test_a_refusal_of_rank_0_ends_the_others_with_its_message():
 
     assert codes == [1, 1]
     assert told[0] == "PreflightError the hub says no\n"
-    assert told[1] == "PreflightError rank 0 refused: the hub says no\n"
+    assert told[1] == "PreflightError the hub says no\n"
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from eyas.model.trained import load_base, load_tuned
 from eyas.recipe import load_recipe
 from eyas.run_directory import RunDirectory
 from eyas.selftest.compare_runs import first_difference
+from eyas.training.resume.run_folder import refuse_foreign_folder
 from eyas.training.run import train
 from eyas.training.save import save_and_reopen
 
@@ -281,7 +282,7 @@ def refusal_of(run_of, family, settings, base, tmp_path, monkeypatch):
     monkeypatch.setattr("eyas.training.run.fit", lambda *_: pytest.fail("a step was trained"))
     with pytest.raises((PreflightError, RecipeError)) as refused:
         run_of(family, settings, base)
-    RunDirectory(tmp_path / "run").refuse_if_taken(resume=False)
+    refuse_foreign_folder(RunDirectory(tmp_path / "run"), resume=False)
     assert not (tmp_path / "run" / ".rehearsal").exists()
     return str(refused.value)
 

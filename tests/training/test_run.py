@@ -8,9 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from conftest import ROOT
 from eyas.errors import CheckpointError, DataError, PreflightError
+from eyas.recipe import load_recipe
 from eyas.run_directory import RunDirectory
 from eyas.selftest.compare_runs import first_difference
+from eyas.training.run import check_environment
 
 
 def test_a_run_records_its_versions_digests_and_hardware(trained):
@@ -113,11 +116,12 @@ def test_a_resume_on_changed_rows_is_refused_with_their_file(trained):
         file.write_text(before)
 
 
-def test_a_batch_that_does_not_divide_is_refused_before_a_model_is_loaded(trained, monkeypatch):
+def test_a_batch_that_does_not_divide_is_refused_before_a_model_is_loaded(monkeypatch, tmp_path):
+    recipe = load_recipe(ROOT / "recipes" / "minilm_lora_sentiment.yaml")
     monkeypatch.setenv("WORLD_SIZE", "3")
 
     with pytest.raises(PreflightError, match=r"global_batch_size 16 is not a multiple of 48 \(16 rows × 3 ranks\)"):
-        trained("minilm_lora_sentiment")
+        check_environment(recipe, RunDirectory(tmp_path / "run"), resume=False, requested=None)
 
 
 def test_rows_without_an_answer_within_the_maximum_length_are_refused(trained):

@@ -47,5 +47,14 @@ BaseRevision = Annotated[
     str | None,
     typer.Option(metavar="COMMIT", help="Commit of the base model, for a run of an old version that recorded none."),
 ]
+Base = Annotated[
+    Path | None,
+    typer.Option(
+        "--base",
+        metavar="PATH",
+        help="Folder of the base model, if it has moved since the training. Its files are compared with the run's "
+        "digests.",
+    ),
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, such as runs/falcon7b_qlora.")]
 ModelName = Annotated[str, typer.Option("--model", help="Model to use: tuned, merged or base.")]

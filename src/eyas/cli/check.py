@@ -4,13 +4,14 @@ from typing import Annotated
 
 import typer
 
-from eyas.cli.arguments import Overrides, RecipeFile
+from eyas.cli.arguments import AccelerateConfig, Overrides, RecipeFile
 from eyas.cli.errors import errors_as_text
 
 
 def check(
     recipe: RecipeFile,
     overrides: Overrides = None,
+    config_file: AccelerateConfig = None,
     online: Annotated[
         bool,
         typer.Option(
@@ -20,16 +21,21 @@ def check(
 ) -> None:
     """Check a recipe in under a second.
 
-    Every error is printed at once, with its line and column. The first rows of local files are read too.
+    Every error is printed at once, with its line and column. The first rows of local files are read too. With
+    --accelerate-config, the global batch is checked against the number of processes.
 
     With --online, the hub is queried for each model and dataset of the recipe. No weights or rows are downloaded.
     """
     from eyas.data.first_rows import problems_of_first_rows
+    from eyas.launchers.shipped import processes_of
     from eyas.preflight.checks import check as findings_of
     from eyas.recipe import at_their_places, load_recipe, with_places
+    from eyas.recipe.steps import accumulation_steps
 
     with errors_as_text(), at_their_places(recipe, overrides or []):
         loaded = load_recipe(recipe, overrides or [])
+        if config_file is not None:
+            accumulation_steps(loaded, processes_of(config_file))  # refuses a global batch that does not divide
         findings = findings_of(loaded)
         lines = [with_places(str(finding), recipe, overrides or []) for finding in findings]
         blocked = any(finding.blocking for finding in findings)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
+from eyas.disk_faults import disk_fault
+from eyas.distributed.store import is_first_to_report
 from eyas.distributed.topology import rank, world_size
 from eyas.errors import EyasError, Preempted
 
@@ -27,21 +29,31 @@ NOTICES = {
 
 @contextmanager
 def errors_as_text() -> Iterator[None]:
-    """Print an EyasError and exit with 1; on Preempted, exit with 75.
+    """Print an EyasError or a disk error and exit with 1; on Preempted, exit with 75, or 130 after Ctrl-C.
 
-    Every other exception keeps its traceback. Libraries print warnings and errors only.
+    A reason that several ranks have is printed by one of them. Every other exception keeps its traceback. Libraries
+    print warnings and errors only.
     """
     quieten_libraries()
     logging.basicConfig(level=logging.INFO if rank() == 0 else logging.ERROR, format="%(levelname)s %(message)s")
     try:
         yield
     except EyasError as error:
-        where = f"[rank {rank()}] " if world_size() > 1 else ""
-        print(f"{where}{error}", file=sys.stderr, flush=True)
+        if is_first_to_report(str(error)):
+            where = f"[rank {rank()}] " if world_size() > 1 else ""
+            print(f"{where}{error}", file=sys.stderr, flush=True)
+        raise SystemExit(1) from None
+    except Exception as error:
+        if (cause := disk_fault(error)) is None:
+            raise
+        file = getattr(error, "filename", None)
+        where = f"{os.fsdecode(file)}: " if file is not None else ""
+        print(f"{where}{cause}; free some space, or check who may read and write there", file=sys.stderr, flush=True)
         raise SystemExit(1) from None
     except Preempted as reason:
-        print(f"preempted: {reason}", file=sys.stderr, flush=True)
-        raise SystemExit(Preempted.EXIT_CODE) from None
+        if is_first_to_report():
+            print(f"{type(reason).__name__.lower()}: {reason}", file=sys.stderr, flush=True)
+        raise SystemExit(reason.EXIT_CODE) from None
 
 
 def quieten_libraries() -> None:

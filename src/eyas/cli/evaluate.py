@@ -2,17 +2,17 @@
 
 import typer
 
-from eyas.cli.arguments import BaseRevision, ModelName, RunFolder
+from eyas.cli.arguments import Base, BaseRevision, ModelName, RunFolder
 from eyas.cli.errors import errors_as_text
 from eyas.cli.open_run import open_run
 
 
-def evaluate(run: RunFolder, which: ModelName = "tuned", base_revision: BaseRevision = None) -> None:
+def evaluate(run: RunFolder, which: ModelName = "tuned", base: Base = None, base_revision: BaseRevision = None) -> None:
     """Score one model of a run, with 95 % intervals.
 
     Rows of data.test are scored, or else the held-out rows. A classifier's classes are scored one by one.
     """
-    with errors_as_text(), open_run(run, base_revision=base_revision) as opened:
+    with errors_as_text(), open_run(run, base=base, base_revision=base_revision, which=which) as opened:
         from eyas.cli.tables import print_table
         from eyas.evaluation.classes import class_table, never_predicted, scores_of_classes
         from eyas.evaluation.compare import compare
@@ -22,6 +22,7 @@ def evaluate(run: RunFolder, which: ModelName = "tuned", base_revision: BaseRevi
         from eyas.inference.load import load, which_model
 
         name = which_model(which)
+        opened.refuse_changed_rows()
         model = load(opened.directory, opened.recipe, opened.task.auto_model, opened.labels, name)
         records = score(model, opened.tokenizer, opened.recipe, opened.splits)
         comparison = compare({str(name): records}, majority(opened.recipe, opened.splits), kind_of_rows(opened.splits))

@@ -1,6 +1,5 @@
 """The `eyas` command. Nothing here imports torch; each command imports its packages when it runs."""
 
-import sys
 from typing import Annotated
 
 import typer
@@ -21,7 +20,6 @@ from eyas.cli import (
     train,
     verify,
 )
-from eyas.cli.start import start_process
 
 app = typer.Typer(
     name="eyas",
@@ -54,9 +52,3 @@ for command in (demo, check, parameters, preview, train, finish, verify, merge, 
     name = command.__name__.rpartition(".")[2]
     app.command(name)(getattr(command, name))
 app.add_typer(selftest.app, name="selftest")
-
-
-def main() -> None:
-    """Run the command line as a process of its own."""
-    start_process(trains=sys.argv[1:2] == ["train"])
-    app()

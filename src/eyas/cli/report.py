@@ -2,18 +2,18 @@
 
 import typer
 
-from eyas.cli.arguments import BaseRevision, RunFolder
+from eyas.cli.arguments import Base, BaseRevision, RunFolder
 from eyas.cli.errors import errors_as_text
 from eyas.cli.open_run import OpenRun, open_run
 from eyas.verify import refuse_outdated
 
 
-def report(run: RunFolder, base_revision: BaseRevision = None) -> None:
+def report(run: RunFolder, base: Base = None, base_revision: BaseRevision = None) -> None:
     """Compare base, tuned and merged model on the same rows.
 
     A page with tables and plots is written to RUN/report.
     """
-    with errors_as_text(), open_run(run, base_revision=base_revision) as opened:
+    with errors_as_text(), open_run(run, base=base, base_revision=base_revision) as opened:
         write(opened)
 
 
@@ -27,6 +27,7 @@ def write(opened: OpenRun, refusal: str | None = None) -> None:
     from eyas.evaluation.side_by_side import score_all
 
     run = opened.directory
+    opened.refuse_changed_rows()
     refuse_to_overwrite(run)
     refuse_outdated(run, run.merged, f"remove it, and make it again with eyas merge {run.path}")
     records, answers = score_all(run, opened.recipe, opened.task.auto_model, opened.tokenizer, opened.splits)

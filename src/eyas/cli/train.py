@@ -10,7 +10,8 @@ from eyas.cli.arguments import AccelerateConfig, Overrides, RecipeFile
 from eyas.cli.errors import errors_as_text
 from eyas.cli.merge import merge
 from eyas.cli.report import report
-from eyas.errors import Preempted
+from eyas.distributed.topology import refuse_ranks_of_a_shell
+from eyas.errors import Interrupted, Preempted
 from eyas.run_directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -42,21 +43,26 @@ def train(
 
     A single process trains in this process, without a launcher.
 
-    SIGTERM or SIGUSR1, to this process or to any rank, saves the current step and exits with code 75. Start again with
-    --resume: the run continues as if it had never stopped.
+    SIGTERM or SIGUSR1, to this process or to any rank, saves the current step and exits with code 75. Ctrl-C does the
+    same, with code 130; Ctrl-C twice leaves at once. Start again with --resume: the run continues as if it had never
+    stopped.
     """
     from eyas.launchers.accelerate import launch_command
     from eyas.model.adapter import refuse_unmergeable
     from eyas.recipe import at_their_places, load_recipe
+    from eyas.recipe.steps import accumulation_steps
 
     flags = ["--resume-with-changes"] if resume_with_changes else ["--resume"] if resume else []
     with errors_as_text(), at_their_places(recipe, overrides or []):
+        refuse_ranks_of_a_shell()
         loaded = load_recipe(recipe, overrides or [])
         if then_report and loaded.adapter is not None:
             refuse_unmergeable(loaded.adapter.method)
         run = RunDirectory(Path(loaded.run_folder))
         command = launch_command(recipe, overrides or [], config_file, flags, max_restarts)
-        typer.echo(f"$ {command}")
+        accumulation_steps(loaded, command.processes)  # refuses a global batch that does not divide
+        here = command.environment is not None
+        typer.echo(f"{'one process trains here, as with: ' if here else ''}$ {command}")
         if command.note is not None:
             typer.echo(command.note)
         if command.environment is not None:
@@ -75,9 +81,10 @@ def _train_with_launcher(command: "Command", run: RunDirectory) -> int:
         before = run.read_manifest()
         code = command.run(restart)
         after = run.read_manifest()
-        if code and after != before and after["status"] == "preempted":
-            code = Preempted.EXIT_CODE  # accelerate turns every exit code into 1
-        if code in (0, Preempted.EXIT_CODE) or after == before or after["status"] == "failed":
+        ended = after.get("status") if after != before else None
+        if code and code != Interrupted.EXIT_CODE and ended == "preempted":
+            code = Preempted.EXIT_CODE  # accelerate turns the exit code of a single process into 1
+        if code == 0 or ended in (None, "preempted", "failed"):
             break
     return code
 

@@ -95,6 +95,12 @@ class Splits:
         """Digest of each split's examples: their rows and the values of their columns, in order."""
         return {name: f"sha256:{split.digest}" for name, split in self.report.splits().items()}
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """Facts that must be the same on all ranks: the digests of the sources and of the examples made of them."""
+        sources = {f"rows of {name}": digest[:20] for name, digest in self.sources.items()}
+        return sources | {f"prepared {name} rows": digest[:20] for name, digest in self.digests.items()}
+
     def changes_since(self, recorded: Mapping[str, Any]) -> list[str]:
         """Return the sources that differ from a run's recorded digests, or else what changed the tokens.
 

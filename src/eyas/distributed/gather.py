@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from eyas.distributed.topology import rank
-from eyas.errors import CheckpointError, EyasError, PreflightError
+from eyas.errors import CheckpointError, EyasError
 
 T = TypeVar("T")
 
@@ -40,13 +40,3 @@ def all_or_none(part: Callable[[], T]) -> list[T]:
 def from_rank_zero(decide: Callable[[], T]) -> T:
     """Return rank 0's result on every rank; if rank 0 fails, every rank raises CheckpointError."""
     return all_or_none(lambda: decide() if rank() == 0 else None)[0]  # type: ignore[return-value]
-
-
-def refuse_if_ranks_differ(what: str, value: str) -> None:
-    """Raise PreflightError on every rank if their values (digests, for example) differ."""
-    values = gather_objects(value)
-    different = [index for index, other in enumerate(values) if other != values[0]]
-    if different:
-        raise PreflightError(
-            f"the ranks differ in {what}: rank 0 has {values[0]}, rank {different[0]} has {values[different[0]]}"
-        )

@@ -7,7 +7,7 @@ compared with what runs.
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,15 @@ class Topology:
     strategy: str
 
 
+RANK_VARIABLES = (
+    "WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "PMI_SIZE", "PMI_RANK", "MPI_LOCALRANKID",
+    "MPI_LOCALNRANKS", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK",
+    "OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_LOCAL_RANK",
+    "MV2_COMM_WORLD_LOCAL_SIZE",
+)  # fmt: skip
+"""Variables by which accelerate 1.15 takes a process for one rank of several."""
+
+
 def rank() -> int:
     """Return this process's rank over all machines; 0 without a launcher."""
     return int(os.environ.get("RANK", "0"))
@@ -46,6 +55,13 @@ def world_size() -> int:
 def restarts() -> int:
     """Return how often torch's elastic agent has restarted this job."""
     return int(os.environ.get(RESTARTS, "0"))
+
+
+def deepspeed_file() -> Path | None:
+    """Return the DeepSpeed file in the launcher's environment variables, or None."""
+    uses = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+    named = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none")
+    return Path(named) if uses and named not in ("", "none") else None
 
 
 def started_topology() -> Topology:
@@ -80,6 +96,45 @@ def requested_topology(command: Sequence[str] | None = None) -> Topology | None:
     if arguments.use_fsdp or kind == "FSDP":
         return Topology(processes, "fsdp")
     return Topology(processes, "ddp" if processes > 1 else "single")
+
+
+def rank_variables() -> dict[str, str]:
+    """Return the variables here that make a process one rank of several."""
+    return {name: os.environ[name] for name in RANK_VARIABLES if name in os.environ}
+
+
+def leave_no_rank_variables() -> None:
+    """Remove them, in a command that is always one process."""
+    for name in rank_variables():
+        del os.environ[name]
+
+
+def refuse_ranks_of_a_shell() -> None:
+    """Raise PreflightError where `eyas train`, which starts the ranks itself, is taken for a rank."""
+    if found := rank_variables():
+        raise PreflightError(
+            f"{_as_text(found)}: set in this shell, but eyas train starts the processes itself. Unset them "
+            f"(unset {' '.join(found)}) and choose the number of processes with --accelerate-config"
+        )
+
+
+def refuse_incomplete_ranks() -> None:
+    """Raise PreflightError for a rank whose number is impossible, or that cannot know where the others are."""
+    found = _as_text(rank_variables())
+    if world_size() > 1 and not {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
+        raise PreflightError(
+            f"{found}: set here, but MASTER_ADDR and MASTER_PORT, by which the ranks meet, are not. If no launcher "
+            f"started this process, unset them: unset {' '.join(rank_variables())}"
+        )
+    if not 0 <= rank() < world_size():
+        raise PreflightError(
+            f"{found}: a rank is a number from 0 to WORLD_SIZE - 1 = {world_size() - 1}. If no launcher started this "
+            f"process, unset them: unset {' '.join(rank_variables())}"
+        )
+
+
+def _as_text(variables: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in variables.items())
 
 
 def refuse_impossible_launch(requested: Topology | None, started: Topology, gpu: bool) -> None:
@@ -136,6 +191,10 @@ def _parent_command() -> list[str]:
 
 def _is_accelerate_launch(command: Sequence[str], index: int, word: str) -> bool:
     before = Path(command[index - 1]).name if index else ""
-    if word == "launch" and before in ("accelerate", "accelerate_cli.py", "accelerate.commands.accelerate_cli"):
+    if word == "launch" and before in (
+        "accelerate",
+        "accelerate_cli.py",
+        "accelerate.commands.accelerate_cli",
+    ):
         return True
     return Path(word).name == "accelerate-launch" or (word == "accelerate.commands.launch" and before == "-m")

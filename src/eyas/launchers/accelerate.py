@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from eyas.distributed.topology import RESTARTS
-from eyas.errors import Preempted
+from eyas.errors import PreflightError
 from eyas.hardware import first_visible_gpu, gpu_count, has_gpu, usable_cores
-from eyas.launchers.shipped import accelerate_config_file, training_script
+from eyas.launchers.shipped import accelerate_config_file, processes_of, shipped_folder, training_script
 
 if TYPE_CHECKING:
     import psutil
 
-LEAVE_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+FORWARDED = {signal.SIGTERM: 75, signal.SIGUSR1: 75, signal.SIGHUP: 75, signal.SIGINT: 130}
+"""Signals that the ranks get too, with the exit code of a command that was stopped by one."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Command:
     """An `accelerate launch` command line, to print and to run."""
 
     words: list[str]
+    processes: int = 1
+    """Processes that train together, on all machines."""
     restarts_left: int = 0
     """Restarts after a crash that eyas makes itself. accelerate has an agent for them only with several ranks."""
     environment: dict[str, str] | None = None
@@ -48,30 +51,32 @@ class Command:
         return [sys.executable, "-P", str(Path(__file__).with_name("accelerate_cli.py")), *self.words]
 
     def run(self, restart: int = 0) -> int:
-        """Run the command; return its exit code, or 75 after a signal.
+        """Run the command; return its exit code, or 75 after a signal, or 130 after Ctrl-C.
 
-        SIGTERM and SIGUSR1 to this process go to every rank. `restart` counts from 1, as in torch's elastic agent.
+        Such a signal to this process goes to every rank. `restart` counts from 1, as in torch's elastic agent.
         """
         environment = os.environ | ({RESTARTS: str(restart)} if restart else {})
-        received = []
+        received: list[int] = []
 
         def forward(number: int, _frame: object) -> None:
             received.append(number)
             for process in _ranks(launcher.pid):
                 process.send_signal(number)
 
-        handlers = {number: signal.getsignal(number) for number in LEAVE_SIGNALS}
+        heard = [number for number in FORWARDED if signal.getsignal(number) is not signal.SIG_IGN]
+        handlers = {number: signal.getsignal(number) for number in heard}
         # The launcher inherits this: SLURM signals every process of a job, and SIGUSR1 would end the launcher first.
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-        launcher = subprocess.Popen(self.line, env=environment)
-        for number in LEAVE_SIGNALS:
+        # A group of its own: a terminal sends Ctrl-C to a whole group, and torch's agent would kill the ranks for it.
+        launcher = subprocess.Popen(self.line, env=environment, process_group=0)
+        for number in heard:
             signal.signal(number, forward)
         try:
             code = launcher.wait()
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-        return Preempted.EXIT_CODE if code and received else code
+        return FORWARDED[signal.Signals(received[0])] if code and received else code
 
 
 def launch_command(
@@ -86,7 +91,7 @@ def launch_command(
     gpu = has_gpu()
     config = accelerate_config_file(config_file or Path("single_gpu" if gpu else "cpu"))
     settings = yaml.safe_load(config.read_text(encoding="utf-8"))
-    processes = int(settings.get("num_processes") or 1)
+    processes = processes_of(config)
     pinned = _gpu_to_pin(settings) if gpu and processes == 1 else None
     options = ["--config_file", _nearby(config), *_deepspeed_options(config, settings)]
     options += ["--gpu_ids", pinned] if pinned is not None else []
@@ -98,6 +103,7 @@ def launch_command(
     words = ["launch", *options, _nearby(training_script()), _nearby(recipe), *overrides, *flags]
     return Command(
         words,
+        processes,
         restarts_left=max_restarts if processes == 1 else 0,
         environment=None if max_restarts or pinned is not None else _environment_of_plain_process(settings),
         note=None if pinned is None else _pinned_note(pinned),
@@ -119,12 +125,21 @@ def _pinned_note(gpu: str) -> str:
 
 
 def _deepspeed_options(config: Path, settings: Mapping[str, Any]) -> list[str]:
-    """Return the option for a DeepSpeed file that is not below the working directory."""
+    """Return the option for a DeepSpeed file, which is next to the config that names it, or in the working directory.
+
+    accelerate looks in the working directory alone. The shipped configs name files from the repository's root.
+    """
     named = (settings.get("deepspeed_config") or {}).get("deepspeed_config_file")
-    if named is None or Path(named).is_file():
+    if named is None:
         return []
-    file = config.resolve().parents[1] / named
-    return ["--deepspeed_config_file", str(file)] if file.is_file() else []
+    places = [config.resolve().parent / named, Path(named).absolute(), shipped_folder() / named]
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
+        raise PreflightError(
+            f"{config}: deepspeed_config_file: {named} is neither next to this file ({places[0]}) nor in the working "
+            f"directory ({places[1]})"
+        )
+    return [] if file == places[1] else ["--deepspeed_config_file", _nearby(file)]
 
 
 def _threads_per_process(processes: int, settings: Mapping[str, Any]) -> int:

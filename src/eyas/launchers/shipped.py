@@ -49,6 +49,13 @@ def accelerate_config_file(path: Path) -> Path:
     return config
 
 
+def processes_of(config: Path) -> int:
+    """Return the number of processes that an accelerate config starts, on all machines."""
+    import yaml
+
+    return int(yaml.safe_load(config.read_text(encoding="utf-8")).get("num_processes") or 1)
+
+
 def _file_or_shipped(path: Path, folder: str, kind: str) -> Path:
     if path.is_file() or path.suffix or path != Path(path.name):
         return path

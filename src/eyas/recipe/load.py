@@ -9,21 +9,30 @@ from typing import Any
 from eyas.errors import RecipeError
 from eyas.recipe import yaml_reader
 from eyas.recipe.access_tokens import WORD_WITH_SECRET
+from eyas.recipe.nearby import look_next_to
 from eyas.recipe.places import Places
 from eyas.recipe.recipe import Recipe
 from eyas.recipe.validation import RETIRED, nearest, validated
 from eyas.recipe.yaml_reader import DEEPEST_LEVEL, LARGEST_BYTES, MOST_PROBLEMS, TOO_LARGE, read_yaml
 
 
-def load_run_recipe(file: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Return the resolved recipe of a run, without retired settings."""
-    return load_recipe(file, overrides, ignored=RETIRED.keys())
+def load_run_recipe(file: Path, overrides: Sequence[str] = (), saved_template: Path | None = None) -> Recipe:
+    """Return the resolved recipe of a run, without retired settings.
+
+    `saved_template` is the run's own copy of its chat template, in case the recipe's is gone.
+    """
+    return load_recipe(file, overrides, RETIRED.keys(), saved_template)
 
 
-def load_recipe(file: Path | str, overrides: Sequence[str] = (), ignored: Collection[yaml_reader.Path] = ()) -> Recipe:
+def load_recipe(
+    file: Path | str,
+    overrides: Sequence[str] = (),
+    ignored: Collection[yaml_reader.Path] = (),
+    saved_template: Path | None = None,
+) -> Recipe:
     """Return the recipe of a YAML file and `section.key=value` overrides.
 
-    `ignored` holds the paths (section, key) of settings to drop from the file.
+    `ignored` holds the paths (section, key) of settings to drop from the file, `saved_template` a copy of its template.
     Raises RecipeError with one line per mistake, each as `file:line:column: path: what is wrong; what to do`.
     """
     file = Path(file)
@@ -33,6 +42,8 @@ def load_recipe(file: Path | str, overrides: Sequence[str] = (), ignored: Collec
     if isinstance(document.value, dict):
         for section, key in ignored:
             (document.value.get(section) or {}).pop(key, None)
+        if not ignored:  # the resolved recipe of a run has found its files already
+            look_next_to(file, document.value)
         _apply_overrides(document.value, overrides, places)
     recipe, problems = validated(document.value)
     if document.value is not None or not mistakes:
@@ -42,7 +53,7 @@ def load_recipe(file: Path | str, overrides: Sequence[str] = (), ignored: Collec
         lines += ["… and more"] * (max(len(mistakes), len(places.override_mistakes)) >= MOST_PROBLEMS)
         raise RecipeError(WORD_WITH_SECRET.sub("…", "\n".join(lines)))
     assert recipe is not None
-    recipe = _with_chat_template(recipe, file, places)
+    recipe = _with_chat_template(recipe, file, places, saved_template)
     return recipe if recipe.run_directory else recipe.model_copy(update={"run_directory": f"runs/{file.stem}"})
 
 
@@ -61,15 +72,15 @@ def _text_of(file: Path) -> str:
         raise RecipeError(f"{file}: cannot be read as UTF-8 text: {error}") from None
 
 
-def _with_chat_template(recipe: Recipe, file: Path, places: Places) -> Recipe:
+def _with_chat_template(recipe: Recipe, file: Path, places: Places, saved: Path | None) -> Recipe:
     """Return the recipe with its chat template resolved.
 
-    The path may be relative to the recipe's folder or to the working folder.
+    The path may be relative to the recipe's folder or to the working directory.
     """
     name = recipe.model.chat_template
     if name is None:
         return recipe
-    template = next((path for path in (file.parent / name, Path(name)) if path.is_file()), None)
+    template = next((path for path in (file.parent / name, Path(name)) if path.is_file()), saved)
     if template is None or template.suffix != ".jinja":
         problem = "no such file" if template is None else "a chat template is a .jinja file"
         raise RecipeError(places.line(("model", "chat_template"), f"{problem}; found {name!r}"))

@@ -30,9 +30,21 @@ def accumulation_steps(recipe: Recipe, ranks: int) -> int:
     if rest or not steps:
         raise PreflightError(
             f"training.global_batch_size {training.global_batch_size} is not a multiple of {rows_at_once} "
-            f"({training.per_device_train_batch_size} rows × {ranks} ranks); change one of the three"
+            f"({training.per_device_train_batch_size} rows × {ranks} ranks); set {_batch_that_fits(recipe, ranks)}"
         )
     return steps
+
+
+def _batch_that_fits(recipe: Recipe, ranks: int) -> str:
+    """Return the setting that lets the batch divide: fewer rows at once where that helps, as it changes no result."""
+    training = recipe.training
+    rows, rest = divmod(training.global_batch_size, ranks)
+    if rest:
+        rows_at_once = training.per_device_train_batch_size * ranks
+        nearest = max(1, round(training.global_batch_size / rows_at_once))
+        return f"training.global_batch_size={nearest * rows_at_once}"
+    largest = next(n for n in range(training.per_device_train_batch_size, 0, -1) if rows % n == 0)
+    return f"training.per_device_train_batch_size={largest}"
 
 
 def optimizer_steps(schedule: Schedule, rows: int | None, global_batch: int) -> int | None:

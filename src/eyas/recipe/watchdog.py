@@ -15,8 +15,8 @@ class Watchdog(Section):
     set_up_seconds: int = Field(
         1800,
         ge=3,
-        description="Seconds without progress before the end of the first step, which includes compilation and the "
-        "rows that a resumed run skips.",
+        description="Seconds without progress from the start of the process to the end of the first step. That "
+        "includes imports, rows, weights, compilation and the rows that a resumed run skips.",
     )
     step_seconds: int = Field(
         600,

@@ -27,16 +27,21 @@ from eyas.training.resume.safe_load import tensors_only
 from eyas.training.resume.trainer_state import Stateful
 from eyas.training.save import save_and_reopen
 from eyas.training.watchdog.heartbeat import Pulse
-from eyas.training.watchdog.watch import watch_ranks
 
 if TYPE_CHECKING:
     from transformers import Trainer
 
 
 def fit(
-    trainer: "Trainer", recipe: Recipe, run: RunDirectory, start: Start, request: StopRequest, checkpoint: Path | None
+    trainer: "Trainer",
+    recipe: Recipe,
+    run: RunDirectory,
+    start: Start,
+    request: StopRequest,
+    pulse: Pulse,
+    checkpoint: Path | None,
 ) -> None:
-    """Train from a checkpoint or the first step, and save the result.
+    """Train from a checkpoint or the first step, and save the result. `pulse` is the one that the ranks watch.
 
     Raises TrainingError, CheckpointError or Preempted, with the reason and the checkpoint to resume from.
     """
@@ -45,7 +50,7 @@ def fit(
     rows, newest, patience = start.splits.train, partial(newest_whole, run), recipe.training.divergence_patience
     divergence = {} if patience is None else {"divergence": DivergenceStop(patience, newest)}
     with _status(run), disk_errors_as_text(run):
-        memory, gradients, pulse = OutOfMemory(recipe, rows), MissingGradients(partial(_record_missing, run)), Pulse()
+        memory, gradients = OutOfMemory(recipe, rows), MissingGradients(partial(_record_missing, run))
         stateful: dict[str, Stateful] = {"stop": request, **divergence}
         guards = [
             # Reports a step before a later guard ends the run at it.
@@ -69,7 +74,6 @@ def fit(
             trainer, lambda: refuse_save_without_room(run, start.disk_budget, trainer.state.global_step)
         )
         with (
-            watch_ranks(run, recipe.watchdog, pulse),
             tensors_only(trainer.is_deepspeed_enabled),
             memory.explained(trainer),
             gradients.explained(),
@@ -92,7 +96,8 @@ def _status(run: RunDirectory) -> Iterator[None]:
     try:
         yield
     except (EyasError, Preempted) as reason:
-        status = {Preempted: "preempted", RankError: "lost"}.get(type(reason), "failed")
+        preempted, lost = isinstance(reason, Preempted), isinstance(reason, RankError)
+        status = "preempted" if preempted else "lost" if lost else "failed"
         if rank() == 0:
             with suppress(OSError):  # the reason may be a full disk
                 run.record(status=status, reason=str(reason))

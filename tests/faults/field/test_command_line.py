@@ -13,7 +13,7 @@ from eyas import __version__, errors
 from eyas.cli.errors import errors_as_text, quieten_libraries
 from eyas.cli.main import app
 
-VERBS = sorted(command.name for command in app.registered_commands) + ["selftest"]
+VERBS = [*sorted(command.name for command in app.registered_commands), "selftest"]
 
 
 def shown(*words):
@@ -79,10 +79,9 @@ def test_a_refused_start_says_refused_once(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("task: sft\nmodel: {name: ./nothing}\ndata: {train: {path: no.jsonl}}\nadapter: {method: lora}\n")
 
-    done = subprocess.run(
-        [sys.executable, "-m", "eyas", "preview", str(recipe)], cwd=tmp_path, capture_output=True, text=True, check=False,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
-    )  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-m", "eyas", "preview", str(recipe)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
 
     lines = done.stderr.splitlines()
     assert done.returncode == 1 and len(lines) >= 2

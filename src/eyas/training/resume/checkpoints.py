@@ -67,7 +67,7 @@ def newest_valid(run: RunDirectory) -> tuple[int | None, dict[int, list[str]]]:
     """Return the newest intact step, and the problems of each newer one."""
     broken: dict[int, list[str]] = {}
     for step in reversed(run.checkpoint_steps()):
-        problems = faults(run.checkpoint(step))
+        problems = faults(run.checkpoint(step), step=step)
         if not problems:
             return step, broken
         broken[step] = problems

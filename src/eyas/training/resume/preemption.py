@@ -1,23 +1,38 @@
-"""Preemption: on a signal, one sealed checkpoint, exit code 75, and nothing that looks like a result."""
+"""Preemption: on a signal, one sealed checkpoint, exit code 75 or 130, and nothing that looks like a result."""
 
+import os
 import random
 import signal
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from eyas.distributed.agreement import Agreement
-from eyas.errors import EyasError, Preempted
+from eyas.distributed.topology import rank
+from eyas.errors import EyasError, Interrupted, Preempted
 from eyas.run_directory import RunDirectory
 from eyas.training.library_patches import evaluate_now, evaluate_within, save_checkpoint_now
 
 if TYPE_CHECKING:
     from transformers import Trainer
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-"""Signals of clusters before they take a machine away: SLURM sends either, Kubernetes and torchrun SIGTERM."""
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
+"""Signals that stop a run.
+
+Clusters send one before they take a machine away: SLURM either of the first two, Kubernetes and torchrun SIGTERM.
+Ctrl-C sends SIGINT, and a terminal that closes SIGHUP.
+"""
+SECOND_PRESS = "[rank {rank}] interrupted again: left at once; --resume continues from the newest checkpoint\n"
+FIRST_PRESS = "interrupted: this step is finished and saved first; Ctrl-C again leaves at once\n"
+
+
+def stopped_by(number: int, what: str) -> Preempted:
+    """Return the end of a run that a signal has stopped."""
+    kind = Interrupted if number == signal.SIGINT else Preempted
+    return kind(f"{signal.Signals(number).name}: {what}")
 
 
 class StopRequest:
@@ -43,7 +58,9 @@ class StopRequest:
         """Handle a signal. Python calls this between two operations of the main thread."""
         self.signal = self.signal or number
         if not self.training:
-            raise Preempted(f"{signal.Signals(number).name}: stopped before the first step or after the last")
+            raise stopped_by(number, "stopped before the first step or after the last; --resume continues a run")
+        if number == signal.SIGINT and rank() == 0:
+            _write(FIRST_PRESS)
 
     def check(self, _trainer: "Trainer") -> int:
         """Return the signal that this rank received, or 0."""
@@ -64,7 +81,10 @@ def stop_request(launched: bool) -> Iterator[StopRequest]:
     An error that follows a signal is not the run's own: the other ranks have exited. Raises Preempted in its place.
     """
     request = StopRequest()
-    before = {number: signal.signal(number, request.receive) for number in SIGNALS}
+    stop_listening = _leave_at_the_second_press()
+    # nohup ignores SIGHUP, and a shell SIGINT of a process in the background.
+    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, request.receive) for number in heard}
     if launched:
         _signal_when_the_launcher_dies()
     try:
@@ -73,11 +93,12 @@ def stop_request(launched: bool) -> Iterator[StopRequest]:
         raise
     except Exception as error:
         if request.signal:
-            raise Preempted(f"{signal.Signals(request.signal).name}: stopped; the other ranks are gone") from error
+            raise stopped_by(request.signal, "stopped; the other ranks are gone") from error
         raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        stop_listening()
 
 
 class Preemption:
@@ -107,9 +128,8 @@ class Preemption:
     def on_save(self, trainer: "Trainer") -> None:
         """Raise Preempted once the agreed step is sealed."""
         if self._request.agreed:
-            name = signal.Signals(self._request.signal).name
             sealed = self._run.checkpoint(trainer.state.global_step)
-            raise Preempted(f"{name}: sealed {sealed}; continue from it with --resume")
+            raise stopped_by(self._request.signal, f"sealed {sealed}; continue from it with --resume")
 
     def on_train_end(self, _trainer: "Trainer") -> None:
         """Let a signal end the process at once from now on."""
@@ -143,6 +163,39 @@ def _same_random_numbers() -> Iterator[None]:
         finally:
             random.setstate(python)
             numpy.random.set_state(arrays)
+
+
+def _leave_at_the_second_press() -> Callable[[], None]:
+    """End the process at the second Ctrl-C, wherever its main thread is; return a function that stops this.
+
+    Python hands a signal to the main thread, which may be in a long operation of C. The number of each signal also goes
+    into a pipe, at once.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+
+    def listen() -> None:
+        presses = 0
+        while number := os.read(reader, 1):
+            presses += number[0] == signal.SIGINT
+            if presses == 2:
+                _write(SECOND_PRESS.format(rank=rank()))
+                os._exit(Interrupted.EXIT_CODE)
+        os.close(reader)
+
+    def stop() -> None:
+        signal.set_wakeup_fd(before)
+        os.close(writer)
+
+    threading.Thread(target=listen, name="second Ctrl-C", daemon=True).start()
+    return stop
+
+
+def _write(text: str) -> None:
+    """Write past sys.stderr, in which the interrupted main thread may be."""
+    with suppress(OSError):
+        os.write(2, text.encode())
 
 
 def _signal_when_the_launcher_dies() -> None:

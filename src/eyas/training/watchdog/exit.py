@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from eyas.distributed.topology import rank
+from eyas.errors import CheckpointError, Preempted
 from eyas.files import write_text
 from eyas.run_directory import RunDirectory
 from eyas.training.resume.checkpoints import newest_whole
@@ -54,12 +55,28 @@ def exit_hung_job(run: RunDirectory, lookout: Lookout, roll_call: RollCall, reas
 def exit_now(run: RunDirectory, message: str) -> NoReturn:
     """Print and record a message, and exit with code 1."""
     exit_within(LAST_SECONDS)
+    record_lost(run, message)
+    _leave(message, 1)
+
+
+def record_lost(run: RunDirectory, message: str) -> None:
+    """Record on rank 0 that a run which has begun lost a rank."""
     if rank() == 0:
-        with suppress(OSError):
-            run.record(status="lost", reason=message)
+        with suppress(OSError, CheckpointError):
+            if run.read_manifest().get("status") == "running":
+                run.record(status="lost", reason=message)
+
+
+def exit_preempted(message: str) -> NoReturn:
+    """Print a message and exit as after a signal."""
+    _leave(f"preempted: {message}", Preempted.EXIT_CODE)
+
+
+def _leave(message: str, code: int) -> NoReturn:
     # Not through sys.stderr: the main thread may hang in it and hold its lock.
-    os.write(2, f"[rank {rank()}] {message}\n".encode())
-    os._exit(1)
+    with suppress(OSError):
+        os.write(2, f"[rank {rank()}] {message}\n".encode())
+    os._exit(code)
 
 
 def _hold(run: RunDirectory, lookout: Lookout, roll_call: RollCall, reason: str) -> str:

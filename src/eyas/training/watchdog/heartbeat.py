@@ -17,6 +17,8 @@ Phase = Literal["set-up", "step", "save"]
 
 DONE = "done"
 """Last word of a rank that exits in good order."""
+STOPPED = "stopped by a signal: "
+"""First words of a rank that exits before its first step because of a signal, and takes the others with it."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Beat:
     """Events of the main thread so far, the same on all ranks."""
     count: int
     """Number of this beat. A rank is alive if its count changes; the clocks of two machines are not compared."""
+    moves: int = 0
+    """Looks before training at which the main thread stood elsewhere than at the look before. Ranks differ in it."""
     left: str = ""
     """DONE or the error of its exit; empty while it trains."""
 
@@ -43,7 +47,9 @@ class Pulse:
     """Guard that counts the main thread's events for the heartbeat.
 
     Its values are plain, and each is written by one thread only. It is the last guard, so that what another one decides
-    or writes belongs to the phase before. Set-up lasts until the end of the first step, a save until it is written.
+    or writes belongs to the phase before. Set-up lasts from the start of the process until the end of the first step, a
+    save until it is written. Before the first event the trainer does not exist yet; a main thread that stands elsewhere
+    at each look then makes progress.
     """
 
     def __init__(self) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from eyas.recipe.watchdog import Watchdog
 from eyas.training.watchdog.heartbeat import Beat, Pulse, read_beat, write_beat
-from eyas.training.watchdog.peers import Processes, RankInfo, main_thread_line
+from eyas.training.watchdog.peers import Processes, RankInfo, main_thread_line, main_thread_place
 from eyas.training.watchdog.ranks import RankView, WatchClock, forgiven, granted
 from eyas.training.watchdog.report import Standing, View
 
@@ -18,7 +18,8 @@ class Lookout:
     def __init__(self, me: int, ranks: Sequence[RankInfo], folder: Path, limits: Watchdog, pulse: Pulse) -> None:
         self._me, self._ranks, self._folder, self._limits, self._pulse = me, ranks, folder, limits, pulse
         self._clock = WatchClock(time.monotonic())
-        self._looks = 0
+        self._looks = self._moves = 0
+        self._stood = ""
         self.processes = Processes(me, ranks)
         self.views = [RankView(each.rank) for each in ranks]
 
@@ -47,7 +48,12 @@ class Lookout:
     def _beat(self) -> Beat:
         self._looks += 1
         pulse = self._pulse
-        return Beat(self._me, os.getpid(), pulse.phase, pulse.step, pulse.progress, self._looks, pulse.left)
+        if not pulse.progress:
+            stands = main_thread_place()
+            self._moves, self._stood = self._moves + (stands != self._stood), stands
+        return Beat(
+            self._me, os.getpid(), pulse.phase, pulse.step, pulse.progress, self._looks, self._moves, pulse.left
+        )
 
     def _standing(self, who: RankInfo, known: RankView) -> Standing:
         return Standing(

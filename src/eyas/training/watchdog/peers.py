@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import psutil
 
@@ -97,6 +98,16 @@ def main_thread_line() -> str:
     """Return the main thread's innermost line, as `file:line in function`."""
     frame = sys._current_frames()[threading.main_thread().ident or 0]
     return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+
+
+def main_thread_place() -> str:
+    """Return where the main thread stands, to the instruction and with all its callers."""
+    frame: FrameType | None = sys._current_frames()[threading.main_thread().ident or 0]
+    places = []
+    while frame is not None:
+        places.append(f"{id(frame)}:{frame.f_lasti}")
+        frame = frame.f_back
+    return " ".join(places)
 
 
 def write_stacks(file: Path) -> None:

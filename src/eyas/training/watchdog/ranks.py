@@ -62,7 +62,7 @@ class RankView:
         if beat is None:
             return replace(self, state=state)
         new = self.beat is None or beat.count != self.beat.count
-        moved = self.beat is None or beat.progress != self.beat.progress
+        moved = self.beat is None or (beat.progress, beat.moves) != (self.beat.progress, self.beat.moves)
         return replace(
             self, state=state, beat=beat, beaten_at=now if new else self.beaten_at,
             moved_at=now if moved else self.moved_at,
@@ -89,10 +89,15 @@ class WatchClock:
 def granted(views: Sequence[RankView], limits: Watchdog, now: float) -> list[RankView]:
     """Restart each rank's time limit while another is in a longer phase.
 
-    The ranks that do not write a checkpoint wait in the next step for the one that does.
+    The ranks that do not write a checkpoint wait in the next step for the one that does. Before training any rank may
+    wait for any other, so the last one that moved counts for all.
     """
     longest = max((limits.seconds_in(each.phase) for each in views if not each.left), default=0)
-    return [replace(each, moved_at=now) if limits.seconds_in(each.phase) < longest else each for each in views]
+    last = max((each.moved_at for each in views if not each.progress), default=0)
+    return [
+        replace(each, moved_at=now if limits.seconds_in(each.phase) < longest else max(each.moved_at, last))
+        for each in views
+    ]
 
 
 def forgiven(views: Iterable[RankView], now: float) -> list[RankView]:

@@ -11,7 +11,9 @@ from eyas.training.watchdog.heartbeat import DONE
 from eyas.training.watchdog.peers import write_stacks
 from eyas.training.watchdog.ranks import State
 
-WAITING = ("torch/distributed/", "torch/nn/parallel/", "torch/autograd/graph.py", "deepspeed/comm/")
+WAITING = (
+    "torch/distributed/", "torch/nn/parallel/", "torch/autograd/graph.py", "deepspeed/comm/", "distributed/store.py",
+)  # fmt: skip
 """Files in which a rank waits for the others. DDP waits at the end of the backward pass."""
 
 

@@ -6,16 +6,17 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from uuid import uuid4
 
-from eyas.distributed.gather import from_rank_zero, gather_objects
+from eyas.distributed.store import broadcast_from_rank_zero, gather_in_store
 from eyas.distributed.topology import rank
-from eyas.errors import EyasError, RankError
+from eyas.errors import EyasError, Preempted, RankError
 from eyas.recipe.watchdog import Watchdog
 from eyas.run_directory import RunDirectory
-from eyas.training.watchdog.exit import LAST_SECONDS, exit_hung_job, exit_now, lost_rank
-from eyas.training.watchdog.heartbeat import DONE, Pulse
+from eyas.training.watchdog.exit import LAST_SECONDS, exit_hung_job, exit_now, exit_preempted, lost_rank, record_lost
+from eyas.training.watchdog.heartbeat import DONE, STOPPED, Pulse
 from eyas.training.watchdog.lookout import Lookout
 from eyas.training.watchdog.peers import RankInfo, exit_within, rank_info, stacks_on_signal, watched_by
 from eyas.training.watchdog.ranks import RankView, hang, is_of_another_rank, lost
@@ -34,14 +35,15 @@ FAREWELL_SECONDS = 5.0
 
 @contextmanager
 def watch_ranks(run: RunDirectory, limits: Watchdog, pulse: Pulse) -> Iterator[None]:
-    """Watch all ranks while this one trains and saves.
+    """Watch all ranks while this one prepares, trains and saves.
 
-    `pulse` counts this rank's events. Every rank must enter it.
+    `pulse` counts this rank's events. Every rank must enter it; none needs a process group yet.
 
     Raises RankError, naming the rank that is gone, in place of a collective's error that does not name it.
     """
-    folder = from_rank_zero(lambda: _fresh_folder(run))
-    watch = RankWatch(run, folder, gather_objects(rank_info(folder)), limits, pulse)
+    folder = Path(broadcast_from_rank_zero("heartbeats", lambda: str(_fresh_folder(run))))
+    ranks = [RankInfo(**each) for each in gather_in_store("ranks", asdict(rank_info(folder)), limits.set_up_seconds)]
+    watch = RankWatch(run, folder, ranks, limits, pulse)
     watch.start()
     try:
         yield
@@ -49,11 +51,15 @@ def watch_ranks(run: RunDirectory, limits: Watchdog, pulse: Pulse) -> Iterator[N
         watch.end(f"{type(error).__name__}: {error}".partition("\n")[0])
         cause = None if isinstance(error, EyasError) else watch.lost_rank_behind(error)
         if cause is None:
+            if isinstance(error, EyasError) and len(ranks) == 1:  # nobody else reads the beats
+                shutil.rmtree(run.heartbeats, ignore_errors=True)
             raise
         exit_within(LAST_SECONDS)
-        raise RankError(cause) from error
-    except BaseException:  # a stop signal; perhaps from the launcher, because another rank is gone
-        watch.end(DONE)
+        if isinstance(cause, RankError):
+            record_lost(run, str(cause))
+        raise cause from error
+    except BaseException as stop:  # a stop signal; perhaps from the launcher, because another rank is gone
+        watch.end(DONE if pulse.progress else f"{STOPPED}{stop}")
         watch.print_lost_ranks()
         raise
     watch.end(DONE)
@@ -113,8 +119,8 @@ class RankWatch(threading.Thread):
 
         return wait_for(left, FAREWELL_SECONDS)
 
-    def lost_rank_behind(self, error: Exception) -> str | None:
-        """Return the lost rank behind an error, as text; None for an own error."""
+    def lost_rank_behind(self, error: Exception) -> RankError | Preempted | None:
+        """Return the end of another rank that is behind an error; None for an own error."""
         of_others = is_of_another_rank(str(error))
 
         def culprits() -> list[RankView]:
@@ -123,7 +129,7 @@ class RankWatch(threading.Thread):
 
         if len(self._ranks) > 1:
             wait_for(lambda: bool(culprits()), BLAME_SECONDS)
-        return next((self._text(each) for each in culprits()), None)
+        return next((_end(each, self._text(each)) for each in culprits()), None)
 
     def print_lost_ranks(self) -> None:
         """Print the ranks that ended without an error of their own."""
@@ -138,11 +144,21 @@ class RankWatch(threading.Thread):
             return
         if self._lost_since is None:
             self._lost_since = self._lookout.now
-        if self._lookout.now - self._lost_since > GRACE_SECONDS["gone" if ended[0].state == "gone" else "failed"]:
-            message = self._text(ended[0])
-            self._pulse.left = f"RankError: {message}"
+        first = ended[0]
+        stopped = first.left.startswith(STOPPED)
+        grace = GRACE_SECONDS["gone" if stopped or first.state == "gone" else "failed"]
+        if self._lookout.now - self._lost_since > grace:
+            message = self._text(first)
+            self._pulse.left = first.left if stopped else f"RankError: {message}"
             self._lookout.look([])
+            if stopped:
+                exit_preempted(message)
             exit_now(self._run, message)
 
     def _text(self, other: RankView) -> str:
         return lost_rank(self._ranks[other.rank], other, self._run)
+
+
+def _end(other: RankView, text: str) -> RankError | Preempted:
+    """Return the error of a rank that another one has left; a signal that stopped that one has stopped this one too."""
+    return Preempted(text) if other.left.startswith(STOPPED) else RankError(text)
