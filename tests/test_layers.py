@@ -12,7 +12,7 @@ LAYERS = {
     4: {"tasks", "speed", "inference", "export", "selftest"},
     3: {"data", "model", "preflight", "launchers", "demo", "verify"},
     2: {"recipe", "run_directory", "hardware", "allocator", "extras", "distributed", "sealing", "hub"},
-    1: {"errors", "files", "metrics", "run_records"},
+    1: {"errors", "files", "disk_faults", "metrics", "run_records"},
 }
 LAYER_OF = {package: layer for layer, packages in LAYERS.items() for package in packages}
 

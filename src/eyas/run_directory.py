@@ -111,6 +111,11 @@ class RunDirectory:
         """The base model with the adapter merged into it."""
         return self.artifact("merged")
 
+    @property
+    def held_out(self) -> Path:
+        """The held-out rows that the models are scored on, sealed."""
+        return self.path / "held_out"
+
     def artifact(self, name: str) -> Path:
         """The folder of a released artifact, such as `merged`."""
         return self.path / name
@@ -139,7 +144,7 @@ class RunDirectory:
         """Return the names of the files and folders here that no start without a manifest can have left."""
         left_by_a_start = {
             self.recipe, self.manifest, self.metrics, self.data_report, self.quarantine, self.lock_file, self.rehearsal,
-            self.heartbeats, self.hang_report, self.tracker,
+            self.heartbeats, self.hang_report, self.tracker, self.held_out,
         }  # fmt: skip
         entries = list(self.path.iterdir()) if self.path.is_dir() else []
         left = {path for path in entries if unfinished_name(path) in left_by_a_start}

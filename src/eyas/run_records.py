@@ -17,6 +17,7 @@ class _Digests(_Record):
     sources: dict[str, str] = {}
     base: str = ""
     weights: str = ""
+    model_files: dict[str, str] = {}
 
 
 class _HubName(_Record):

@@ -97,6 +97,10 @@ def refuse_links(run: RunDirectory) -> None:
 def began_with(run: RunDirectory, *names: str) -> dict[str, Any]:
     """Return the manifest of a run whose training began. Raises CheckpointError where it lacks one of these entries."""
     manifest = run.read_manifest()
+    if "digests" not in manifest:
+        raise CheckpointError(
+            f"{run.path}: training never started here ({run.manifest.name} records no rows); train it"
+        )
     missing = [name for name in names if name not in manifest]
     missing += [f"digests.{name}" for name in ("base", "data") if name not in manifest.get("digests", {})]
     if missing:

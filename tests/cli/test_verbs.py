@@ -92,9 +92,10 @@ def test_an_unknown_model_is_refused_with_the_choices(finished):
     assert found.exit_code == 1 and "choose one of base, tuned, merged" in found.output
 
 
-def test_rows_that_changed_since_training_are_refused(finished):
+@pytest.mark.parametrize(("split", "code"), [("evaluation", 1), ("train", 0)])
+def test_held_out_rows_that_changed_since_training_are_refused(split, code, finished):
     report = finished.data_report.read_text()
-    (path,) = json.loads(report)["train"]["paths"]
+    (path,) = json.loads(report)[split]["paths"]
     with open(path, "r+", encoding="utf-8") as stream:
         text = stream.read()
         stream.seek(0)
@@ -105,7 +106,8 @@ def test_rows_that_changed_since_training_are_refused(finished):
         with open(path, "w", encoding="utf-8") as stream:
             stream.write(text)
 
-    assert found.exit_code == 1 and f"its rows have changed since the training: {path}. Restore" in found.output
+    assert found.exit_code == code
+    assert (f"its held-out rows have changed since the training: {path}. Restore" in found.output) == (code == 1)
 
 
 @pytest.mark.parametrize("verb", [("evaluate",), ("generate", "--prompt", "the hill")])

@@ -59,7 +59,7 @@ def encode_pairs(rows, encoding):
         }
         prompt = len(columns["prompt_ids"])
         lengths = [prompt + len(columns["chosen_ids"]), prompt + len(columns["rejected_ids"])]
-        examples.append([Example(columns, lengths, end_tokens=0)])
+        examples.append([Example(columns, lengths)])
     return examples
 
 

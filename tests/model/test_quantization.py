@@ -6,8 +6,14 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from eyas.errors import PreflightError
-from eyas.model.load import load_config, load_model
-from eyas.model.quantization import bits_and_bytes_config, dequantize, left_unquantized, quantized_names
+from eyas.model.load import empty_model, load_config, load_model
+from eyas.model.quantization import (
+    bits_and_bytes_config,
+    dequantize,
+    kept_in_full_precision,
+    left_unquantized,
+    quantized_names,
+)
 from eyas.recipe.model import Model, Quantization
 
 NF4 = Quantization(load_in_4bit=True, bnb_4bit_use_double_quant=True)
@@ -38,14 +44,14 @@ def test_every_linear_layer_but_the_head_is_quantized(family, quantization, mode
     linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
     assert len(linear) in (9, 15)
     assert set(linear) - set(quantized_names(model)) == {"lm_head"}
-    assert left_unquantized(model, []) == []
+    assert left_unquantized(model) == []
 
 
 def test_layer_left_in_full_precision_is_found(models):
     model = quantized(models["smollm2"], NF4)
     model.model.layers[1].mlp.up_proj = torch.nn.Linear(64, 128)
 
-    assert left_unquantized(model, []) == ["model.layers.1.mlp.up_proj"]
+    assert left_unquantized(model) == ["model.layers.1.mlp.up_proj"]
 
 
 def test_model_that_would_stay_unquantized_is_refused(models, monkeypatch):
@@ -56,7 +62,8 @@ def test_model_that_would_stay_unquantized_is_refused(models, monkeypatch):
 
 
 def test_layers_trained_in_full_are_not_quantized(models):
-    model = quantized(models["smollm2"], NF4, trained_in_full=["up_proj"])
+    empty = empty_model(load_config(Model(name=str(models["smollm2"]))), "AutoModelForCausalLM")
+    model = quantized(models["smollm2"], NF4, in_full_precision=kept_in_full_precision(empty, NF4, ["up_proj"]))
 
     names = quantized_names(model)
     assert len(names) == 12 and not any("up_proj" in name for name in names)

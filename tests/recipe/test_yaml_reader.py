@@ -186,7 +186,7 @@ def test_a_second_document_is_refused():
         ("task: sft\n  model: x\n", (2, 8)),
         ("training:\n\tseed: 1\n", (2, 1)),
         ("a: 1\nb\nc: 2\n", (3, 1)),
-        ("a: \x07", (1, 1)),
+        ("a: \x07", (1, 4)),
     ],
     ids=["cut list", "cut quote", "two colons", "indented", "tab", "bare word", "control character"],
 )

@@ -10,7 +10,7 @@ import transformers
 from conftest import ROOT
 from eyas.data.examples import ModelLimits
 from eyas.data.prepare import prepare
-from eyas.model.load import load_config, model_limits_of
+from eyas.model.load import empty_model, load_config, model_limits_of
 from eyas.model.tokenizer import load_tokenizer
 from eyas.recipe import load_recipe
 from eyas.tasks import TASKS
@@ -53,7 +53,8 @@ def batches_in_training(trained, monkeypatch):
 
 def batches_of(recipe, count):
     task, tokenizer = TASKS[recipe.task], load_tokenizer(recipe.model)
-    splits = prepare(recipe, tokenizer, task.rows, ModelLimits(*model_limits_of(load_config(recipe.model))))
+    empty = empty_model(load_config(recipe.model), task.auto_model)
+    splits = prepare(recipe, tokenizer, task.rows, ModelLimits(*model_limits_of(empty)))
     return first_batches(recipe, task, tokenizer, splits, count)
 
 

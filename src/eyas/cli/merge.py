@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from eyas.cli.arguments import BaseRevision, RunFolder
+from eyas.cli.arguments import Base, BaseRevision, RunFolder
 from eyas.cli.errors import errors_as_text
 from eyas.cli.open_run import open_run
 from eyas.cli.report import write
@@ -23,10 +23,13 @@ def merge(
         typer.Option(help="Data type of the merged weights: float32, bfloat16 or float16; default: export.dtype."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write the model even if a check refuses it.")] = False,
+    base: Base = None,
     base_revision: BaseRevision = None,
     then_report: Annotated[bool, typer.Option("--report", help="Then run eyas report.")] = False,
 ) -> None:
-    """Merge a run's adapter into the base it was trained on, compare both, and write RUN/merged.
+    """Merge a run's adapter into its base, and compare both.
+
+    The base is the one that was trained on, with its quantized weights. The merged model is written to RUN/merged.
 
     Exits with 1 and writes no model if the merged model differs from the trained one. With --report, the report is
     written even then.
@@ -34,7 +37,7 @@ def merge(
     from eyas.export.fresh_process import FreshProcess
 
     overrides = [] if dtype is None else [f"export.dtype={dtype}"]
-    with errors_as_text(), FreshProcess() as reader, open_run(run, overrides, base_revision) as opened:
+    with errors_as_text(), FreshProcess() as reader, open_run(run, overrides, base, base_revision) as opened:
         from eyas.data.splits import tensors
         from eyas.evaluation.evaluate import held_out
         from eyas.export.merge import merge as merge_run

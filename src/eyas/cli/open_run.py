@@ -1,15 +1,17 @@
 """A run's recipe, tokenizer and rows, compared with its manifest."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from eyas.cli.lazy_libraries import hide_unused_libraries
-from eyas.errors import CheckpointError, DataError
+from eyas.errors import DataError
 from eyas.run_directory import RunDirectory
 from eyas.verify import began_with, refuse_links, refuse_outdated
 
@@ -29,62 +31,94 @@ class OpenRun:
     recipe: "Recipe"
     task: "Task"
     tokenizer: "PreTrainedTokenizerBase"
-    splits: "Splits"
+
+    @cached_property
+    def splits(self) -> "Splits":
+        """The held-out rows that the run kept. A run of an earlier version kept none, and its data files are read."""
+        run = self.directory
+        if not run.held_out.is_dir():
+            return _rows_of_earlier_version(run, self.recipe)
+        from eyas.data.kept_rows import open_kept_rows
+        from eyas.sealing import refuse_unless_sealed
+
+        refuse_unless_sealed(run.held_out)
+        report = json.loads(run.data_report.read_text(encoding="utf-8"))
+        return open_kept_rows(run.held_out, self.task.rows, report)
 
     @property
     def labels(self) -> Sequence[str] | None:
         """Names of the classes; None for a language model."""
         return self.splits.labels
 
+    def refuse_changed_rows(self) -> None:
+        """Refuse scores where the file of held-out rows has changed since the training. Raises DataError.
+
+        Without the file, the kept rows are scored.
+        """
+        from eyas.data.sources import digest_of_source
+
+        recorded = began_with(self.directory)["digests"].get("sources", {})
+        for source in self.recipe.data.held_out_sources.values():
+            if not source.is_local or not Path(source.path).expanduser().exists():
+                continue
+            if digest_of_source(source) != recorded.get(str(source)):
+                raise DataError(
+                    f"{self.directory.path}: its held-out rows have changed since the training: {source}. Restore "
+                    "them, or train again"
+                )
+
 
 @contextmanager
-def open_run(folder: Path, overrides: Sequence[str] = (), base_revision: str | None = None) -> Iterator[OpenRun]:
-    """Open a run with its recipe, tokenizer and rows.
+def open_run(
+    folder: Path,
+    overrides: Sequence[str] = (),
+    base: Path | None = None,
+    base_revision: str | None = None,
+    which: str = "tuned",
+) -> Iterator[OpenRun]:
+    """Open a run with its recipe and tokenizer; rows are read when they are needed.
 
     `overrides` change the recipe. Hub names resolve to the commits of the training. Within the `with` block no library
-    contacts the hub. `base_revision` gives the base model's commit where the run recorded none. Raises CheckpointError,
-    DataError or PreflightError where the base model, the rows or the run have changed since the training.
+    contacts the hub. `base` is the folder of a base that has moved, `base_revision` the commit of one where the run
+    recorded none. The `merged` model needs no base. Raises CheckpointError, DataError or PreflightError where the base
+    model, the rows or the run have changed since the training.
     """
+    from eyas.preflight.moved_bases import saved_template, with_base
     from eyas.recipe import load_run_recipe
 
     directory = RunDirectory(folder)
     directory.read_recipe()
     refuse_links(directory)
-    recipe = load_run_recipe(directory.recipe, overrides)
-    if "digests" not in directory.read_manifest():
-        raise CheckpointError(
-            f"{folder}: training never started here ({directory.manifest.name} records no rows); train it"
-        )
-
+    recipe = load_run_recipe(directory.recipe, overrides, saved_template(directory))
     digests = began_with(directory)["digests"]
     for result in (directory.adapter, directory.model):
         refuse_outdated(directory, result, "train the run to its end: eyas train RECIPE --resume")
     hide_unused_libraries(recipe)
 
+    from eyas.model.base_identity import base_identity
+    from eyas.model.tokenizer import load_tokenizer
     from eyas.preflight.older_runs import with_base_revision
     from eyas.preflight.pinning import pinned
-
-    recipe = with_base_revision(recipe, folder, digests, base_revision)
-    with pinned(recipe, typer.echo, directory.hub_commits()) as names:
-        yield _opened(directory, names.recipe, digests)
-
-
-def _opened(directory: RunDirectory, recipe: "Recipe", digests: Mapping[str, Any]) -> OpenRun:
-    from eyas.model.base_identity import base_identity
     from eyas.tasks import TASKS
+
+    uses_base = which != "merged" or not directory.merged.is_dir()
+    if uses_base and base is None:
+        recipe = with_base_revision(recipe, folder, digests, base_revision)
+    recipe = with_base(recipe, folder, digests, base if uses_base else directory.merged)
+    with pinned(recipe, typer.echo, directory.hub_commits(), rows=not directory.held_out.is_dir()) as names:
+        recipe = names.recipe
+        if uses_base:
+            base_identity(recipe.model).refuse_another(digests, recipe.model.name, folder)
+        yield OpenRun(directory, recipe, TASKS[recipe.task], load_tokenizer(recipe.model))
+
+
+def _rows_of_earlier_version(run: RunDirectory, recipe: "Recipe") -> "Splits":
+    """Return the rows of a run that kept none. Raises DataError where they have changed since the training."""
     from eyas.tasks.rows import load_rows
 
-    differences = base_identity(recipe.model).differences(digests)
-    if differences:
-        raise CheckpointError(
-            f"{recipe.model.name} is not the base that {directory.path} was trained on; restore the folder or "
-            "revision of the training:\n  " + "\n  ".join(differences)
-        )
-    rows = load_rows(recipe)
-    changed = rows.splits.changes_since(digests)
-    if changed:
+    splits = load_rows(recipe).splits
+    if changed := splits.changes_since(run.read_manifest()["digests"]):
         raise DataError(
-            f"{directory.path}: its rows have changed since the training: {', '.join(changed)}. Restore them, "
-            "or train again"
+            f"{run.path}: its rows have changed since the training: {', '.join(changed)}. Restore them, or train again"
         )
-    return OpenRun(directory, recipe, TASKS[recipe.task], rows.tokenizer, rows.splits)
+    return splits

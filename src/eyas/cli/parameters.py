@@ -7,7 +7,10 @@ from eyas.cli.errors import errors_as_text
 
 
 def parameters(recipe: RecipeFile, overrides: Overrides = None) -> None:
-    """Count a recipe's trainable parameters from the model's config; no weights are loaded."""
+    """Count a recipe's trainable parameters, without weights.
+
+    The model is built from its config alone. Each kind of module that trains is listed.
+    """
     from eyas.recipe import load_recipe
 
     with errors_as_text():

@@ -17,7 +17,10 @@ def preview(
         Path | None, typer.Option(metavar="FILE", help="Write an HTML page to FILE instead of printing.")
     ] = None,
 ) -> None:
-    """Show a recipe's first batches: trained, masked and padding tokens, each row's source, and truncated rows."""
+    """Show a recipe's first batches, token by token.
+
+    Trained, masked and padding tokens are marked. Each row has its source, and truncated rows say so.
+    """
     from eyas.preflight.checks import check, refuse_if_blocked
     from eyas.recipe import load_recipe
 

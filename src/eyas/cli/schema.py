@@ -11,7 +11,10 @@ def schema(
         bool, typer.Option("--markdown", help="Print the reference page docs/recipes.md instead.")
     ] = False,
 ) -> None:
-    """Print the JSON schema of recipes, for completion and checking in an editor."""
+    """Print the JSON schema of recipes, for editors.
+
+    An editor completes and checks recipes with it.
+    """
     from eyas.recipe.reference import json_schema, reference_page
 
     typer.echo(reference_page() if markdown else json.dumps(json_schema(), indent=2), nl=not markdown)

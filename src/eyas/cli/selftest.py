@@ -30,7 +30,9 @@ def resume(
         Path | None, typer.Option(help="New folder for the test's runs; default: one next to the recipe's run folder.")
     ] = None,
 ) -> None:
-    """Prove that a run killed with kill -9 and resumed equals an uninterrupted run, bit for bit.
+    """Prove that a killed and resumed run is exact.
+
+    It equals an uninterrupted run, bit for bit.
 
     Trains the recipe for six steps. Trains it again and kills every rank with SIGKILL once the checkpoint of step 3 is
     sealed. Resumes that run to step 6. Then compares the two: each logged loss, gradient norm and learning rate, and

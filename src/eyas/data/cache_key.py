@@ -35,6 +35,7 @@ def key_of(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase", limits: ModelLi
         "training.seed": training.seed,
         "positions of the model": limits.positions,
         "vocabulary of the model": limits.vocabulary_size,
+        "classes of the model": list(limits.classes),
         "eyas": digest_of_files(Path(__file__).parent.rglob("*.py")),
         **{library: version(library) for library in LIBRARIES},
     }

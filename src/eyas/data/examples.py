@@ -8,6 +8,7 @@ import pyarrow
 
 from eyas.data.masks import IGNORED, Chat, encode_chats
 from eyas.data.masks.conversation import SpecialTokens
+from eyas.data.prompts import closing_tokens, is_chat
 from eyas.data.row_spec import Columns, Encoding, Example, RowSpec, TokenSequence
 from eyas.data.rows import Row, RowError
 from eyas.errors import DataError
@@ -18,16 +19,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelLimits:
-    """Maximum positions of a model, and its number of token ids."""
+    """Maximum positions of a model, its number of token ids, and the classes that it has already."""
 
     positions: int
     vocabulary_size: int
+    classes: Sequence[str] = ()
+    """Class names of a base that is a classifier, in the order of its head."""
 
 
 def encode_language_rows(rows: Sequence[Row], encoding: Encoding) -> list[list[Example] | RowError]:
     """Return the examples of rows of text, prompt and completion, or messages, in the order of the rows."""
-    chats = [index for index, row in enumerate(rows) if _is_chat(row)]
-    plain = [index for index in range(len(rows)) if not _is_chat(rows[index])]
+    chats = [index for index, row in enumerate(rows) if is_chat(row)]
+    plain = [index for index in range(len(rows)) if not is_chat(rows[index])]
     encoded: dict[int, list[Example] | RowError] = dict(
         zip(chats, _chats([rows[i] for i in chats], encoding), strict=True)
     )
@@ -123,10 +126,6 @@ def _first_token_labels(word_ids: Sequence[int | None], tags: Sequence[int]) -> 
     ]
 
 
-def _is_chat(row: Row) -> bool:
-    return "messages" in row or isinstance(row.get("prompt"), list)
-
-
 def _chats(rows: Sequence[Row], encoding: Encoding) -> list[list[Example] | RowError]:
     encoded = encode_chats(
         encoding.tokenizer,
@@ -190,9 +189,9 @@ def _text(prompt_length: int, ids: list[int], offsets: Sequence[tuple[int, int]]
     joined = any(start < prompt_length < stop for start, stop in offsets)
     end = encoding.tokenizer.eos_token_id
     ended = bool(ids) and ids[-1] == end
-    if ended:
-        labels[-1] = end  # an end token that the tokenizer adds has no place in the text
-    elif encoding.add_missing_end:
+    text_end = len(ids) - closing_tokens(offsets)
+    labels[text_end:] = ids[text_end:]  # generated after the answer, also where they are not the end token
+    if not ended and encoding.add_missing_end:
         if end is None:
             raise DataError(
                 "this tokenizer has no end token, so the model could not learn to stop; train without one by setting "
@@ -205,7 +204,7 @@ def _text(prompt_length: int, ids: list[int], offsets: Sequence[tuple[int, int]]
 def _cut(ids: list[int], labels: list[int], ends: Sequence[int], encoding: Encoding, joined: bool = False) -> Example:
     longest = encoding.max_length
     labels = [IGNORED, *labels[1:]]  # no token precedes the first one, so it cannot be predicted
-    end_tokens = sum(1 for position in ends if position < longest and labels[position] != IGNORED)
+    end_tokens = [ids[position] for position in ends if position < longest and labels[position] != IGNORED]
     return Example({"input_ids": ids[:longest], "labels": labels[:longest]}, [len(ids)], end_tokens, joined)
 
 

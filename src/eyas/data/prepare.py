@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from eyas.data.cache import Key, prepared
 from eyas.data.cache_key import key_of
 from eyas.data.class_names import refuse_look_alikes, refuse_single_class
+from eyas.data.class_order import in_order_of_base
 from eyas.data.examples import ModelLimits
 from eyas.data.leakage import overlap
 from eyas.data.read_rows import Reading, read_rows, refuse_bad_rows
@@ -85,7 +86,10 @@ def _build(
     data = recipe.data
     reading = read_rows(data, spec, folder)
     sides = select(recipe, reading)
-    labels = None if spec.classes == "none" else data.labels or _classes(spec, reading, sides["train"])
+    labels = None
+    if spec.classes != "none":
+        found = data.labels or _classes(spec, reading, sides["train"])
+        labels = in_order_of_base(found, limits.classes, fixed=bool(data.labels))
     plan = plan_of(recipe, tokenizer, spec, limits, labels)
     reports = {name: write_split(name, selected, plan, reading, folder) for name, selected in sides.items()}
     refuse_bad_rows(reading.bad)

@@ -1,8 +1,9 @@
 """Report on the rows of a run, counted before the first step."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field, TypeAdapter
 
@@ -10,6 +11,7 @@ from eyas.data.rows import SHOWN
 from eyas.errors import DataError, printable
 from eyas.files import counted
 from eyas.recipe.data import Data
+from eyas.run_directory import RunDirectory
 
 MEANING = {
     "truncated": "longer than training.max_length, and cut",
@@ -73,6 +75,10 @@ class SplitReport:
     digest: str
     sequences: int | None = None
     """Packed sequences, when packing."""
+    end_token_ids: list[int] = field(default_factory=list)
+    """Different trained end tokens. Every model that answers later stops at each of them."""
+    prompts: Literal["chat", "text"] | None = None
+    """Form of the first row's prompt. None for rows without a prompt, and in reports of earlier versions."""
     columns_not_read: dict[str, int] = field(default_factory=dict)
     """Rows of the sources with each column that the format does not have."""
     keys_not_read: dict[str, int] = field(default_factory=dict)
@@ -174,6 +180,13 @@ class DataReport:
         """Return the report that `as_dict` gave, also one of an older version with other names."""
         return TypeAdapter(cls).validate_python(value)
 
+    @classmethod
+    def of_run(cls, run: RunDirectory) -> "DataReport | None":
+        """Return the report of a run's rows; None for a run without one."""
+        if not run.data_report.is_file():
+            return None
+        return cls.from_dict(json.loads(run.data_report.read_text(encoding="utf-8")))
+
     def text(self) -> str:
         """Return the report as it is printed."""
         lines = [line for name, split in self.splits().items() for line in split.lines(name)]
@@ -200,6 +213,12 @@ class DataReport:
                 )
         if problems:
             raise DataError("\n".join(problems))
+
+
+def end_tokens_of(run: RunDirectory) -> list[int]:
+    """Return the end tokens of a run's training rows; none for a classifier, or for a run of an earlier version."""
+    report = DataReport.of_run(run)
+    return [] if report is None else report.train.end_token_ids
 
 
 def _allowed(defect: str, data: Data) -> str:

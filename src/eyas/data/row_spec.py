@@ -38,8 +38,8 @@ class Example:
     """Values of the columns that its RowSpec declares."""
     full_lengths: Sequence[int]
     """Tokens of each of its sequences before the cut to `max_length`."""
-    end_tokens: int = 0
-    """Trained end tokens, after the cut."""
+    end_tokens: Sequence[int] = ()
+    """Ids of the trained end tokens, after the cut."""
     joined: bool = False
     """True if one token spans the end of the prompt and the start of the answer."""
     injected: bool = False

@@ -79,8 +79,9 @@ class Tally:
         self._lengths: list[int] = []
         self._rows: dict[str, list[int]] = {name: [] for name in MEANING}
         self._classes: Counter[int] = Counter()
+        self._ends: Counter[int] = Counter()
         self._not_read: dict[str, set[int]] = {}
-        self._supervised = self._ends = 0
+        self._supervised = 0
 
     @property
     def examples(self) -> int:
@@ -111,7 +112,7 @@ class Tally:
         for sequence in sequences:
             self._classes.update(self._classes_of(sequence))
         self._supervised += sum(sequence.trained for sequence in sequences)
-        self._ends += example.end_tokens
+        self._ends.update(example.end_tokens)
         self._lengths.append(sum(len(sequence.ids) for sequence in sequences))
         return True
 
@@ -127,7 +128,8 @@ class Tally:
             tokens=sum(self._lengths),
             supervised_tokens=self._supervised,
             lengths=lengths_of(self._lengths),
-            end_tokens=self._ends if "without_end" in self._spec.checks else None,
+            end_tokens=self._ends.total() if "without_end" in self._spec.checks else None,
+            end_token_ids=sorted(self._ends),
             defects={name: _defect(rows, place) for name, rows in self._rows.items()},
             keys_not_read={key: len(rows) for key, rows in self._not_read.items()},
             classes={label: self._classes[index] for index, label in enumerate(labels)},

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from eyas.data import mixture
 from eyas.data.examples import ModelLimits
 from eyas.data.packing import best_fit, packed
 from eyas.data.parallel import encoded
+from eyas.data.prompts import is_chat
 from eyas.data.read_rows import Reading
 from eyas.data.report import SplitReport
 from eyas.data.row_spec import Encoding, Example, RowSpec
@@ -79,8 +80,16 @@ def write_split(
         rows=len(rows) - (len(bad.rows) - unreadable),
         digest=digest.hexdigest(),
         sequences=sequences,
+        prompts=_form_of_prompts(reading.table, rows),
         columns_not_read=dict(sum((Counter(one.part.not_read) for one in selected), Counter[str]())),
     )
+
+
+def _form_of_prompts(table: RowTable, rows: Sequence[int]) -> Literal["chat", "text"] | None:
+    if not rows:
+        return None
+    first = table[rows[0]]
+    return "chat" if is_chat(first) else "text" if "prompt" in first else None
 
 
 def _which_rows(name: str, data: Data) -> str:

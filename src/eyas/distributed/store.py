@@ -172,7 +172,7 @@ def _exit_if_blocked(name: str, seconds: float) -> Iterator[None]:
         )  # fmt: skip
 
     def leave() -> None:
-        text = f"[rank {rank()}] RankError: the process with the store sent nothing for {seconds:.0f} s ({name})"
+        text = f"[rank {rank()}] the process with the store sent nothing for {seconds:.0f} s ({name})"
         with suppress(OSError):
             os.write(2, f"{text}; is rank 0 still running?\n".encode())
         os._exit(1)

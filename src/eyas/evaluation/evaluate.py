@@ -4,7 +4,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from eyas.data.masks import IGNORED
-from eyas.data.prompts import answer_text, prompt_ids, split_turn
+from eyas.data.prompts import answer_text, expected_answer, row_prompt, split_turn
 from eyas.data.rows import Row
 from eyas.data.splits import Splits, tensors
 from eyas.errors import DataError
@@ -116,12 +116,12 @@ def _answered(
     rows: list[Row],
     encoded: list[dict[str, Any]],
 ) -> list[Record]:
-    turns = [split_turn(row) for row in rows]
-    prompts = [prompt_ids(tokenizer, prompt, recipe.data.chat_template_kwargs) for prompt, _ in turns]
+    options = recipe.data.chat_template_kwargs
+    prompts = [row_prompt(tokenizer, row, options) for row in rows]
     results = losses_and_answers(model, tokenizer, encoded, prompts, recipe.evaluation.max_new_tokens)
     records: list[Record] = []
-    for (prompt, completion), (loss, answer) in zip(turns, results, strict=True):
-        expected = answer_text(completion)
+    for row, (loss, answer) in zip(rows, results, strict=True):
+        prompt, expected = split_turn(row)[0], expected_answer(tokenizer, row, options)
         right = _right(recipe, expected, answer)
         records.append({"loss": loss, "prompt": prompt, "expected": expected, "answer": answer, "right": right})
     return records

@@ -23,7 +23,7 @@ class Measure:
     is_share: bool
     """It lies between 0 and 1 and is printed in percent."""
     is_right: Callable[[Record], bool] | None = None
-    """Whether one row is right, where the measure is the rate of such rows."""
+    """Test of one row, where the measure is the rate of right rows."""
 
 
 def measures_of(records: Sequence[Record]) -> list[Measure]:

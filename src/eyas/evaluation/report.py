@@ -1,4 +1,4 @@
-"""Report of a run: verdict, scores, settings, proof of the merge, data, loss curve, and answers."""
+"""Report of a run: conclusion, scores, settings, proof of the merge, data, loss curve, and answers."""
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,10 +8,10 @@ from eyas.data.report import DataReport
 from eyas.errors import CheckpointError
 from eyas.evaluation.classes import class_table, confusion_table, scores_of_classes
 from eyas.evaluation.compare import Comparison
+from eyas.evaluation.conclusion import conclusion, remarks
 from eyas.evaluation.plots import plot_loss, plot_scores
 from eyas.evaluation.records import Record, write_records
 from eyas.evaluation.run_tables import data_table, defects_of_data, settings_table
-from eyas.evaluation.verdict import remarks, verdict
 from eyas.export.proof import PARITY_HEADER, parity_rows, recorded_parity
 from eyas.files import read_json
 from eyas.recipe import Recipe
@@ -86,7 +86,7 @@ def _summary(
 ) -> Iterator[str]:
     manifest = run.read_manifest()
     yield f"# {run.path.name}: before and after"
-    yield f"**{verdict(comparison, records)}**"
+    yield f"**{conclusion(comparison, records)}**"
     if refusal is not None:
         yield f"**No merged model was released.** {refusal}"
     yield from remarks(manifest, comparison.kind)
@@ -104,7 +104,7 @@ def _classes(records: Mapping[str, Sequence[Record]]) -> Iterator[str]:
     if scores := scores_of_classes(rows):
         yield f"## Classes of the {model} model\n\n{_table(class_table(scores))}"
         if confusion := confusion_table(rows):
-            yield f"How often each class is predicted as each class:\n\n{_table(confusion)}"
+            yield f"Rows of each class, by the class that is predicted:\n\n{_table(confusion)}"
 
 
 def _merge(run: RunDirectory) -> Iterator[str]:

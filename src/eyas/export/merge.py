@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from eyas.data.report import end_tokens_of
 from eyas.distributed.console import say
 from eyas.errors import ExportError
 from eyas.export.artifact import Reader, release
@@ -16,6 +17,7 @@ from eyas.export.refusals import float32_margin, refuse_another_function
 from eyas.export.rounding import Rounder, computing_with, with_random_signs
 from eyas.model.adapter import refuse_unmergeable
 from eyas.model.saved import saved_tensors
+from eyas.model.stop_tokens import prepare_to_save
 from eyas.model.trained import load_tuned
 from eyas.recipe import Recipe
 from eyas.verify import refuse_outdated
@@ -75,6 +77,7 @@ def merged_model(
         with computing_with(model, with_random_signs(rounding_of(rounder, evidence), rounder.seed)):
             at_random = parity_between(reference.tuned, predictions(model, reference.probes))
         evidence = replace(evidence, at_random=at_random)
+    prepare_to_save(model, run.tokenizer, end_tokens_of(run.directory))
     return MergedModel(model, run.tokenizer, rounder, evidence)
 
 

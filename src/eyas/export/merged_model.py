@@ -11,6 +11,7 @@ from eyas.export.proof import Evidence
 from eyas.export.recording import Written
 from eyas.export.rounding import Change, Rounder, replace_weights
 from eyas.export.weight_checks import digests
+from eyas.model.tokenizer import save_tokenizer
 from eyas.model.trained import load_unsealed
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def write_merged(source: MergedModel, probes: Sequence[Probe], folder: Path) -> 
     expected = digests(model, rounding)
     replace_weights(model, rounding)
     model.save_pretrained(folder)
-    source.tokenizer.save_pretrained(folder)
+    save_tokenizer(source.tokenizer, folder)
     replace_weights(model, _in_float32)
     written = Written(predictions(model, probes), expected, source.rounder.dtype)
     model.to("meta")

@@ -89,7 +89,7 @@ def _origin(run: "FinishedRun", manifest: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _use(run: "FinishedRun") -> Iterator[str]:
-    chat = PIPELINES[run.auto_model] == "text-generation" and run.tokenizer.chat_template is not None
+    chat = PIPELINES[run.auto_model] == "text-generation" and getattr(run.tokenizer, "chat_template", None) is not None
     text = '[{"role": "user", "content": "…"}]' if chat else '"…"'
     yield (
         "## Use\n\n```python\nfrom transformers import pipeline\n\n"

@@ -59,12 +59,19 @@ def predictions(model: "PreTrainedModel", probes: Sequence[Probe]) -> list["Tens
     lengths = [probe["input_ids"].shape[1] for probe in probes]
     by_index: dict[int, Tensor] = {}
     for indices in by_length(lengths):
-        batch = padded([dict(probes[index]) for index in indices], pad_token_id=0)
+        batch = padded([dict(probes[index]) for index in indices], _padding(model))
         with torch.inference_mode():
             logits = model(**{name: value.to(model.device) for name, value in batch.items()}).logits.float().cpu()
         for index, of_probe in zip(indices, logits, strict=True):
             by_index[index] = of_probe[: lengths[index]].clone() if of_probe.dim() == 2 else of_probe[None]
     return [by_index[index] for index in range(len(probes))]
+
+
+def _padding(model: "PreTrainedModel") -> int:
+    """Return the padding token of a model, or 0 where it has none; only a classifier looks at it."""
+    text = model.config.get_text_config()
+    padding = getattr(text, "pad_token_id", None)
+    return padding if padding is not None and 0 <= padding < text.vocab_size else 0
 
 
 def parity_between(reference: Sequence["Tensor"], other: Sequence["Tensor"], margin: float = 0.0) -> Parity:

@@ -7,6 +7,7 @@ from eyas.hub.snapshot import Tree
 
 SMALL = (".json", ".jinja", ".txt", ".model", ".tiktoken", ".spm", ".bpe")
 """Suffixes of configs, tokenizers and chat templates, at the top of a repository."""
+ADAPTER = "adapter_config.json"
 TEMPLATES = "additional_chat_templates/"
 SAFETENSORS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
 PICKLES = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin")
@@ -19,7 +20,7 @@ def model_files(label: str, tree: Tree, weights: bool, safetensors: bool, code: 
     in another format than the requested one.
     """
     if "config.json" not in tree:
-        what = "is an adapter; name the base model" if "adapter_config.json" in tree else "has no config.json"
+        what = "is an adapter; name the base model" if ADAPTER in tree else "has no config.json"
         raise PreflightError(f"{label}: {what}")
     files = [path for path in tree if path.endswith(SMALL) and (path.startswith(TEMPLATES) or "/" not in path)]
     if code:
@@ -30,8 +31,14 @@ def model_files(label: str, tree: Tree, weights: bool, safetensors: bool, code: 
 def weight_files(label: str, tree: Tree, safetensors: bool) -> list[str]:
     """Return the weight files of a model in one format; raise PreflightError where there are none.
 
-    `tree` may also be the files of a local folder.
+    `tree` may also be the files of a local folder. An adapter next to the weights is refused, because transformers
+    would load it with them, without a word.
     """
+    if ADAPTER in tree:
+        raise PreflightError(
+            f"{label}: has an {ADAPTER} next to its weights, so transformers would load that adapter as a part of the "
+            "base; merge it into the weights, or move it to a folder of its own"
+        )
     by_format = {format: [path for path in tree if format.fullmatch(path)] for format in (SAFETENSORS, PICKLES)}
     chosen = by_format[SAFETENSORS if safetensors else PICKLES]
     if not chosen and safetensors and by_format[PICKLES]:

@@ -1,11 +1,15 @@
 """Greedy answers to prompts, in batches of similar length."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from eyas.data.batches import by_length
+from eyas.errors import DataError
 from eyas.inference.shared_prefix import read_prefix
-from eyas.model.adapter import has_virtual_tokens
+from eyas.model.adapter import has_virtual_tokens, virtual_tokens
+from eyas.model.load import model_limits_of
+from eyas.model.stop_tokens import stop_tokens
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -19,13 +23,33 @@ def generate(
     """Return one answer per prompt, decoded without special tokens.
 
     Prompts are token ids, batched by length. The prefix that all prompts of a batch share is read once, which changes
-    no answer. Padding is inserted after that prefix.
+    no answer. Padding is inserted after that prefix. An answer ends where the model has no further position. Raises
+    DataError for a prompt that leaves no position.
     """
     answers: dict[int, str] = {}
-    for batch in by_length([len(prompt) + max_new_tokens for prompt in prompts]):
-        written = _answers(model, tokenizer, [prompts[index] for index in batch], max_new_tokens)
-        answers |= zip(batch, written, strict=True)
+    rooms = rooms_for_answers(model, prompts, max_new_tokens)
+    for room in set(rooms):
+        same = [index for index, one in enumerate(rooms) if one == room]
+        for batch in by_length([len(prompts[index]) + room for index in same]):
+            indices = [same[index] for index in batch]
+            written = _answers(model, tokenizer, [prompts[index] for index in indices], room)
+            answers |= zip(indices, written, strict=True)
     return [answers[index] for index in range(len(prompts))]
+
+
+def rooms_for_answers(model: "PreTrainedModel", prompts: Sequence[list[int]], max_new_tokens: int) -> list[int]:
+    """Return the number of tokens that each answer may have, at most `max_new_tokens`.
+
+    Raises DataError for a prompt that leaves no position for an answer.
+    """
+    positions = model_limits_of(model)[0] - virtual_tokens(model)
+    for number, prompt in enumerate(prompts, start=1):
+        if len(prompt) >= positions:
+            raise DataError(
+                f"prompt {number}: has {len(prompt):,} tokens and the model reads {positions:,}, so no position is "
+                "left for an answer; shorten it"
+            )
+    return [min(max_new_tokens, positions - len(prompt)) for prompt in prompts]
 
 
 def continue_texts(
@@ -36,7 +60,7 @@ def continue_texts(
     cache: "Cache | None",
     max_new_tokens: int,
 ) -> list[str]:
-    """Return the text that a model generates after each row of `ids` [rows, length].
+    """Return the text that a model generates greedily after each row of `ids` [rows, length].
 
     `mask` [rows, length] is 0 on padding. `cache` holds the keys and values of the tokens before the last, or is None.
     """
@@ -45,13 +69,10 @@ def continue_texts(
     ids, mask, read = ids.to(model.device), mask.to(model.device), ids.shape[1]
     with torch.inference_mode():
         inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "cache": cache}
-        writer = model
         if has_virtual_tokens(model):
-            inputs, writer, read = _behind_virtual_tokens(model, ids, mask), model.get_base_model(), 0
-        written = writer.generate(
-            **inputs, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=_end_tokens(model, tokenizer),
-        )  # fmt: skip
+            inputs, read = _behind_virtual_tokens(model, ids, mask), 0
+        with _greedy(model, tokenizer, max_new_tokens) as writer:
+            written = writer.generate(**inputs)
     texts: list[str] = tokenizer.batch_decode(written[:, read:], skip_special_tokens=True)
     return texts
 
@@ -83,7 +104,27 @@ def _answers(
     return continue_texts(model, tokenizer, torch.tensor(ids), torch.tensor(mask), cache, max_new_tokens)
 
 
-def _end_tokens(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    configured = model.generation_config.eos_token_id
-    ends = {tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])}
-    return sorted(end for end in ends if end is not None)
+@contextmanager
+def _greedy(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", max_new_tokens: int
+) -> "Iterator[PreTrainedModel]":
+    """Give the model that writes, without any setting of its own generation_config except its stop tokens.
+
+    transformers 5.24 fills each setting that a call leaves out from `model.generation_config`: a repetition penalty or
+    beams would change a greedy answer.
+    """
+    from transformers import GenerationConfig
+
+    writer = model.get_base_model() if hasattr(model, "get_base_model") else model
+    own = writer.generation_config
+    ends = {*stop_tokens(own), tokenizer.eos_token_id} - {None}
+    writer.generation_config = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=sorted(ends) or None,
+    )
+    try:
+        yield writer
+    finally:
+        writer.generation_config = own

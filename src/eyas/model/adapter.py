@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from eyas.errors import ExportError, PreflightError
 from eyas.files import counted
 from eyas.model.adapter_patterns import refuse_unmatched
+from eyas.model.expert_targets import as_expert_targets
 from eyas.model.parameters import ParameterCount, count_parameters, trained_parts
-from eyas.model.peft_refusals import pefts_refusals, refuse_what_cannot_train
-from eyas.model.quantization import quantized_names
+from eyas.model.peft_refusals import pefts_refusals, refuse_overlap, refuse_what_cannot_train
+from eyas.model.quantization import HEADS, quantized_names
 from eyas.recipe.adapter import AdapterSection
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class Resolution:
     """Modules that each pattern of the recipe matches, and what trains."""
 
     matches: dict[str, list[str]]
+    trained: list[str]
+    """Names of the parameters that train, in the wrapped model."""
     parts: dict[str, list[str]]
     """Modules that train, by the last part of their names."""
     count: ParameterCount
@@ -69,6 +72,8 @@ def adapter_config(adapter: AdapterSection, task_type: str, revision: str | None
 
     # A copy, because peft 0.21 appends the head's names to the list that it was given.
     settings = deepcopy(adapter.model_dump(exclude={"method"}))
+    if task_type == "TOKEN_CLS":  # peft 0.21 adds them after all-linear has put an update on the head
+        settings["modules_to_save"] = [*adapter.trained_in_full, *HEADS]
     with pefts_refusals():
         return getattr(peft, METHODS[adapter.method].config)(task_type=task_type, revision=revision, **settings)
 
@@ -88,6 +93,11 @@ def has_virtual_tokens(model: "PreTrainedModel | PeftModel") -> bool:
     """
     config = getattr(model, "active_peft_config", None)
     return config is not None and config.is_prompt_learning and not model._adapters_disabled
+
+
+def virtual_tokens(model: "PreTrainedModel | PeftModel") -> int:
+    """Return the number of virtual tokens that a model's adapter puts before each row."""
+    return int(model.active_peft_config.num_virtual_tokens) if has_virtual_tokens(model) else 0
 
 
 def in_float32(trainer: "Trainer") -> None:
@@ -137,7 +147,7 @@ def resolve(adapter: AdapterSection, task_type: str, empty: "PreTrainedModel") -
     peft trains what matches and does not report the rest.
     """
     names = [name for name, _ in empty.named_modules() if name]
-    matches = _target_matches(adapter, names, empty)
+    matches = _target_matches(adapter, names, as_expert_targets(adapter_config(adapter, task_type), empty))
     matches |= {f"{module} (in full)": _ending_in(module, names) for module in adapter.trained_in_full}
     parameters = [name for name, _ in empty.named_parameters()]
     targets = adapter.library_arguments.get("target_parameters") or []
@@ -149,10 +159,12 @@ def resolve(adapter: AdapterSection, task_type: str, empty: "PreTrainedModel") -
         )
     _refuse_absent_layers(adapter, names)
     refuse_unmatched(adapter, empty)
+    refuse_overlap(adapter, task_type, empty, matches)
     wrapped = _wrap(empty, adapter, task_type)
     if METHODS[adapter.method].targets:
         refuse_what_cannot_train(wrapped, adapter)
-    return Resolution(matches, trained_parts(wrapped), count_parameters(wrapped))
+    trained = [name for name, parameter in wrapped.named_parameters() if parameter.requires_grad]
+    return Resolution(matches, trained, trained_parts(wrapped), count_parameters(wrapped))
 
 
 def refuse_untrained_head(random: Sequence[str], trainable: Sequence[str]) -> None:
@@ -166,19 +178,15 @@ def refuse_untrained_head(random: Sequence[str], trainable: Sequence[str]) -> No
         )
 
 
-def _target_matches(adapter: AdapterSection, names: list[str], empty: "PreTrainedModel") -> dict[str, list[str]]:
+def _target_matches(adapter: AdapterSection, names: list[str], experts: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Return the layers, or expert parameters, of each target; those of `all-linear` are peft's own to find."""
     targets = adapter.targets
-    if targets is None:
-        return {}
     if isinstance(targets, list):
-        return {pattern: _ending_in(pattern, names) for pattern in targets}
-    if targets == "all-linear":
-        import torch
-
-        head = empty.get_output_embeddings()
-        linear = [n for n, m in empty.named_modules() if isinstance(m, torch.nn.Linear) and m is not head]
-        return {"all-linear": linear}
-    return {targets: [name for name in names if re.fullmatch(targets, name)]}
+        moved = {pattern for patterns in experts for pattern in patterns.split(", ")}
+        return {target: _ending_in(target, names) for target in targets if target not in moved} | experts
+    if targets is None or targets == "all-linear":
+        return {}
+    return {targets: [name for name in names if re.fullmatch(targets, name)] or experts.get(targets, [])}
 
 
 def _ending_in(pattern: str, names: list[str]) -> list[str]:
@@ -195,7 +203,7 @@ def _setting(pattern: str) -> str:
 def _nothing_matches(pattern: str, names: list[str]) -> str:
     leaves = sorted({name.rpartition(".")[2] for name in names if not name.rpartition(".")[2].isdigit()})
     close = difflib.get_close_matches(pattern.partition(" (")[0], leaves, n=1)
-    hint = f"; did you mean '{close[0]}'?" if close else ""
+    hint = f"; did you mean '{close[0]}'?" if close else "."
     return f"'{pattern}' matches no module{hint} The model has: {', '.join(leaves)}"
 
 

@@ -3,16 +3,18 @@
 import re
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eyas.errors import PreflightError
+from eyas.model.quantization import HEADS
 from eyas.recipe.adapter import AdapterSection
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from transformers import PreTrainedModel
 
 WITHOUT_EFFECT = (
     "has no bias|no parameter was matched|will be ignored|no modules were excluded|no tied modules"
@@ -72,6 +74,43 @@ def refuse_what_cannot_train(wrapped: "PeftModel", adapter: AdapterSection) -> N
             if not any(re.match(rf"(.*\.)?({pattern})$", name) for name in names):
                 raise PreflightError(f"adapter.{key}: '{pattern}' matches no layer that the adapter sits on; remove it")
     _refuse_adapted_head(wrapped, adapter)
+
+
+def refuse_overlap(
+    adapter: AdapterSection, task_type: str, empty: "PreTrainedModel", matches: Mapping[str, Sequence[str]]
+) -> None:
+    """Refuse targets that peft would also train in full. Raises PreflightError.
+
+    peft 0.21 leaves layers out of the targets by whole names, but wraps them by endings: `classifier` wraps
+    DistilBERT's `pre_classifier` too. `matches` are the layers of each target.
+    """
+    import torch
+
+    in_full = (*adapter.trained_in_full, *(() if task_type == "CAUSAL_LM" else HEADS))
+    targets = {name for names in matches.values() for name in names}
+    if adapter.targets == "all-linear":
+        targets = {name for name, module in empty.named_modules() if isinstance(module, torch.nn.Linear)}
+    left_out = re.compile(rf"(?:.*\.)?(?:{'|'.join(in_full) or '$^'})(?:\..*)?")
+    both = sorted(name for name in targets if name.endswith(in_full) and not left_out.fullmatch(name))
+    if both:
+        raise PreflightError(
+            f"adapter.target_modules: {', '.join(both)}: the adapter trains every layer in full whose name ends in "
+            f"{', '.join(in_full)}, and cannot update it as well; add adapter.modules_to_save: [{', '.join(both)}]"
+        )
+
+
+def refuse_quantized_in_full(quantized: Sequence[str], trained: Sequence[str]) -> None:
+    """Refuse to train layers in full that a base holds quantized. Raises PreflightError.
+
+    `trained` are the names of the trainable parameters in the wrapped model.
+    """
+    in_full = [name.replace(".modules_to_save.default", "") for name in trained if ".modules_to_save." in name]
+    both = [layer for layer in quantized if any(name.endswith(f".{layer}.weight") for name in in_full)]
+    if both:
+        raise PreflightError(
+            f"adapter.modules_to_save: {both[0]}: the base holds it quantized, and it cannot be trained in full; "
+            "remove it, or name a base in full precision"
+        )
 
 
 def _refuse_absent_bias(wrapped: "PeftModel", adapter: AdapterSection) -> None:

@@ -4,16 +4,17 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+from eyas.errors import PreflightError
 from eyas.model.parameters import base_name, size_of
 from eyas.recipe.model import DType, Model, Quantization
 
 if TYPE_CHECKING:
     from torch import dtype as TorchDType
-    from torch.nn import Module
-    from transformers import BitsAndBytesConfig, PreTrainedModel
+    from torch.nn import Linear, Module
+    from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 
 
 def torch_dtype(name: DType) -> "TorchDType":
@@ -39,16 +40,62 @@ def weights_in(model: "PreTrainedModel", dtype: "TorchDType") -> "PreTrainedMode
     return model
 
 
+HEADS = ("classifier", "score")
+"""Name endings of the layers that peft 0.21 trains in full in each classifier."""
+
+
+def kept_in_full_precision(
+    empty: "PreTrainedModel", quantization: Quantization | None, trained_in_full: Sequence[str]
+) -> list[str]:
+    """Return the modules of a model that are not quantized.
+
+    These are the library's own exceptions (output head, tied weights), `llm_int8_skip_modules` of the recipe, and the
+    layers that peft trains in full, which it finds by the endings of their names. In a base that is quantized already,
+    only new heads are added to its own list. `empty` is not wrapped by peft.
+    """
+    from transformers.quantizers.base import get_keys_to_not_convert
+
+    parameters = {name for name, _ in empty.named_parameters()}  # 5.24 keeps the suffix of a bias
+    default = [key.rpartition(".")[0] if key in parameters else key for key in get_keys_to_not_convert(empty)]
+    names = [name for name, _ in empty.named_modules() if name]
+    if own := own_quantization(empty.config):
+        return sorted({*default, *(own.get("llm_int8_skip_modules") or []), *_ending_in(HEADS, names)})
+    skipped = quantization.library_arguments.get("llm_int8_skip_modules") if quantization else None
+    return sorted({*default, *_matched(skipped or [], names), *_ending_in((*trained_in_full, *HEADS), names)})
+
+
+def _ending_in(endings: tuple[str, ...], names: Sequence[str]) -> list[str]:
+    return [name for name in names if name.endswith(endings)]
+
+
+def _matched(patterns: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return the modules that `llm_int8_skip_modules` names. Raises PreflightError for a pattern without a match."""
+    from transformers.quantizers.quantizers_utils import should_convert_module
+
+    found = {pattern: [name for name in names if not should_convert_module(name, [pattern])] for pattern in patterns}
+    if unmatched := [pattern for pattern, modules in found.items() if not modules]:
+        raise PreflightError(
+            f"quantization.llm_int8_skip_modules: {', '.join(unmatched)}: matches no layer; remove it, or name a layer "
+            "or container of the model"
+        )
+    return [name for modules in found.values() for name in modules]
+
+
+def own_quantization(config: "PretrainedConfig") -> dict[str, Any]:
+    """Return the quantization settings of a base that is quantized already; empty for any other."""
+    own = getattr(config, "quantization_config", None) or {}
+    return dict(own if isinstance(own, dict) else own.to_dict())
+
+
 def bits_and_bytes_config(
-    quantization: Quantization, model: Model, trained_in_full: Sequence[str] = ()
+    quantization: Quantization, model: Model, in_full_precision: Sequence[str] = ()
 ) -> "BitsAndBytesConfig":
-    """Return the transformers.BitsAndBytesConfig of a recipe; layers `trained_in_full` are not quantized."""
+    """Return the transformers.BitsAndBytesConfig of a recipe; `in_full_precision` are modules that it leaves out."""
     from transformers import BitsAndBytesConfig
 
     common = quantization.library_arguments
-    if trained_in_full:  # naming any replaces the library's own list, which is the output head
-        skipped = common.get("llm_int8_skip_modules", ["lm_head", "score"])
-        common["llm_int8_skip_modules"] = [*skipped, *trained_in_full]
+    if in_full_precision:  # naming any replaces the library's own list
+        common["llm_int8_skip_modules"] = list(in_full_precision)
     if quantization.load_in_8bit:
         return BitsAndBytesConfig(load_in_8bit=True, **common)
     return BitsAndBytesConfig(
@@ -85,20 +132,19 @@ def stay_as_quantized(model: "PreTrainedModel") -> None:
         layer.support_avx512bf16_for_cpu = False
 
 
-def left_unquantized(model: "PreTrainedModel", trained_in_full: Sequence[str]) -> list[str]:
+def left_unquantized(model: "PreTrainedModel") -> list[str]:
     """Return linear layers that stayed in full precision although no setting excludes them."""
     import torch
+    from transformers.pytorch_utils import Conv1D
+    from transformers.quantizers.quantizers_utils import should_convert_module
 
-    quantized, head = set(quantized_names(model)), model.get_output_embeddings()
-    skip_modules = model.config.quantization_config.llm_int8_skip_modules or []
-    skipped = {*skip_modules, *trained_in_full, "classifier", "score"}
+    quantized, excluded = set(quantized_names(model)), model.hf_quantizer.modules_to_not_convert
     return [
         name
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear)
+        if isinstance(module, (torch.nn.Linear, Conv1D))
         and name not in quantized
-        and module is not head
-        and not skipped & set(name.split("."))
+        and should_convert_module(name, excluded)
     ]
 
 
@@ -163,10 +209,31 @@ def _kinds(*names: str) -> tuple[type, ...]:
 
 def dequantize(model: "PreTrainedModel", dtype: "TorchDType") -> "PreTrainedModel":
     """Return the model with each quantized weight replaced by the value that training multiplied by."""
+    from transformers.pytorch_utils import Conv1D
+
     if not quantized_names(model):
         return weights_in(model, dtype)
+    classes = {name: model.get_submodule(name).source_cls for name in quantized_names(model)}
     dequantized = model.dequantize(dtype=dtype)
     assert not quantized_names(dequantized)
     for bits in ("4", "8"):  # transformers 5.24 keeps them, and peft 0.21 refuses to merge IA3 where they are set
         setattr(dequantized, f"is_loaded_in_{bits}bit", False)
+    for name, kind in classes.items():
+        if issubclass(kind, Conv1D):
+            dequantized.set_submodule(name, _as_conv1d(dequantized.get_submodule(name)))
     return weights_in(dequantized, dtype)
+
+
+def _as_conv1d(linear: "Linear") -> "Module":
+    """Return a linear layer as the layer of GPT-2, which holds its weight transposed.
+
+    transformers 5.24 dequantizes to `nn.Linear` only; saved like that, GPT-2's weights do not open.
+    """
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    with torch.device("meta"):
+        layer = Conv1D(linear.out_features, linear.in_features)
+    layer.weight = torch.nn.Parameter(linear.weight.data.T.contiguous())
+    layer.bias = linear.bias
+    return layer

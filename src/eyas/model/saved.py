@@ -59,9 +59,12 @@ def write_adapter(model: "PeftModel", state: Mapping[str, "Tensor"], folder: Pat
     """Write an adapter of these tensors (see `gathered`) as peft does.
 
     Embeddings under an adapter are not written with it: they belong to the base and are frozen. Sets in the config
-    are written in order, so that two runs write the same bytes.
+    are written in order, so that two runs write the same bytes. The generation_config tells readers of the adapter
+    where its answers end.
     """
     model.save_pretrained(folder, state_dict=dict(state), save_embedding_layers=False)
+    if model.can_generate():
+        model.generation_config.save_pretrained(folder)
     config, file = model.peft_config["default"], folder / ADAPTER_CONFIG
     written = json.loads(file.read_text(encoding="utf-8"))
     ordered = {name: sorted(value) for name, value in config.to_dict().items() if isinstance(value, set)}

@@ -1,5 +1,6 @@
 """The tokenizer of a base model."""
 
+import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,3 +38,23 @@ def load_tokenizer(model: Model) -> "PreTrainedTokenizerBase":
         tokenizer.pad_token = tokenizer.eos_token
         logger.info("%s has no padding token; its end token %r pads", model.name, tokenizer.eos_token)
     return tokenizer
+
+
+def save_tokenizer(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
+    """Save a tokenizer so that transformers 4 and 5 both open it, and read the same tokens.
+
+    transformers 5.24 writes two things that 4.57 refuses: the class name TokenizersBackend, and further special tokens
+    under another key. It reads the older names too. 4.57 also takes `add_prefix_space` from the settings alone. Can go
+    once no reader has transformers 4.
+    """
+    tokenizer.save_pretrained(folder)
+    file = folder / "tokenizer_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    if settings.get("tokenizer_class") == "TokenizersBackend":
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+        before_splitting = json.loads(tokenizer.backend_tokenizer.to_str())["pre_tokenizer"] or {}
+        if "add_prefix_space" in before_splitting:
+            settings.setdefault("add_prefix_space", before_splitting["add_prefix_space"])
+    if isinstance(settings.get("extra_special_tokens"), list):
+        settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
+    file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from eyas.errors import CheckpointError
 from eyas.model.adapter import refuse_unmergeable
 from eyas.model.foreign_files import refuse_foreign_files, refuse_importing_adapter
-from eyas.model.load import load_config, load_model
+from eyas.model.load import empty_model, load_config, load_model
+from eyas.model.padding import pad_like
 from eyas.model.peft_refusals import pefts_refusals
-from eyas.model.quantization import dequantize, torch_dtype, weights_in
+from eyas.model.quantization import dequantize, kept_in_full_precision, torch_dtype, weights_in
 from eyas.model.saved import refuse_unsound, saved_names, saved_tensors
+from eyas.model.tokenizer import load_tokenizer
 from eyas.recipe import Recipe
 from eyas.sealing import refuse_unless_sealed
 
@@ -32,10 +34,15 @@ def load_base(
     """
     import torch
 
-    torch.manual_seed(recipe.training.seed)
     config = load_config(recipe.model, labels)
-    in_full = recipe.adapter.trained_in_full if recipe.adapter else []
-    base, _ = load_model(recipe.model, recipe.quantization if quantized else None, config, auto_model, in_full)
+    quantization, unquantized = recipe.quantization if quantized else None, []
+    if quantization is not None and recipe.adapter is not None:
+        empty = empty_model(config, auto_model, recipe.model.trust_remote_code)
+        unquantized = kept_in_full_precision(empty, quantization, recipe.adapter.trained_in_full)
+    torch.manual_seed(recipe.training.seed)
+    base, _ = load_model(recipe.model, quantization, config, auto_model, unquantized)
+    if labels is not None:
+        pad_like(load_tokenizer(recipe.model), base)
     return dequantize(base, dtype).eval()
 
 

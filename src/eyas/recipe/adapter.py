@@ -72,11 +72,6 @@ class AdapterSection(LibrarySection):
         """Return True where the initial weights are taken out of the base."""
         return False
 
-    @property
-    def changes_the_base(self) -> bool:
-        """Return True where disabling the adapter does not restore the base."""
-        return self.initialized_from_base
-
 
 class Lora(AdapterSection):
     """LoRA: trainable low-rank updates of frozen weights (arXiv:2106.09685)."""
@@ -116,11 +111,6 @@ class Lora(AdapterSection):
     def initialized_from_base(self) -> bool:
         """Return True where the initial weights are taken out of the base."""
         return str(self.library_arguments.get("init_lora_weights", True)).startswith(TAKEN_FROM_THE_BASE)
-
-    @property
-    def changes_the_base(self) -> bool:
-        """Return True where disabling the adapter does not restore the base."""
-        return self.initialized_from_base or self.library_arguments.get("bias", "none") != "none"
 
 
 class IA3(AdapterSection):
@@ -162,11 +152,6 @@ class Vera(AdapterSection):
     def dropout(self) -> float:
         return self.vera_dropout
 
-    @property
-    def changes_the_base(self) -> bool:
-        """Return True where disabling the adapter does not restore the base."""
-        return str(self.library_arguments.get("bias", "none")) != "none"
-
 
 class PromptTuning(AdapterSection):
     """Prompt tuning: trained embeddings of virtual tokens before each row (arXiv:2104.08691)."""
@@ -199,11 +184,6 @@ class PromptTuning(AdapterSection):
     @property
     def virtual_tokens(self) -> int:
         return self.num_virtual_tokens
-
-    @property
-    def changes_the_base(self) -> bool:
-        """Return True where disabling the adapter does not restore the base: peft 0.21 leaves trained layers on."""
-        return bool(self.modules_to_save)
 
 
 Adapter = Annotated[Lora | IA3 | Vera | PromptTuning, Discriminator("method")]

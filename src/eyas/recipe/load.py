@@ -16,15 +16,23 @@ from eyas.recipe.validation import RETIRED, nearest, validated
 from eyas.recipe.yaml_reader import DEEPEST_LEVEL, LARGEST_BYTES, MOST_PROBLEMS, TOO_LARGE, read_yaml
 
 
-def load_run_recipe(file: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Return the resolved recipe of a run, without retired settings."""
-    return load_recipe(file, overrides, ignored=RETIRED.keys())
+def load_run_recipe(file: Path, overrides: Sequence[str] = (), saved_template: Path | None = None) -> Recipe:
+    """Return the resolved recipe of a run, without retired settings.
+
+    `saved_template` is the run's own copy of its chat template, in case the recipe's is gone.
+    """
+    return load_recipe(file, overrides, RETIRED.keys(), saved_template)
 
 
-def load_recipe(file: Path | str, overrides: Sequence[str] = (), ignored: Collection[yaml_reader.Path] = ()) -> Recipe:
+def load_recipe(
+    file: Path | str,
+    overrides: Sequence[str] = (),
+    ignored: Collection[yaml_reader.Path] = (),
+    saved_template: Path | None = None,
+) -> Recipe:
     """Return the recipe of a YAML file and `section.key=value` overrides.
 
-    `ignored` holds the paths (section, key) of settings to drop from the file.
+    `ignored` holds the paths (section, key) of settings to drop from the file, `saved_template` a copy of its template.
     Raises RecipeError with one line per mistake, each as `file:line:column: path: what is wrong; what to do`.
     """
     file = Path(file)
@@ -45,7 +53,7 @@ def load_recipe(file: Path | str, overrides: Sequence[str] = (), ignored: Collec
         lines += ["… and more"] * (max(len(mistakes), len(places.override_mistakes)) >= MOST_PROBLEMS)
         raise RecipeError(WORD_WITH_SECRET.sub("…", "\n".join(lines)))
     assert recipe is not None
-    recipe = _with_chat_template(recipe, file, places)
+    recipe = _with_chat_template(recipe, file, places, saved_template)
     return recipe if recipe.run_directory else recipe.model_copy(update={"run_directory": f"runs/{file.stem}"})
 
 
@@ -64,7 +72,7 @@ def _text_of(file: Path) -> str:
         raise RecipeError(f"{file}: cannot be read as UTF-8 text: {error}") from None
 
 
-def _with_chat_template(recipe: Recipe, file: Path, places: Places) -> Recipe:
+def _with_chat_template(recipe: Recipe, file: Path, places: Places, saved: Path | None) -> Recipe:
     """Return the recipe with its chat template resolved.
 
     The path may be relative to the recipe's folder or to the working directory.
@@ -72,7 +80,7 @@ def _with_chat_template(recipe: Recipe, file: Path, places: Places) -> Recipe:
     name = recipe.model.chat_template
     if name is None:
         return recipe
-    template = next((path for path in (file.parent / name, Path(name)) if path.is_file()), None)
+    template = next((path for path in (file.parent / name, Path(name)) if path.is_file()), saved)
     if template is None or template.suffix != ".jinja":
         problem = "no such file" if template is None else "a chat template is a .jinja file"
         raise RecipeError(places.line(("model", "chat_template"), f"{problem}; found {name!r}"))

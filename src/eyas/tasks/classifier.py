@@ -8,6 +8,7 @@ from eyas.data.masks import IGNORED
 from eyas.data.sampler import group_by_length
 from eyas.data.splits import Splits
 from eyas.model.adapter import adapter_config, in_float32
+from eyas.model.padding import pad_like
 from eyas.model.peft_refusals import pefts_refusals
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
@@ -43,7 +44,7 @@ def classifier_trainer(
     from peft import get_peft_model
     from transformers import Trainer
 
-    model.config.pad_token_id = tokenizer.pad_token_id
+    pad_like(tokenizer, model)
     if recipe.adapter:
         with pefts_refusals():
             model = get_peft_model(model, adapter_config(recipe.adapter, task_type, recipe.model.revision))

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from eyas.errors import PreflightError
 from eyas.model.adapter import resolve
 from eyas.model.load import empty_model, load_config
+from eyas.model.prequantized import refuse_other_quantization
+from eyas.model.quantization import kept_in_full_precision
 from eyas.recipe import Recipe
 from eyas.tasks import TASKS
 from eyas.tasks.argument_refusals import library_refusals
@@ -23,21 +25,23 @@ def refuse_model(recipe: Recipe) -> None:
     task, model = TASKS[recipe.task], recipe.model
     config = load_config(model, recipe.data.labels)
     _refuse_other_kinds(recipe, task, config)
+    refuse_other_quantization(config, recipe.quantization, model)
     with library_refusals(recipe, "model.name" if model.attn_implementation is None else "model.attn_implementation"):
         empty = empty_model(config, task.auto_model, model.trust_remote_code, model.attn_implementation)
     _refuse_unsupported(recipe, empty)
     if recipe.adapter is not None:
+        kept_in_full_precision(empty, recipe.quantization, recipe.adapter.trained_in_full)  # refuses unknown layers
         resolve(recipe.adapter, task.peft_task_type, empty)
 
 
 def _refuse_other_kinds(recipe: Recipe, task: Task, config: "PretrainedConfig") -> None:
     import transformers
 
-    auto_model = getattr(transformers, task.auto_model)
-    if type(config) not in auto_model._model_mapping and task.auto_model not in getattr(config, "auto_map", {}):
+    kinds, code = getattr(transformers, task.auto_model)._model_mapping, getattr(config, "auto_map", None) or {}
+    if type(config) not in kinds and task.auto_model not in code:
         raise PreflightError(
-            f"model.name: {recipe.model.name} is a {config.model_type} model, which transformers cannot load for task "
-            f"{recipe.task} (no {task.auto_model.removeprefix('AutoModelFor')} model of this kind); name another model"
+            f"model.name: {recipe.model.name} is a {config.model_type} model, and transformers has none of that kind "
+            f"for task {recipe.task}; name another model, or change the task"
         )
 
 

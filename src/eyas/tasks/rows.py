@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 
 from eyas.data.examples import ModelLimits
 from eyas.data.prepare import prepare
+from eyas.data.prompt_checks import refuse_other_prompts, refuse_prompts_without_room
 from eyas.data.splits import Splits
-from eyas.model.load import load_config, model_limits_of
+from eyas.model.load import base_classes, empty_model, load_config, model_limits_of
+from eyas.model.padding import pad_with_a_known_token
 from eyas.model.tokenizer import load_tokenizer
 from eyas.recipe import Recipe
+from eyas.recipe.task_traits import TASK_TRAITS
 from eyas.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -27,6 +30,8 @@ class Rows:
     tokenizer: "PreTrainedTokenizerBase"
     config: "PretrainedConfig"
     """Config of the base model, with a head for the splits' classes if there are any."""
+    positions: int
+    """Tokens that the model reads."""
 
 
 def load_rows(recipe: Recipe, quarantine: Path | None = None) -> Rows:
@@ -34,8 +39,22 @@ def load_rows(recipe: Recipe, quarantine: Path | None = None) -> Rows:
 
     Raises DataError, or PreflightError for a tokenizer or config that cannot be loaded.
     """
-    tokenizer = load_tokenizer(recipe.model)
-    positions, vocabulary = model_limits_of(load_config(recipe.model))
-    limits = ModelLimits(positions - (recipe.adapter.virtual_tokens if recipe.adapter else 0), vocabulary)
-    splits = prepare(recipe, tokenizer, TASKS[recipe.task].rows, limits, quarantine)
-    return Rows(splits, tokenizer, load_config(recipe.model, splits.labels))
+    tokenizer, task = load_tokenizer(recipe.model), TASKS[recipe.task]
+    empty = empty_model(load_config(recipe.model), task.auto_model, recipe.model.trust_remote_code)
+    pad_with_a_known_token(tokenizer, empty)
+    positions, vocabulary = model_limits_of(empty)
+    positions -= recipe.adapter.virtual_tokens if recipe.adapter else 0
+    classes = [] if task.rows.classes == "none" else base_classes(empty.config, task.auto_model)
+    limits = ModelLimits(positions, vocabulary, classes)
+    splits = prepare(recipe, tokenizer, task.rows, limits, quarantine)
+    return Rows(splits, tokenizer, load_config(recipe.model, splits.labels), positions)
+
+
+def check_prompts(recipe: Recipe, rows: Rows) -> None:
+    """Raise DataError for rows whose prompts differ from the trained text, or leave no room for an answer."""
+    if not TASK_TRAITS[recipe.task].generates:
+        return
+    splits, options = rows.splits, recipe.data.chat_template_kwargs
+    scored = splits.test or splits.evaluation or splits.train
+    refuse_other_prompts(splits.train, rows.tokenizer, options)
+    refuse_prompts_without_room(scored, rows.tokenizer, options, rows.positions, recipe.evaluation.rows)

@@ -9,6 +9,8 @@ from eyas.data.splits import Splits
 from eyas.model.adapter import adapter_config, give_bias_to_wrapped_head, in_float32
 from eyas.model.packing import pack_safely
 from eyas.model.peft_refusals import pefts_refusals
+from eyas.model.probes.causality import refuse_unless_causal
+from eyas.model.stop_tokens import prepare_to_save
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 from eyas.tasks.arguments import trainer_arguments
@@ -35,11 +37,13 @@ def build_trainer(
     tokenizer: "PreTrainedTokenizerBase",
     splits: Splits,
 ) -> "SFTTrainer":
-    """Return the SFTTrainer. Raises PreflightError where documents of a flat batch would read each other."""
+    """Return the SFTTrainer. Raises PreflightError for a model that sees the answer, or leaking documents."""
     from trl import SFTTrainer
 
+    refuse_unless_causal(model)
     if arguments.packing or arguments.padding_free:
         logger.info(pack_safely(model).text())
+    prepare_to_save(model, tokenizer, splits.report.train.end_token_ids)
     base = recipe.model.revision
     peft_config = adapter_config(recipe.adapter, TASK.peft_task_type, base) if recipe.adapter else None
     with pefts_refusals():

@@ -18,7 +18,7 @@ from eyas.tasks import TASKS
 from eyas.training.manifest import finished_from
 from eyas.training.resume.checkpoints import newest_valid
 from eyas.training.save import is_finished
-from eyas.verify import MADE_FROM, began_with, refuse_links, refuse_outdated, sources_of
+from eyas.verify import MADE_FROM, began_with, refuse_outdated, sources_of
 
 TRAINERS_OWN = ("optimizer.", "scheduler.", "scaler.", "rng_state", "loop_state_", "trainer_state.", "latest", SEAL)
 """Name prefixes of checkpoint files that only the trainer reads. Subfolders are the trainer's too."""
@@ -31,7 +31,6 @@ def finish(run: RunDirectory, recipe: Recipe) -> Path | None:
     CheckpointError where no checkpoint is whole, where steps are missing, and for tensors that could not be opened
     later.
     """
-    refuse_links(run)
     with run.locked():
         began = run.read_manifest()
         if "digests" not in began:

@@ -15,6 +15,7 @@ from unittest.mock import patch
 
 from eyas.data.sampler import innermost_sampler
 from eyas.model.saved import gathered, write_adapter
+from eyas.model.tokenizer import save_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -67,12 +68,12 @@ def save_only_what_trains(trainer: "Trainer") -> None:
         adapter = gathered(model)  # on every rank
         if trainer.args.should_save:
             write_adapter(model, adapter, folder)
-            trainer.processing_class.save_pretrained(folder)
+            save_tokenizer(trainer.processing_class, folder)
 
     def save_whole_model(output_dir: str, state_dict: dict[str, Any] | None = None) -> None:
         if trainer.args.should_save:
             plain_model(trainer).save_pretrained(output_dir, state_dict=state_dict)
-            trainer.processing_class.save_pretrained(output_dir)
+            save_tokenizer(trainer.processing_class, Path(output_dir))
 
     if hasattr(plain_model(trainer), "peft_config"):
         trainer.save_model = save_adapter

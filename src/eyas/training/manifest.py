@@ -1,6 +1,7 @@
 """Manifest of a run: versions, hardware, digests, and how it ended."""
 
 import hashlib
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,14 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eyas import __version__
+from eyas.data.kept_rows import keep_rows
 from eyas.data.splits import Splits
 from eyas.hardware import peak_bytes, this_machine
 from eyas.model.base_identity import BaseIdentity
 from eyas.model.released_step import ReleasedStep
 from eyas.preflight.pinning import Pinned
 from eyas.preflight.versions import installed_versions
+from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
-from eyas.sealing import listed
+from eyas.sealing import listed, seal
 from eyas.speed.optimization import Optimization
 from eyas.training.guards.disk_space import DiskBudget
 from eyas.training.run_summary import RunSummary
@@ -51,12 +54,21 @@ def record_start(run: RunDirectory, names: Pinned, start: Start, step: int | Non
     if changes or step is None:
         run.open(names.recipe.to_yaml())
         run.keep_data_report(start.splits.report.as_dict(), start.splits.cached)
+        _keep_rows(run, names.recipe, start.splits)
         began |= _as_record(names, start)
     if step is not None:
         here = {"at": _now(), "from_step": step, "hardware": this_machine().as_dict(), "changes": changes}
         began |= {"status": "running", "lineage": [*began.get("lineage", []), here]}
     run.keep_metrics_until(step or 0)
     run.record(**began)
+
+
+def _keep_rows(run: RunDirectory, recipe: Recipe, splits: Splits) -> None:
+    """Keep the held-out rows with the run: merges and scores then need no data file."""
+    answers = splits.spec.classes != "none" or bool(recipe.evaluation.json_fields)
+    shutil.rmtree(run.rehearsal, ignore_errors=True)
+    keep_rows(splits, recipe.evaluation.rows, answers, run.rehearsal)
+    seal(run.rehearsal, run.held_out, {"kind": run.held_out.name})
 
 
 def _as_record(names: Pinned, start: Start) -> dict[str, Any]:
@@ -78,6 +90,7 @@ def _as_record(names: Pinned, start: Start) -> dict[str, Any]:
             "sources": start.splits.sources,
             "base": start.base.base,
             "weights": start.base.weights,
+            "model_files": start.base.files,
         },
     }
 

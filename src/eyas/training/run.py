@@ -22,12 +22,15 @@ from eyas.hardware import has_gpu
 from eyas.model.adapter import refuse_untrained_head, resolve
 from eyas.model.base_identity import BaseIdentity, base_identity
 from eyas.model.load import empty_model, load_model
+from eyas.model.peft_refusals import refuse_quantized_in_full
+from eyas.model.quantization import kept_in_full_precision, quantized_names
 from eyas.model.released_step import ReleasedStep
 from eyas.preflight.checks import check, refuse_if_blocked
 from eyas.preflight.pinning import pinned
 from eyas.preflight.versions import refuse_old_versions
 from eyas.recipe import Recipe
 from eyas.recipe.steps import accumulation_steps
+from eyas.recipe.validation import refuse_invalid
 from eyas.run_directory import RunDirectory
 from eyas.speed.apply import apply
 from eyas.speed.optimization import table
@@ -35,7 +38,7 @@ from eyas.tasks import TASKS
 from eyas.tasks.argument_refusals import refuse_arguments
 from eyas.tasks.length_refusals import refuse_lengths
 from eyas.tasks.model_refusals import refuse_model
-from eyas.tasks.rows import Rows, load_rows
+from eyas.tasks.rows import Rows, check_prompts, load_rows
 from eyas.training.guards.disk_errors import disk_errors_as_text
 from eyas.training.guards.disk_space import disk_budget_of, refuse_without_room
 from eyas.training.loop import fit
@@ -88,6 +91,8 @@ def train(recipe: Recipe, run: RunDirectory, resume: bool = False, with_changes:
             return
         say(rows.splits.report.text())
         refuse_lengths(recipe, rows.splits.train)
+        if not resume:
+            check_prompts(recipe, rows)
         start_together("rows", lambda: (None, rows.splits.facts), NO_LIMIT)
         trainer = build_trainer(recipe, run, rows)
         start = check_trainer(recipe, run, rows, trainer, requested or started_topology(), base)
@@ -137,6 +142,7 @@ def started(
 def check_environment(recipe: Recipe, run: RunDirectory, resume: bool, requested: Topology | None) -> None:
     """Raise PreflightError for versions, ranks, settings or a run folder that do not allow a start."""
     refuse_old_versions()
+    refuse_invalid(recipe)
     refuse_impossible_launch(requested, started_topology(), has_gpu())
     refuse_float16_autocast(recipe, has_gpu())
     accumulation_steps(recipe, world_size())  # refuses a global batch that does not divide
@@ -154,18 +160,20 @@ def build_trainer(recipe: Recipe, run: RunDirectory, rows: Rows) -> "Trainer":
     """Return the task's trainer, with weights loaded and adapter attached."""
     from transformers import set_seed
 
-    task = TASKS[recipe.task]
+    task, unquantized, adapter = TASKS[recipe.task], [], None
     if recipe.adapter is not None:
         empty = empty_model(rows.config, task.auto_model, recipe.model.trust_remote_code)
-        say(resolve(recipe.adapter, task.peft_task_type, empty).table())
+        unquantized = kept_in_full_precision(empty, recipe.quantization, recipe.adapter.trained_in_full)
+        adapter = resolve(recipe.adapter, task.peft_task_type, empty)
+        say(adapter.table())
     arguments = task.arguments_for(recipe, run)  # before the model: ZeRO-3 shards weights while they load
     refuse_data_parallel(arguments)  # before the weights load, and before TRL refuses it with a traceback
     set_seed(recipe.training.seed)  # a new head draws its first weights while the model loads, an adapter after that
-    trained_in_full = recipe.adapter.trained_in_full if recipe.adapter else []
-    model, random = load_model(recipe.model, recipe.quantization, rows.config, task.auto_model, trained_in_full)
-    trainer = task.build_trainer(recipe, arguments, model, rows.tokenizer, rows.splits)
-    refuse_untrained_head(random, [name for name, p in trainer.model.named_parameters() if p.requires_grad])
-    return trainer
+    model, random = load_model(recipe.model, recipe.quantization, rows.config, task.auto_model, unquantized)
+    if adapter is not None:
+        refuse_untrained_head(random, adapter.trained)
+        refuse_quantized_in_full(quantized_names(model), adapter.trained)
+    return task.build_trainer(recipe, arguments, model, rows.tokenizer, rows.splits)
 
 
 def check_trainer(

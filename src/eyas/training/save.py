@@ -8,9 +8,11 @@ from eyas.distributed.console import say
 from eyas.distributed.topology import rank
 from eyas.model.adapter import METHODS
 from eyas.model.saved import check_saved, gathered, saved_shapes, write_adapter
+from eyas.model.tokenizer import save_tokenizer
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 from eyas.sealing import faults, looks_whole, seal
+from eyas.training.adapter_readme import adapter_readme
 from eyas.training.library_patches import plain_model
 from eyas.verify import MADE_FROM, outdated, sources_of
 
@@ -50,9 +52,10 @@ def save_and_reopen(
     shutil.rmtree(staged, ignore_errors=True)
     if adapter:
         write_adapter(model, state, staged)
+        (staged / "README.md").write_text(adapter_readme(model, run.read_manifest()["digests"]), encoding="utf-8")
     else:
         model.save_pretrained(staged, state_dict=state)
-    tokenizer.save_pretrained(staged)
+    save_tokenizer(tokenizer, staged)
     shapes = saved_shapes(model) if adapter else {name: tuple(tensor.shape) for name, tensor in state.items()}
     parameters = check_saved(staged, shapes, untouched if adapter else None)
     seal(staged, folder, {"kind": folder.name, MADE_FROM: sources_of(run, folder)})

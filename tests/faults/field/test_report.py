@@ -1,4 +1,4 @@
-"""Report and model card can be forwarded: a verdict, what was trained, each class, and no word of another method."""
+"""Report and model card can be forwarded: a conclusion, what was trained, each class, and no word of another method."""
 
 import re
 from dataclasses import replace
@@ -14,8 +14,8 @@ from eyas.data.report import DataReport, Defect, Lengths, SplitReport
 from eyas.evaluation import plots
 from eyas.evaluation.classes import class_table, confusion_table, never_predicted, scores_of_classes
 from eyas.evaluation.compare import compare
+from eyas.evaluation.conclusion import conclusion
 from eyas.evaluation.report import write_report
-from eyas.evaluation.verdict import verdict
 from eyas.export.model_card import license_of, model_card
 from eyas.export.parity import Parity
 from eyas.export.proof import Proof
@@ -49,8 +49,8 @@ def test_a_class_that_is_never_predicted_is_named():
     ]  # fmt: skip
     assert confusion_table(MISSED) == [["true \\ predicted", "bad", "good"], ["bad", "0", "15"], ["good", "0", "190"]]
     comparison = compare({"tuned": MISSED}, {"accuracy": {"answer": "good", "score": 190 / 205}})
-    assert "Never predicted: bad (0 of 15 found)." in verdict(comparison, {"tuned": MISSED})
-    assert "not clearly above the 92.7% of always answering good" in verdict(comparison, {"tuned": MISSED})
+    assert "Never predicted: bad (0 of 15 found)." in conclusion(comparison, {"tuned": MISSED})
+    assert "not clearly above the 92.7% of always answering good" in conclusion(comparison, {"tuned": MISSED})
 
 
 TAGGED = [{"loss": 1.0, "words": 3, "expected": ["O", "B-X", "B-Y"], "answer": ["O", "B-X", "B-X"]}]
@@ -80,7 +80,7 @@ def right(*flags, loss=1.0):
     ]
 
 
-VERDICTS = {
+CONCLUSIONS = {
     "better": (
         (right(*[False] * 40, loss=2.0), right(*[True] * 40)), "is better in loss (-1.000), exact match (+100.0%).",
     ),
@@ -97,14 +97,14 @@ VERDICTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", VERDICTS)
-def test_the_verdict_follows_from_the_intervals(case):
-    (base, tuned), expected = VERDICTS[case]
+@pytest.mark.parametrize("case", CONCLUSIONS)
+def test_the_conclusion_follows_from_the_intervals(case):
+    (base, tuned), expected = CONCLUSIONS[case]
     for row, record in enumerate(tuned):
         record["loss"] += (row % 2) / 1e6 - 5e-7 if case != "no difference" else 0  # no two rows change alike
     records = {"base": base, "tuned": tuned, "merged": tuned}
 
-    text = verdict(compare(records, {}), records)
+    text = conclusion(compare(records, {}), records)
 
     assert text.startswith(f"On 40 held-out rows, the tuned model against the base {expected}")
     assert text.endswith("The merged model shows no clear difference from the tuned one.")

@@ -4,7 +4,7 @@ import difflib
 import re
 
 from eyas.recipe.adapter import FULL_PRECISION_ONLY, INITIALIZATIONS, Lora
-from eyas.recipe.library_limits import attention_names
+from eyas.recipe.library_models import attention_names
 from eyas.recipe.model import Quantization
 from eyas.recipe.recipe import Recipe
 from eyas.recipe.rules.rule import Rule, Violation
@@ -54,6 +54,13 @@ def _an_initialization_suits_the_base(recipe: Recipe) -> Violation | None:
     if recipe.quantization is not None and name.startswith(FULL_PRECISION_ONLY):
         return "adapter.init_lora_weights", f"{name} needs a base in full precision; remove it or the quantization"
     return None
+
+
+def _dora_suits_the_base(recipe: Recipe) -> Violation | None:
+    dora = recipe.adapter is not None and recipe.adapter.library_arguments.get("use_dora")
+    if not dora or recipe.quantization is None or not recipe.quantization.load_in_8bit:
+        return None
+    return "adapter.use_dora", "peft 0.21 cannot compute DoRA on 8-bit weights; use load_in_4bit, or remove one of both"
 
 
 def _the_attention_exists(recipe: Recipe) -> Violation | None:
@@ -147,6 +154,7 @@ RULES: tuple[Rule, ...] = (
     _quantization_settings_suit_the_bit_width,
     _the_attention_exists,
     _an_initialization_suits_the_base,
+    _dora_suits_the_base,
     _patterns_are_regular_expressions,
     _virtual_tokens_suit_the_task,
     _virtual_tokens_stand_before_each_row,

@@ -67,7 +67,7 @@ def dense_weight(layer: "Module") -> "Tensor":
     dense = layer.__dict__.get("dense_weight")
     if dense is not None:
         return dense
-    return layer.weight if layer.weight.is_floating_point() else unpacked(layer)
+    return unpacked(layer) if is_four_bit(layer) else layer.weight
 
 
 def _is_plain(module: "LoraLayer") -> bool:
@@ -106,7 +106,7 @@ def _outputs(layers: list["LoraLayer"], x: "Tensor") -> list["Tensor"]:
     first = layers[0].get_base_layer()
     given = x.dtype
     autocast = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else None
-    x = x.to(autocast or (first.weight.dtype if first.weight.is_floating_point() else computes_in(first)))
+    x = x.to(autocast or (computes_in(first) if is_four_bit(first) else first.weight.dtype))
     if len(layers) == 1:
         outputs = [_alone(layers[0], x)]
     else:

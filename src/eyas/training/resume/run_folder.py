@@ -1,4 +1,4 @@
-"""Start or resume of a run in a folder: allowed, or refused with how the run there stands."""
+"""Check that a run can start or continue in a folder."""
 
 from eyas.errors import CheckpointError
 from eyas.run_directory import RunDirectory

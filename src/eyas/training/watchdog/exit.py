@@ -56,7 +56,7 @@ def exit_now(run: RunDirectory, message: str) -> NoReturn:
     """Print and record a message, and exit with code 1."""
     exit_within(LAST_SECONDS)
     record_lost(run, message)
-    _leave(f"RankError: {message}", 1)
+    _leave(message, 1)
 
 
 def record_lost(run: RunDirectory, message: str) -> None:

@@ -1,4 +1,4 @@
-"""What a comparison shows, in sentences."""
+"""Conclusion of a comparison, in sentences."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from eyas.model.released_step import ReleasedStep, warning_of_chosen_rows
 BETTER, WORSE, UNCLEAR = "better", "worse", "no clear difference"
 
 
-def verdict(comparison: Comparison, records: Mapping[str, Sequence[Record]]) -> str:
+def conclusion(comparison: Comparison, records: Mapping[str, Sequence[Record]]) -> str:
     """Return what the models' scores show, from the intervals of their differences."""
     return " ".join([*_against_the_base(comparison), *_against_the_majority(comparison), *_after_the_merge(comparison),
                      *filter(None, [never_predicted(scores_of_classes(list(records.values())[-1]))])])  # fmt: skip
