@@ -69,7 +69,7 @@ def test_all_mistakes_of_a_file_are_listed_in_line_order(write_recipe):
         ("packing: true", "6:1: packing: unknown key here; it belongs in section training"),
         ("adapter: {method: lora, bais: all}", "6:25: adapter.bais: unknown key; did you mean 'bias'?"),
         ("export: {dtpye: float16}", "6:10: export.dtpye: unknown key; did you mean 'dtype'?"),
-        ("training:", "6:1: training: input should be a valid dictionary or instance of Training; found nothing"),
+        ("training:", "6:1: training: should be a mapping of settings; found nothing"),
         ("evaluation: {prompts: [a, 3]}", "6:27: evaluation.prompts.1: input should be a valid string; found 3"),
         ("evaluation: {rows: true}", "6:14: evaluation.rows: input should be a valid integer; found True"),
         ("training: {learning_rate: 0}", "6:12: training.learning_rate: input should be greater than 0; found 0"),

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 from pydantic import ValidationError
 
+from eyas.errors import RecipeError
 from eyas.recipe import Recipe, load_recipe
 from eyas.recipe.task_traits import TASK_TRAITS
 
@@ -31,7 +32,7 @@ def test_only_a_loaded_recipe_has_a_run_folder(tmp_path):
     file.write_text("task: sft\nmodel: {name: falcon}\ndata: {train: {path: a/b}}\n")
 
     assert load_recipe(file).run_folder == "runs/recipe"
-    with pytest.raises(AssertionError):
+    with pytest.raises(RecipeError, match="run_directory: missing; a recipe that is not read from a file must name"):
         _ = Recipe.model_validate(SMALLEST).run_folder
 
 

@@ -16,6 +16,7 @@ from eyas.tasks import TASKS
 TASK_NAMES = get_args(Recipe.model_fields["task"].annotation)
 TOKEN_CLASSES = TaskTraits(
     arguments=TRAINING_ARGUMENTS,
+    models="MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
     formats=("token_labels",),
     classes="token",
     generates=False,

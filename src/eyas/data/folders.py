@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from eyas.data.readers.arrow_files import names_of_features
 from eyas.errors import DataError
 from eyas.recipe.source import FILE_ENDINGS, Source, ending_of
@@ -67,7 +69,7 @@ def _repository_split(folder: Path, source: Source) -> Folder:
         named = "data_files" in settings
         patterns = sanitize_patterns(settings["data_files"]) if named else get_data_patterns(str(base))
         resolved = DataFilesDict.from_patterns(patterns, base_path=str(base))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         if not any(ending_of(file.name) for file in folder.rglob("*")):
             raise DataError(f"{folder}: holds no file that ends in {', '.join(FILE_ENDINGS)}") from None
         raise DataError(f"{folder}: its splits cannot be found: {error}") from error

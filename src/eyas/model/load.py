@@ -1,6 +1,7 @@
 """The base model: its config, its empty shape, its weights."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from eyas.recipe.model import Model, Quantization
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
+
+logger = logging.getLogger(__name__)
 
 POSITIONS = ("max_position_embeddings", "max_seq_len")
 """Names of a config's number of positions; the second is MPT's."""
@@ -90,6 +93,7 @@ def load_model(
                 use_safetensors=model.use_safetensors,
                 trust_remote_code=model.trust_remote_code,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are looked at below
                 **options,
             )
     except (OSError, SafetensorError, UnpicklingError) as error:
@@ -98,7 +102,9 @@ def load_model(
     if quantization is not None:
         _refuse_unquantized(model, loaded)
     _refuse_other_attention(model, loaded)
-    return loaded, sorted(information["missing_keys"])
+    return loaded, sorted(
+        {*information["missing_keys"], *_replaced_head(model, config, information["mismatched_keys"])}
+    )
 
 
 def model_limits_of(model: "PreTrainedModel") -> tuple[int, int]:
@@ -132,6 +138,27 @@ def base_classes(config: "PretrainedConfig", auto_model: str) -> list[str]:
     if not any(name.endswith(head) for name in config.architectures or []):
         return []
     return [str(config.id2label[index]) for index in range(config.num_labels)]
+
+
+def _replaced_head(
+    model: Model, config: "PretrainedConfig", mismatched: Iterable[tuple[str, Sequence[int], Sequence[int]]]
+) -> list[str]:
+    """Return the parameters of a head for other classes than the base's; such a head is new.
+
+    Raises PreflightError for any other weight whose shape is not that of the model.
+    """
+    shapes = {name: (tuple(stored), tuple(wanted)) for name, stored, wanted in mismatched}
+    classes = (load_config(model).num_labels, config.num_labels) if shapes else (0, 0)
+    for name, (stored, wanted) in shapes.items():
+        if (stored[0], wanted[0]) != classes or stored[1:] != wanted[1:]:
+            raise PreflightError(
+                f"model.name {model.name}: {name} has the shape {stored}, and its config says {wanted}"
+            )
+    if shapes:
+        logger.info(
+            f"the head of {model.name} has {classes[0]} classes, the rows have {classes[1]}: a new one is trained"
+        )
+    return list(shapes)
 
 
 def _refuse_unquantized(model: Model, loaded: "PreTrainedModel") -> None:

@@ -1,5 +1,6 @@
 """Checks of files, folders and packages that a recipe needs."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -9,8 +10,10 @@ from eyas.errors import PreflightError
 from eyas.hub.local_code import digest_of_code
 from eyas.hub.model_files import ADAPTER
 from eyas.recipe import Recipe
+from eyas.recipe.library_models import model_types
 from eyas.recipe.library_optimizers import packages_of
 from eyas.recipe.source import IN_A_PACKAGE
+from eyas.recipe.task_traits import TASK_TRAITS
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ def check(recipe: Recipe) -> list[Finding]:
         *_nothing_held_out(recipe),
         *_model_folder(recipe),
         *_local_code(recipe),
+        *_model_kind(recipe),
     ]
 
 
@@ -101,3 +105,16 @@ def _local_code(recipe: Recipe) -> Iterator[Finding]:
     if digest != model.code_sha256:
         what = f"the code in {model.name} has the digest {digest}, the recipe {model.code_sha256 or 'none'}"
         yield Finding(what, "model.code_sha256", True, f"read the code, then set model.code_sha256: {digest}")
+
+
+def _model_kind(recipe: Recipe) -> Iterator[Finding]:
+    """Yield a finding for a local model of a kind that the task cannot train."""
+    try:
+        config = json.loads((Path(recipe.model.name) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # a hub id, or a folder that is refused elsewhere
+        return
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind is None or "auto_map" in config or kind in model_types(TASK_TRAITS[recipe.task].models):
+        return
+    what = f"{recipe.model.name} is a {kind} model, and transformers has none of that kind for task {recipe.task}"
+    yield Finding(what, "model.name", True, "name another model, or change the task")

@@ -73,12 +73,6 @@ def problems_of(argument: str, annotation: Any, value: Any, section: Mapping[str
     return next(filter(None, (refusals(each, value) for each in types)), {})
 
 
-def attention_names() -> list[str]:
-    """Return the names of transformers' attention functions that train."""
-    names = text_keys(value_in("transformers.modeling_utils", "_global_mapping", "AttentionInterface"))
-    return ["eager", *(name for name in names if "|" not in name)]  # paged attention only generates
-
-
 def schedule_arguments(schedule: object) -> dict[str, Argument]:
     """Return the arguments of a learning-rate schedule that `lr_scheduler_kwargs` may set; none for an unknown name."""
     function = _schedule_functions().get(schedule)

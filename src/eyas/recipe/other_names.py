@@ -78,7 +78,7 @@ _NAMES_BY_ADVICE: dict[str, str] = {
     "set training.activation_checkpointing": "use_gradient_checkpointing",
     "remove it; set model.dtype or training.fp16": "fp16_opt_level fp16_backend half_precision_backend",
     "set training.accelerator_config: {dispatch_batches: …}": "dispatch_batches split_batches",
-    "set training.include_for_metrics: [inputs]": "include_inputs_for_metrics",
+    "has no setting here; eyas computes its measures itself": "include_inputs_for_metrics compute_metrics metrics",
     "has no setting here; eyas prints and plots the loss itself": "include_tokens_per_second plot_loss logging_dir",
     "set it in the accelerate config (accelerate launch --config_file …)": (
         "no_cuda use_mps_device use_ipex gpus num_gpus devices distributed_backend"

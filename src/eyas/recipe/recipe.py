@@ -5,6 +5,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, model_validator
 
+from eyas.errors import RecipeError
 from eyas.recipe.adapter import Adapter
 from eyas.recipe.data import Data
 from eyas.recipe.evaluation import Evaluation
@@ -64,8 +65,14 @@ class Recipe(Section):
 
     @property
     def run_folder(self) -> str:
-        """Return the folder of the run; a loaded recipe always has one."""
-        assert self.run_directory is not None
+        """Return the folder of the run. A recipe from a file always has one.
+
+        Raises RecipeError for a recipe from Python without `run_directory`.
+        """
+        if self.run_directory is None:
+            raise RecipeError(
+                "run_directory: missing; a recipe that is not read from a file must name its run's folder"
+            )
         return self.run_directory
 
     @property

@@ -19,6 +19,8 @@ class TaskTraits:
 
     arguments: LibraryClass
     """The library class of its training arguments."""
+    models: str
+    """Table of transformers with the kinds of models that it trains."""
     formats: tuple[Format, ...]
     """Formats of rows that it reads."""
     classes: Literal["none", "text", "token"]
@@ -40,6 +42,7 @@ class TaskTraits:
 TASK_TRAITS: dict[str, TaskTraits] = {
     "sft": TaskTraits(
         arguments=SFT_CONFIG,
+        models="MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
         formats=("messages", "sharegpt", "alpaca", "prompt_completion", "text"),
         classes="none",
         generates=True,
@@ -60,6 +63,7 @@ TASK_TRAITS: dict[str, TaskTraits] = {
     ),
     "sequence_classification": TaskTraits(
         arguments=TRAINING_ARGUMENTS,
+        models="MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
         formats=("labelled_text",),
         classes="text",
         generates=False,
@@ -69,6 +73,7 @@ TASK_TRAITS: dict[str, TaskTraits] = {
     ),
     "token_classification": TaskTraits(
         arguments=TRAINING_ARGUMENTS,
+        models="MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
         formats=("token_labels",),
         classes="token",
         generates=False,

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from eyas.errors import RecipeError
 from eyas.recipe.access_tokens import access_tokens
 from eyas.recipe.library_limits import problems_of
 from eyas.recipe.library_signatures import MISSING, UNKNOWN
@@ -32,6 +33,9 @@ from eyas.recipe.yaml_reader import MOST_PROBLEMS, Path
 Problem = tuple[Path, str]
 """A path in the recipe, and a message."""
 
+MOST_UNKNOWN_SECTIONS = 5
+"""Unknown keys at the top of a file, above which it is taken for another tool's."""
+
 RETIRED: dict[Path, str] = {
     ("speed", "compiled_layers"): "no longer a setting; delete this line (it saved 6 % of long CPU runs)"
 }
@@ -49,10 +53,25 @@ def validated(value: Any, schema: type[Recipe] = Recipe) -> tuple[Recipe | None,
     try:
         recipe = schema.model_validate(value)
     except ValidationError as error:
-        return None, list((dict(problems) | dict(_field_problems(error, value.get("task"), schema))).items())
+        fields = _field_problems(error, value.get("task"), schema)
+        return None, [*_foreign_file(value, schema), *(dict(problems) | dict(fields)).items()]
     if problems:
         return None, problems
     return recipe, [(tuple(path.split(".")), message) for path, message in violations(recipe)]
+
+
+def _foreign_file(value: dict[str, Any], schema: type[Recipe]) -> Iterator[Problem]:
+    """Yield a first line of advice for a file whose keys are mostly none of a recipe."""
+    if len(value.keys() - schema.model_fields.keys()) > MOST_UNKNOWN_SECTIONS:
+        sections = ", ".join(schema.model_fields)
+        yield (), f"is this a file of another tool? A recipe has {sections}; start from a shipped one (docs/recipes.md)"
+
+
+def refuse_invalid(recipe: Recipe) -> None:
+    """Raise RecipeError for a recipe from Python whose library arguments or combinations are wrong."""
+    _, problems = validated(recipe.model_dump(mode="json", exclude_unset=True))
+    if problems:
+        raise RecipeError("\n".join(f"{'.'.join(map(str, path))}: {message}" for path, message in problems))
 
 
 def _library_problems(value: dict[str, Any], schema: type[Recipe]) -> Iterator[Problem]:
@@ -110,6 +129,8 @@ def _field_problem(error: ErrorDetails, task: object, schema: type[Recipe]) -> P
         return path, _missing(section, str(path[-1]))
     if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
         return _tag_problem(error, section, path)
+    if error["type"] in ("model_type", "model_attributes_type"):
+        return path, f"should be a mapping of settings; found {_shown(error['input'])}"
     advice = OTHER_TASKS.get(str(error["input"]).lower()) if path == ("task",) else None
     return path, f"{_lower(error['msg'])}; found {_shown(error['input'])}{'; ' + advice if advice else ''}"
 

@@ -33,11 +33,6 @@ def refuse_arguments(recipe: Recipe, run: RunDirectory) -> None:
 
     Raises PreflightError with the library's words at the setting that they name.
     """
-    if recipe.training.fp16 and not has_gpu():
-        raise PreflightError(
-            "training.fp16: torch scales and casts to float16 on GPUs only; a CPU would train in the weights' dtype. "
-            "Remove it, or set training.bf16: true"
-        )
     if recipe.quantization is not None:
         with library_refusals(recipe, "quantization"):
             bits_and_bytes_config(recipe.quantization, recipe.model)

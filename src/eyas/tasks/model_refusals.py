@@ -37,11 +37,11 @@ def refuse_model(recipe: Recipe) -> None:
 def _refuse_other_kinds(recipe: Recipe, task: Task, config: "PretrainedConfig") -> None:
     import transformers
 
-    auto_model = getattr(transformers, task.auto_model)
-    if type(config) not in auto_model._model_mapping and task.auto_model not in getattr(config, "auto_map", {}):
+    kinds, code = getattr(transformers, task.auto_model)._model_mapping, getattr(config, "auto_map", None) or {}
+    if type(config) not in kinds and task.auto_model not in code:
         raise PreflightError(
-            f"model.name: {recipe.model.name} is a {config.model_type} model, which transformers cannot load for task "
-            f"{recipe.task} (no {task.auto_model.removeprefix('AutoModelFor')} model of this kind); name another model"
+            f"model.name: {recipe.model.name} is a {config.model_type} model, and transformers has none of that kind "
+            f"for task {recipe.task}; name another model, or change the task"
         )
 
 

@@ -30,6 +30,7 @@ from eyas.preflight.pinning import pinned
 from eyas.preflight.versions import refuse_old_versions
 from eyas.recipe import Recipe
 from eyas.recipe.steps import accumulation_steps
+from eyas.recipe.validation import refuse_invalid
 from eyas.run_directory import RunDirectory
 from eyas.speed.apply import apply
 from eyas.speed.optimization import table
@@ -141,6 +142,7 @@ def started(
 def check_environment(recipe: Recipe, run: RunDirectory, resume: bool, requested: Topology | None) -> None:
     """Raise PreflightError for versions, ranks, settings or a run folder that do not allow a start."""
     refuse_old_versions()
+    refuse_invalid(recipe)
     refuse_impossible_launch(requested, started_topology(), has_gpu())
     refuse_float16_autocast(recipe, has_gpu())
     accumulation_steps(recipe, world_size())  # refuses a global batch that does not divide

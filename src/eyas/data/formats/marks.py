@@ -26,7 +26,7 @@ def is_mark(key: str) -> bool:
 
 
 def read_marks(message: Item) -> Item:
-    """Return a message with its marks read: `train` is false if it is not trained, and missing otherwise.
+    """Return a message with its marks read: `train` is false if it is not trained, else missing.
 
     Raises RowError for a mark of another spelling, one between 0 and 1, two that differ, and one that trains a
     message other than an answer.

@@ -4,7 +4,7 @@ import difflib
 import re
 
 from eyas.recipe.adapter import FULL_PRECISION_ONLY, INITIALIZATIONS, Lora
-from eyas.recipe.library_limits import attention_names
+from eyas.recipe.library_models import attention_names
 from eyas.recipe.model import Quantization
 from eyas.recipe.recipe import Recipe
 from eyas.recipe.rules.rule import Rule, Violation
