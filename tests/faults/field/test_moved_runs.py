@@ -84,7 +84,7 @@ def test_a_run_whose_base_is_gone_names_the_option(moved):
     done = eyas("generate", "run", "--prompt", "the falcon")
 
     assert done.exit_code == 1
-    assert "the base model in the folder llama, which is not here" in done.output and "--base PATH" in done.output
+    assert "llama, which is not here" in done.output and "--base PATH" in done.output
 
 
 def other_weights(base):
@@ -102,8 +102,8 @@ def other_tokenizer(base):
     file.write_text(file.read_text().replace("falcon", "falkon"))
 
 
-def an_adapter_too(base):
-    (base / "adapter_config.json").write_text("{}")
+def other_tokens_too(base):
+    (base / "added_tokens.json").write_text("{}")
 
 
 def no_tokenizer(base):
@@ -112,7 +112,7 @@ def no_tokenizer(base):
 
 CHANGES = {
     other_weights: "model.safetensors: ", other_config: "config.json: ", other_tokenizer: "tokenizer.json: ",
-    an_adapter_too: "adapter_config.json: absent, now ", no_tokenizer: "tokenizer.json: ",
+    other_tokens_too: "added_tokens.json: absent, now ", no_tokenizer: "tokenizer.json: ",
 }  # fmt: skip
 
 
