@@ -84,7 +84,7 @@ def test_a_run_whose_base_is_gone_names_the_option(moved):
     done = eyas("generate", "run", "--prompt", "the falcon")
 
     assert done.exit_code == 1
-    assert "the base model in the folder llama, which is not here" in done.output and "--base PATH" in done.output
+    assert "llama, which is not here" in done.output and "--base PATH" in done.output
 
 
 def other_weights(base):
@@ -102,8 +102,8 @@ def other_tokenizer(base):
     file.write_text(file.read_text().replace("falcon", "falkon"))
 
 
-def an_adapter_too(base):
-    (base / "adapter_config.json").write_text("{}")
+def other_tokens_too(base):
+    (base / "added_tokens.json").write_text("{}")
 
 
 def no_tokenizer(base):
@@ -112,7 +112,7 @@ def no_tokenizer(base):
 
 CHANGES = {
     other_weights: "model.safetensors: ", other_config: "config.json: ", other_tokenizer: "tokenizer.json: ",
-    an_adapter_too: "adapter_config.json: absent, now ", no_tokenizer: "tokenizer.json: ",
+    other_tokens_too: "added_tokens.json: absent, now ", no_tokenizer: "tokenizer.json: ",
 }  # fmt: skip
 
 
@@ -199,6 +199,7 @@ def test_changed_kept_rows_are_refused(moved):
     assert done.exit_code == 1 and "evaluation_rows.arrow" in done.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "task"), [("llama", "sft"), ("roberta", "token_classification")])
 def test_the_adapters_readme_opens_the_trained_model(family, task, tmp_path):
     run, recipe = small_runs.start(tmp_path, task, small_runs.base_of(family, tmp_path), {}, small_runs.NF4)
@@ -218,6 +219,7 @@ def test_the_adapters_readme_opens_the_trained_model(family, task, tmp_path):
     assert f"from transformers import {kind}, BitsAndBytesConfig" in code
 
 
+@pytest.mark.slow
 def test_a_classifiers_majority_needs_no_training_file(tmp_path):
     run, _ = small_runs.start(
         tmp_path, "sequence_classification", small_runs.base_of("bert", tmp_path), {},
@@ -233,6 +235,7 @@ def test_a_classifiers_majority_needs_no_training_file(tmp_path):
     assert done.exit_code == 0 and done.output == before and "majority class" in done.output
 
 
+@pytest.mark.slow
 def test_a_run_without_held_out_rows_is_merged_without_files_and_scored_with_them(tmp_path):
     rows = small_runs.TASKS["sft"](tmp_path / "rows.jsonl")
     data = {"train": {"path": str(rows)}, "cache_directory": str(tmp_path / "prepared")}
@@ -247,6 +250,7 @@ def test_a_run_without_held_out_rows_is_merged_without_files_and_scored_with_the
     assert eyas("evaluate", run.path).exit_code == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantization", [None, small_runs.NF4, small_runs.INT8], ids=["bf16", "nf4", "int8"])
 def test_a_finished_run_has_the_readme_of_a_saved_one(quantization, tmp_path):
     base = small_runs.base_of("bert", tmp_path)
