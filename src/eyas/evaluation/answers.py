@@ -20,10 +20,9 @@ def losses_and_answers(
     """Return each row's loss and the answer to its prompt.
 
     The loss is the mean over labeled tokens, in nats. A row holds tensors [1, length], `labels` among them, and starts
-    with its prompt. The prompt gets a forward pass of its own in three cases: a template lets the row start differently,
-    the model caches more than keys and values, or it has too few positions for the longest answer.
+    with its prompt. The prompt gets a forward pass of its own in three cases: a template lets the row start
+    differently, the model caches more than keys and values, or it has too few positions for the longest answer.
     """
-
     rooms = rooms_for_answers(model, prompts, max_new_tokens)
 
     def of_batch(indices: list[int], batch: dict[str, Any]) -> list[tuple[float, str]]:
