@@ -1,4 +1,4 @@
-"""Whether a run can start or continue in a folder."""
+"""Check that a run can start or continue in a folder."""
 
 from eyas.errors import CheckpointError
 from eyas.run_directory import RunDirectory
