@@ -15,6 +15,7 @@ from eyas.evaluation.report import _data_report
 from eyas.export.proof import recorded_parity
 from eyas.files import read_json
 from eyas.run_directory import RunDirectory
+from eyas.sealing import files_in, listed, write_seal
 from eyas.training.finish import finish
 from eyas.verify import began_with, refuse_links
 
@@ -139,7 +140,7 @@ def test_a_damaged_state_of_the_trainer_is_named(damage, run):
     checkpoint.mkdir(parents=True)
     file = checkpoint / "trainer_state.json"
     file.write_bytes((WHOLE_FILES | foreign | {"no steps": b"{}"})[damage])
-    merges.seal_again(checkpoint, "checkpoint")
+    write_seal(checkpoint, listed(checkpoint, files_in(checkpoint)), {"kind": "checkpoint", "step": 2})
     run.record(status="failed")
     recipe = merges.Recipe.model_validate(
         {"task": "sft", "model": {"name": "a/b"}, "data": {"train": {"path": "a.jsonl"}}}
