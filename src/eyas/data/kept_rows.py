@@ -1,7 +1,7 @@
 """Held-out rows that a run keeps, so that its models can be scored and merged without its data files."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ def keep_rows(splits: Splits, count: int | None, answers: bool, folder: Path) ->
     write_json(folder / FACTS, {"labels": splits.labels})
 
 
-def open_kept_rows(folder: Path, spec: RowSpec, report: Mapping[str, Any]) -> Splits:
+def open_kept_rows(folder: Path, spec: RowSpec, report: DataReport) -> Splits:
     """Return the rows that a run kept. The training split holds answers alone, unless it is the one that is scored."""
     import datasets
 
@@ -47,7 +47,7 @@ def open_kept_rows(folder: Path, spec: RowSpec, report: Mapping[str, Any]) -> Sp
     labels = json.loads((folder / FACTS).read_text(encoding="utf-8"))["labels"]
     return Splits(
         train=opened("train") or unscored, evaluation=opened("evaluation"), labels=labels,
-        report=DataReport.from_dict(report), sources={}, cached=folder, test=opened("test"),
+        report=report, sources={}, cached=folder, test=opened("test"),
     )  # fmt: skip
 
 
