@@ -98,7 +98,8 @@ class SplitReport:
         )
         if self.classes:
             yield f"  {'':<11} " + ", ".join(f"{label}: {count:,}" for label, count in self.classes.items())
-            yield from (f"  {'':<11} {note}" for note in self._rare_classes())
+            if rare := self._rare_classes():
+                yield f"  {'':<11} note: accuracy hides rare classes: {', '.join(rare)}"
         if not self.classes or self.supervised_tokens < self.tokens:
             yield f"  {'':<11} {self._trained()}"
         for what, names in (("columns", self.columns_not_read), ("keys of messages", self.keys_not_read)):
@@ -110,12 +111,10 @@ class SplitReport:
                 more = ", …" if found.count > 3 else ""
                 yield f"  {'':<11} {counted(found.count, 'row')} {MEANING[defect]}: {', '.join(found.first[:3])}{more}"
 
-    def _rare_classes(self) -> Iterator[str]:
-        """Yield a note on each class with less than a tenth of the largest one, which accuracy would hide."""
+    def _rare_classes(self) -> list[str]:
+        """Return the classes with less than a tenth of the largest one, with their counts."""
         largest, total = max(self.classes.values()), sum(self.classes.values())
-        for label, count in self.classes.items():
-            if 10 * count < largest:
-                yield f"note: class {label} is rare ({count:,} of {total:,}); accuracy hides it, so compare F1"
+        return [f"{label} ({count:,} of {total:,})" for label, count in self.classes.items() if 10 * count < largest]
 
     def _trained(self) -> str:
         ends = "" if self.end_tokens is None else f", {counted(self.end_tokens, 'end token')}"

@@ -110,8 +110,14 @@ def leave_no_rank_variables() -> None:
 
 
 def refuse_ranks_of_a_shell() -> None:
-    """Raise PreflightError where `eyas train`, which starts the ranks itself, is taken for a rank."""
-    if found := rank_variables():
+    """Raise PreflightError where `eyas train`, which starts the ranks itself, is taken for one of several.
+
+    Variables of the only rank, which SLURM sets for a single task, are removed.
+    """
+    found = rank_variables()
+    if not any(value != ("1" if name.endswith(("SIZE", "NRANKS")) else "0") for name, value in found.items()):
+        leave_no_rank_variables()
+    else:
         raise PreflightError(
             f"{_as_text(found)}: set in this shell, but eyas train starts the processes itself. Unset them "
             f"(unset {' '.join(found)}) and choose the number of processes with --accelerate-config"

@@ -232,3 +232,29 @@ def test_a_classifiers_majority_needs_no_training_file(tmp_path):
     done = eyas("evaluate", run.path)
 
     assert done.exit_code == 0 and done.output == before and "majority class" in done.output
+
+
+def test_a_run_without_held_out_rows_is_merged_without_files_and_scored_with_them(tmp_path):
+    rows = small_runs.TASKS["sft"](tmp_path / "rows.jsonl")
+    data = {"train": {"path": str(rows)}, "cache_directory": str(tmp_path / "prepared")}
+    run, _ = small_runs.start(tmp_path, "sft", small_runs.base_of("llama", tmp_path), {}, data=data)
+    scored = eyas("evaluate", run.path)
+    rows.rename(tmp_path / "gone.jsonl")
+
+    proof = small_runs.merged(run)
+
+    assert scored.exit_code == 0 and proof.in_float32.positions > 100
+    assert eyas("generate", run.path, "--prompt", "the falcon").exit_code == 0
+    assert eyas("evaluate", run.path).exit_code == 1
+
+
+@pytest.mark.parametrize("quantization", [None, small_runs.NF4, small_runs.INT8], ids=["bf16", "nf4", "int8"])
+def test_a_finished_run_has_the_readme_of_a_saved_one(quantization, tmp_path):
+    base = small_runs.base_of("bert", tmp_path)
+    run, _ = small_runs.start(tmp_path, "sequence_classification", base, {}, quantization)
+    before = (run.adapter / "README.md").read_text()
+    shutil.rmtree(run.adapter)
+    run.record(status="running")
+
+    assert eyas("finish", run.path).exit_code == 0
+    assert (run.adapter / "README.md").read_text() == before and "BertForSequenceClassification" in before
