@@ -1,6 +1,5 @@
 """A run's recipe, tokenizer and rows, compared with its manifest."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from eyas.cli.lazy_libraries import hide_unused_libraries
-from eyas.errors import DataError
+from eyas.errors import CheckpointError, DataError
 from eyas.run_directory import RunDirectory
 from eyas.verify import began_with, refuse_links, refuse_outdated
 
@@ -48,10 +47,13 @@ class OpenRun:
         if not run.held_out.is_dir():
             return self.splits
         from eyas.data.kept_rows import open_kept_rows
+        from eyas.data.report import DataReport
         from eyas.sealing import refuse_unless_sealed
 
         refuse_unless_sealed(run.held_out)
-        report = json.loads(run.data_report.read_text(encoding="utf-8"))
+        report = DataReport.of_run(run)
+        if report is None:
+            raise CheckpointError(f"{run.data_report}: is missing; restore it from a copy")
         return open_kept_rows(run.held_out, self.task.rows, report)
 
     @property

@@ -1,7 +1,7 @@
 """Held-out rows that a run keeps, so that its models can be scored and merged without its data files."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ def keep_rows(splits: Splits, count: int | None, probes: int, answers: bool, fol
     write_json(folder / FACTS, {"labels": splits.labels})
 
 
-def open_kept_rows(folder: Path, spec: RowSpec, report: Mapping[str, Any]) -> Splits:
+def open_kept_rows(folder: Path, spec: RowSpec, report: DataReport) -> Splits:
     """Return the rows that a run kept. The training split holds answers alone."""
     import datasets
 
@@ -48,7 +48,7 @@ def open_kept_rows(folder: Path, spec: RowSpec, report: Mapping[str, Any]) -> Sp
     labels = json.loads((folder / FACTS).read_text(encoding="utf-8"))["labels"]
     return Splits(
         train=train, evaluation=opened("evaluation") or opened("probes"), labels=labels,
-        report=DataReport.from_dict(report), sources={}, cached=folder, test=opened("test"),
+        report=report, sources={}, cached=folder, test=opened("test"),
     )  # fmt: skip
 
 

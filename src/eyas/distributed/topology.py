@@ -5,7 +5,6 @@ replace a strategy (FSDP on a CPU becomes plain DDP). So the request is read fro
 compared with what runs.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eyas.errors import PreflightError
+from eyas.files import read_json
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -181,7 +181,10 @@ def differences(requested: Topology, running: Topology) -> list[str]:
 
 def _zero_strategy(config_file: str | None, stage: Any = None) -> str:
     if config_file and config_file != "none":
-        stage = json.loads(Path(config_file).read_text(encoding="utf-8")).get("zero_optimization", {}).get("stage", 0)
+        try:
+            stage = read_json(Path(config_file)).get("zero_optimization", {}).get("stage", 0)
+        except (OSError, ValueError, AttributeError) as error:
+            raise PreflightError(f"{config_file}: is not a DeepSpeed config: {error}; name another") from None
     return f"zero-{2 if stage is None else stage}"
 
 

@@ -142,10 +142,11 @@ def test_a_base_that_is_no_folder_is_refused(path, moved):
 
 def test_the_kept_rows_are_those_of_the_training(trained):
     from eyas.data.kept_rows import open_kept_rows
+    from eyas.data.report import DataReport
     from eyas.tasks import TASKS
 
     run = RunDirectory(trained / "run")
-    kept = open_kept_rows(run.held_out, TASKS["sft"].rows, json.loads(run.data_report.read_text()))
+    kept = open_kept_rows(run.held_out, TASKS["sft"].rows, DataReport.of_run(run))
 
     lines = [json.loads(line) for line in (trained / "sft.jsonl").read_text().splitlines()]
     rows = list(kept.evaluation.first(None))
