@@ -32,8 +32,34 @@ class _Topology(_Record):
     strategy: str
 
 
+class _Parameters(_Record):
+    trainable: int
+    total: int
+
+
+class _Quantized(_Record):
+    kind: str
+    layers: int
+    left: list[str]
+
+
 class _Summary(_Record):
     topology: _Topology
+    parameters: _Parameters | None = None
+    quantized: _Quantized | None = None
+
+
+class _Hardware(_Record):
+    device: str
+    device_count: int
+    cpu_cores: int
+
+
+class _Released(_Record):
+    step: int
+    steps: int
+    metric: str | None
+    value: float | None
 
 
 class _File(_Record):
@@ -56,8 +82,12 @@ class _Manifest(_Record):
     digests: _Digests = _Digests()
     lineage: list[dict[str, Any]] = []
     records: dict[str, _File] = {}
+    hardware: _Hardware | None = None
+    ended: str | None = None
     steps: int | None = None
+    released: _Released | None = None
     train_seconds: float | None = None
+    peak_bytes: int | None = None
     finished_from: _Origin | None = None
 
 

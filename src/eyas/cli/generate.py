@@ -33,9 +33,7 @@ def generate(
         from eyas.recipe.task_traits import TASK_TRAITS
 
         if not TASK_TRAITS[opened.recipe.task].generates:
-            raise PreflightError(
-                f"{run}: a {opened.recipe.task} model cannot generate text; score it with eyas evaluate {run}"
-            )
+            raise PreflightError(f"{run}: this is a classifier and writes no text; score it with eyas evaluate {run}")
         options, report = opened.recipe.data.chat_template_kwargs, DataReport.of_run(opened.directory)
         form = None if report is None else report.train.prompts
         prompts = [user_prompt(opened.tokenizer, text, options, system, form) for text in prompt]

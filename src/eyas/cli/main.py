@@ -24,7 +24,7 @@ from eyas.cli import (
 app = typer.Typer(
     name="eyas",
     help="Fine-tune a model from a recipe: train an adapter, merge it, and verify that the result is what was "
-    "trained.\n\nIn this order: eyas demo, eyas check RECIPE, eyas preview RECIPE, eyas train RECIPE, eyas merge RUN, "
+    "trained.\n\nTypical order: eyas demo, eyas check RECIPE, eyas preview RECIPE, eyas train RECIPE, eyas merge RUN, "
     "eyas report RUN",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -1,6 +1,5 @@
 """Report on the rows of a run, counted before the first step."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
@@ -8,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, Field, TypeAdapter
 
 from eyas.data.rows import SHOWN
-from eyas.errors import DataError, printable
-from eyas.files import counted
+from eyas.errors import CheckpointError, DataError, printable
+from eyas.files import counted, read_json
 from eyas.recipe.data import Data
 from eyas.run_directory import RunDirectory
 
@@ -181,10 +180,16 @@ class DataReport:
 
     @classmethod
     def of_run(cls, run: RunDirectory) -> "DataReport | None":
-        """Return the report of a run's rows; None for a run without one."""
-        if not run.data_report.is_file():
+        """Return the report of a run's rows; None for a run without one. Raises CheckpointError for a damaged one."""
+        try:
+            return cls.from_dict(read_json(run.data_report))
+        except FileNotFoundError:
             return None
-        return cls.from_dict(json.loads(run.data_report.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            what = " ".join(str(error).split())
+            raise CheckpointError(
+                f"{run.data_report}: is not what was written: {what}; restore it from a copy"
+            ) from None
 
     def text(self) -> str:
         """Return the report as it is printed."""

@@ -42,7 +42,8 @@ def checkpoint_activations(recipe: Recipe, trainer: "Trainer", split: Split) -> 
         trainer.args.activation_checkpointing = True
         if recipe.adapter:
             trainer.model.enable_input_require_grads()
-    return [Optimization(NAME, on, f"up to {tokens:,} tokens at once need {in_units(needed)}; {in_units(free)} free")]
+    figures = f"{in_units(needed)} of activations for up to {tokens:,} tokens, {in_units(free)} free"
+    return [Optimization(NAME, on, f"{'' if on else 'not '}needed: {figures}")]
 
 
 def _kept_in_training(trainer: "Trainer") -> float:

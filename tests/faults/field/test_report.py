@@ -130,11 +130,12 @@ def run_of(tmp_path):
         run.path.mkdir()
         quantized = {"kind": "4-bit nf4" if recipe.quantization else "none", "layers": 14 * bool(recipe.quantization),
                      "weights": 0, "left": [], "left_weights": 0}  # fmt: skip
+        topology = {"processes": 1, "strategy": "single"}
         run.record(
             status="finished", ended="2026-05-04T03:02:01+00:00", steps=60, train_seconds=12.0, peak_bytes=2**30,
             eyas="1", hardware={"device_count": 0, "device": "cpu", "cpu_cores": 2},
             released={"step": 40, "steps": 60, "metric": "eval_loss", "value": 1.25},
-            runs={"parameters": {"trainable": 10, "total": 100}, "quantized": quantized},
+            runs={"topology": topology, "parameters": {"trainable": 10, "total": 100}, "quantized": quantized},
         )  # fmt: skip
         write_json(run.data_report, data_report().as_dict())
         lines = [{"step": 20, "loss": 2.0}, {"step": 40, "loss": 1.5}, {"step": 40, "eval_loss": 1.25, "eval_f1": 0.5}]

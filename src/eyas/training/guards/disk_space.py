@@ -9,7 +9,7 @@ from eyas.distributed.console import say
 from eyas.distributed.gather import gather_objects
 from eyas.distributed.topology import rank
 from eyas.errors import CheckpointError, PreflightError
-from eyas.files import in_units
+from eyas.files import counted, in_units
 from eyas.recipe.steps import optimizer_steps
 from eyas.run_directory import RunDirectory
 from eyas.sealing import looks_whole, sealed_bytes
@@ -95,8 +95,8 @@ def refuse_without_room(run: RunDirectory, budget: DiskBudget) -> None:
     whole = [run.checkpoint(step) for step in run.checkpoint_steps() if looks_whole(run.checkpoint(step))]
     free += sum(sealed_bytes(folder) for folder in whole)
     say(
-        f"disk: up to {in_units(budget.wanted)} needed ({budget.kept} checkpoints × {in_units(budget.checkpoint)} + "
-        f"{in_units(budget.result)} for the result), {in_units(free)} free"
+        f"disk: up to {in_units(budget.wanted)} needed ({counted(budget.kept, 'checkpoint')} × "
+        f"{in_units(budget.checkpoint)} + {in_units(budget.result)} for the result), {in_units(free)} free"
     )
     if free < budget.least:
         raise PreflightError(
