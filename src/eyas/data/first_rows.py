@@ -17,9 +17,8 @@ from eyas.recipe.task_traits import TASK_TRAITS
 def problems_of_first_rows(recipe: Recipe) -> list[str]:
     """Return what is wrong with the first rows of each local file, without torch. Folders are not opened."""
     data, formats = recipe.data, TASK_TRAITS[recipe.task].formats
-    held_out = [] if data.evaluation is None else [data.evaluation]
     problems = []
-    for source in (*data.training_sources, *held_out):
+    for source in (*data.training_sources, *data.held_out_sources.values()):
         if source.is_local and not any(path.is_dir() for path in source.local_paths()):
             try:
                 _refuse_first_rows(source, data, formats)
