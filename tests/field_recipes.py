@@ -6,12 +6,14 @@ from pathlib import Path
 
 import yaml
 
+from eyas.hardware import has_gpu
 from eyas.preflight.checks import check, refuse_if_blocked
 from eyas.recipe import at_their_places, load_recipe
 from eyas.recipe.yaml_reader import read_yaml
 from eyas.run_directory import RunDirectory
 from eyas.tasks.argument_refusals import refuse_arguments
 from eyas.tasks.model_refusals import refuse_model
+from eyas.training.run_summary import refuse_float16_autocast
 
 KINDS = {
     "sft": {"task": "sft", "adapter": {"method": "lora"}},
@@ -59,6 +61,7 @@ class FieldRecipe:
         with at_their_places(self.file, []):
             recipe = load_recipe(self.file)
             refuse_if_blocked(check(recipe))
+            refuse_float16_autocast(recipe, has_gpu())
             refuse_arguments(recipe, RunDirectory(self.file.parent / "run"))
             if model:
                 refuse_model(recipe)

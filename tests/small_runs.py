@@ -110,8 +110,8 @@ def merged(run):
     from eyas.cli.open_run import open_run
 
     with open_run(run.path) as opened:
-        sequences = opened.splits.spec.sequences
-        rows = held_out(opened.recipe, opened.splits)
+        sequences = opened.kept.spec.sequences
+        rows = held_out(opened.recipe, opened.kept)
         probes = [tensors(sequence) for _, example in rows for sequence in sequences(example)]
         finished = FinishedRun(run, opened.recipe, opened.task.auto_model, opened.labels, opened.tokenizer)
         return merge(finished, probes, ReadsHere())

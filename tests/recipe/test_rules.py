@@ -150,6 +150,11 @@ BROKEN = {
         "training.activation_checkpointing_kwargs: has no effect: activation_checkpointing is false; remove one",
         ["training.activation_checkpointing_kwargs={every_n_layers: 2}"],
     ),
+    "_dora_suits_the_base": (
+        ["adapter={method: lora, use_dora: true}", "quantization={load_in_8bit: true}"],
+        "adapter.use_dora: peft 0.21 cannot compute DoRA on 8-bit weights; use load_in_4bit, or remove one of both",
+        ["adapter={method: lora, use_dora: true}", "quantization={load_in_4bit: true}"],
+    ),
     "_patterns_are_regular_expressions": (
         ["adapter={method: lora, target_modules: 'q_proj('}"],
         "adapter.target_modules: 'q_proj(' is no regular expression: missing ), unterminated subpattern at position 6",

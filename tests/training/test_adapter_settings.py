@@ -115,7 +115,7 @@ NOWHERE = {
     "no parameter": (
         ["target_parameters=[q_proj.wait]"], r"adapter.target_parameters: 'q_proj.wait \(parameter\)' matches no module"
     ),
-    "none excluded": (["exclude_modules=[qq_proj]"], "adapter.exclude_modules: peft refuses it: You have passed"),
+    "none excluded": (["exclude_modules=[qq_proj]"], "adapter.exclude_modules: 'qq_proj' matches no module"),
     "nothing to tie": (["ensure_weight_tying=true"], "adapter.ensure_weight_tying: peft refuses it: You have"),
     "a pattern of another layer": (["rank_pattern={gate_proj: 4}"], "adapter.rank_pattern: 'gate_proj' matches no"),
     "layers and a pattern": (

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from eyas.disk_faults import disk_fault
-from eyas.distributed.store import is_first_to_report
+from eyas.distributed.store import is_first_to_report, keep_store_for_reports
 from eyas.distributed.topology import rank, world_size
 from eyas.errors import EyasError, Preempted
 
@@ -39,9 +40,11 @@ def errors_as_text() -> Iterator[None]:
     try:
         yield
     except EyasError as error:
+        _hold_signals()
         if is_first_to_report(str(error)):
             where = f"[rank {rank()}] " if world_size() > 1 else ""
             print(f"{where}{error}", file=sys.stderr, flush=True)
+        keep_store_for_reports()
         raise SystemExit(1) from None
     except Exception as error:
         if (cause := disk_fault(error)) is None:
@@ -51,9 +54,17 @@ def errors_as_text() -> Iterator[None]:
         print(f"{where}{cause}; free some space, or check who may read and write there", file=sys.stderr, flush=True)
         raise SystemExit(1) from None
     except Preempted as reason:
+        _hold_signals()
         if is_first_to_report():
             print(f"{type(reason).__name__.lower()}: {reason}", file=sys.stderr, flush=True)
+        keep_store_for_reports()
         raise SystemExit(reason.EXIT_CODE) from None
+
+
+def _hold_signals() -> None:
+    """Let a rank that ends report why: a launcher sends it SIGTERM as soon as another one has ended."""
+    if world_size() > 1:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP})
 
 
 def quieten_libraries() -> None:

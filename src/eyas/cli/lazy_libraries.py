@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from eyas.distributed.topology import started_topology
 from eyas.extras import hidden
-from eyas.recipe.library_optimizers import packages_of
 
 if TYPE_CHECKING:
     from eyas.recipe import Recipe
@@ -55,6 +54,8 @@ def hide_unused_libraries(recipe: "Recipe | None") -> None:
 
 
 def _unused(recipe: "Recipe") -> list[str]:
+    from eyas.recipe.library_optimizers import packages_of  # not at the head: it imports the whole schema
+
     optimizer = recipe.training.library_arguments.get("optim")
     used = {
         "bitsandbytes": recipe.quantization is not None or "bitsandbytes" in packages_of(optimizer),

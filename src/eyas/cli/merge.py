@@ -44,8 +44,8 @@ def merge(
         from eyas.export.reference import FinishedRun
         from eyas.export.refusals import ArtifactRefused
 
-        rows = held_out(opened.recipe, opened.splits)[: opened.recipe.export.probe_rows]
-        sequences = opened.splits.spec.sequences
+        rows = held_out(opened.recipe, opened.kept)[: opened.recipe.export.probe_rows]
+        sequences = opened.kept.spec.sequences
         probes = [tensors(sequence) for _, example in rows for sequence in sequences(example)]
         finished = FinishedRun(opened.directory, opened.recipe, opened.task.auto_model, opened.labels, opened.tokenizer)
         try:

@@ -1,6 +1,5 @@
 """A run's recipe, tokenizer and rows, compared with its manifest."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from eyas.cli.lazy_libraries import hide_unused_libraries
-from eyas.errors import DataError
+from eyas.errors import CheckpointError, DataError
 from eyas.run_directory import RunDirectory
 from eyas.verify import began_with, refuse_links, refuse_outdated
 
@@ -34,21 +33,33 @@ class OpenRun:
 
     @cached_property
     def splits(self) -> "Splits":
-        """The held-out rows that the run kept. A run of an earlier version kept none, and its data files are read."""
+        """The rows that are scored: the held-out rows that the run kept.
+
+        A run of an earlier version kept none, and one without held-out rows scores training rows: both read their data
+        files.
+        """
+        return self.kept if _kept_held_out(self.directory) else _rows_of_files(self.directory, self.recipe)
+
+    @cached_property
+    def kept(self) -> "Splits":
+        """The rows that the run kept, which are enough for a merge; without them, those of its data files."""
         run = self.directory
         if not run.held_out.is_dir():
-            return _rows_of_earlier_version(run, self.recipe)
+            return self.splits
         from eyas.data.kept_rows import open_kept_rows
+        from eyas.data.report import DataReport
         from eyas.sealing import refuse_unless_sealed
 
         refuse_unless_sealed(run.held_out)
-        report = json.loads(run.data_report.read_text(encoding="utf-8"))
+        report = DataReport.of_run(run)
+        if report is None:
+            raise CheckpointError(f"{run.data_report}: is missing; restore it from a copy")
         return open_kept_rows(run.held_out, self.task.rows, report)
 
     @property
     def labels(self) -> Sequence[str] | None:
         """Names of the classes; None for a language model."""
-        return self.splits.labels
+        return self.kept.labels
 
     def refuse_changed_rows(self) -> None:
         """Refuse scores where the file of held-out rows has changed since the training. Raises DataError.
@@ -96,24 +107,28 @@ def open_run(
     hide_unused_libraries(recipe)
 
     from eyas.model.base_identity import base_identity
-    from eyas.model.tokenizer import load_tokenizer
     from eyas.preflight.older_runs import with_base_revision
     from eyas.preflight.pinning import pinned
     from eyas.tasks import TASKS
+    from eyas.tasks.rows import open_tokenizer
 
     uses_base = which != "merged" or not directory.merged.is_dir()
     if uses_base and base is None:
         recipe = with_base_revision(recipe, folder, digests, base_revision)
     recipe = with_base(recipe, folder, digests, base if uses_base else directory.merged)
-    with pinned(recipe, typer.echo, directory.hub_commits(), rows=not directory.held_out.is_dir()) as names:
+    with pinned(recipe, typer.echo, directory.hub_commits(), rows=not _kept_held_out(directory)) as names:
         recipe = names.recipe
         if uses_base:
             base_identity(recipe.model).refuse_another(digests, recipe.model.name, folder)
-        yield OpenRun(directory, recipe, TASKS[recipe.task], load_tokenizer(recipe.model))
+        yield OpenRun(directory, recipe, TASKS[recipe.task], open_tokenizer(recipe)[0])
 
 
-def _rows_of_earlier_version(run: RunDirectory, recipe: "Recipe") -> "Splits":
-    """Return the rows of a run that kept none. Raises DataError where they have changed since the training."""
+def _kept_held_out(run: RunDirectory) -> bool:
+    return any((run.held_out / f"{name}.arrow").is_file() for name in ("evaluation", "test"))
+
+
+def _rows_of_files(run: RunDirectory, recipe: "Recipe") -> "Splits":
+    """Return the rows of a run's data files. Raises DataError where they have changed since the training."""
     from eyas.tasks.rows import load_rows
 
     splits = load_rows(recipe).splits

@@ -10,11 +10,13 @@ from eyas.files import counted
 
 
 def with_class_names(row: Row, column: str, names: Sequence[str], numbers_are_names: bool) -> Row:
-    """Return a canonical row with the names of its classes where it has their numbers.
+    """Return a row with the names of its classes where a column has their numbers.
 
     A number outside the names stays, and is refused later. With `numbers_are_names`, so does one that is a name.
     """
-    value = row[column]
+    value = row.get(column)
+    if value is None:
+        return row
     own = set(names) if numbers_are_names else frozenset[str]()
     if isinstance(value, list):
         return {**row, column: [_name(one, names, own) for one in value]}

@@ -11,16 +11,11 @@ logger = logging.getLogger(__name__)
 def in_order_of_base(labels: list[str], base: Sequence[str], fixed: bool) -> list[str]:
     """Return the class names of the rows in the order of the base's head, where it has the same classes.
 
-    `fixed` says that the recipe lists them. Raises DataError for a list in another order, and for a head of another
-    size.
+    `fixed` says that the recipe lists them. Raises DataError for a list in another order. A head of another size is
+    replaced by a new one when the weights load.
     """
-    if not base or list(base) == labels:
+    if len(base) != len(labels) or list(base) == labels:
         return labels
-    if len(base) != len(labels):
-        raise DataError(
-            f"data.labels: the base is a classifier of {len(base)} classes ({', '.join(base)}), and the rows have "
-            f"{len(labels)} ({', '.join(labels)}); name a base without a head, or give the rows its classes"
-        )
     if set(base) != set(labels):
         logger.info("the base's head for %s is trained on as a head for %s", ", ".join(base), ", ".join(labels))
         return labels

@@ -1,7 +1,7 @@
 """Held-out rows that a run keeps, so that its models can be scored and merged without its data files."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,16 @@ from eyas.files import write_json
 ANSWERS, FACTS = "answers.arrow", "splits.json"
 
 
-def keep_rows(splits: Splits, count: int | None, answers: bool, folder: Path) -> None:
-    """Write the first held-out and test rows with their examples; without held-out rows, the first training rows.
+def keep_rows(splits: Splits, count: int | None, probes: int, answers: bool, folder: Path) -> None:
+    """Write the first `count` held-out and test rows with their examples.
 
-    `answers` also keeps the answers of all training rows, without their texts. The majority answer needs them.
+    Without held-out rows, `probes` training rows are written: enough for a merge. `answers` also keeps the answers of
+    all training rows, without their texts. The majority answer needs them.
     """
     folder.mkdir(parents=True)
-    held_out = {"train": splits.train} if splits.evaluation is None else {"evaluation": splits.evaluation}
+    held_out = {"probes": splits.train} if splits.evaluation is None else {"evaluation": splits.evaluation}
     for name, split in (held_out | ({} if splits.test is None else {"test": splits.test})).items():
-        pairs = split.evaluated[:count]
+        pairs = split.evaluated[: probes if name == "probes" else count]
         examples = ({**split.examples[example], "row": number} for number, (_, example) in enumerate(pairs))
         write_table(folder / f"{name}.arrow", columns_of_examples(splits.spec), examples)
         rows = _records(split.rows.some([row for row, _ in pairs]))
@@ -34,8 +35,8 @@ def keep_rows(splits: Splits, count: int | None, answers: bool, folder: Path) ->
     write_json(folder / FACTS, {"labels": splits.labels})
 
 
-def open_kept_rows(folder: Path, spec: RowSpec, report: Mapping[str, Any]) -> Splits:
-    """Return the rows that a run kept. The training split holds answers alone, unless it is the one that is scored."""
+def open_kept_rows(folder: Path, spec: RowSpec, report: DataReport) -> Splits:
+    """Return the rows that a run kept. The training split holds answers alone."""
     import datasets
 
     def opened(name: str) -> Split | None:
@@ -43,11 +44,11 @@ def open_kept_rows(folder: Path, spec: RowSpec, report: Mapping[str, Any]) -> Sp
         return Split(RowTable(read_table(rows), [str(rows)]), read_table(file), spec) if file.is_file() else None
 
     answers = RowTable(read_table(folder / ANSWERS), [str(folder / ANSWERS)])
-    unscored = Split(answers, datasets.Dataset.from_dict({"row": list(range(len(answers)))}), spec)
+    train = Split(answers, datasets.Dataset.from_dict({"row": list(range(len(answers)))}), spec)
     labels = json.loads((folder / FACTS).read_text(encoding="utf-8"))["labels"]
     return Splits(
-        train=opened("train") or unscored, evaluation=opened("evaluation"), labels=labels,
-        report=DataReport.from_dict(report), sources={}, cached=folder, test=opened("test"),
+        train=train, evaluation=opened("evaluation") or opened("probes"), labels=labels,
+        report=report, sources={}, cached=folder, test=opened("test"),
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from eyas.data.formats.marks import is_trained, without_marks
 from eyas.data.masks import IGNORED, Chat, Encoded, encode_chats
 from eyas.data.rows import Row, RowError
+from eyas.data.template_time import limited_time
 from eyas.errors import DataError
 
 if TYPE_CHECKING:
@@ -55,10 +56,12 @@ def prompt_ids(
     if isinstance(prompt, str):
         tokens = tokenizer(prompt, return_offsets_mapping=True)
         return list(tokens["input_ids"])[: len(tokens["input_ids"]) - closing_tokens(tokens["offset_mapping"])]
+    options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, **template_options}
     try:
-        rendered = tokenizer.apply_chat_template(
-            prompt, tools=tools or None, add_generation_prompt=True, tokenize=True, return_dict=True, **template_options
-        )
+        with limited_time(len(prompt)):
+            rendered = tokenizer.apply_chat_template(prompt, tools=tools or None, **options)
+    except DataError:
+        raise
     except Exception as error:  # a template is a third-party program: it may raise anything
         raise DataError(
             f"the chat template cannot render this prompt ({error}); change the prompt or model.chat_template"

@@ -50,19 +50,15 @@ def open_converted(source: Source, data: Data, spec: RowSpec, bad: BadRows, stre
     names = opened.class_names.get(column) if spec.classes != "none" else None
     not_read: Counter[str] = Counter()
     rows = converted_rows(chain(first, opened.rows), match, columns, not_read, bad)
-    return ConvertedSource(match, _named(rows, data, spec, names), names, not_read)
+    if names is None and data.labels is not None:
+        rows = _named(rows, spec.class_column, data.labels)
+    return ConvertedSource(match, rows, names, not_read)
 
 
-def _named(
-    rows: Iterator[tuple[Place, Row]], data: Data, spec: RowSpec, names: Sequence[str] | None
-) -> Iterator[tuple[Place, Row]]:
-    """Yield the rows with the names of their classes: those of the source, or of the recipe for numbers."""
-    known = names or data.labels
-    if spec.classes == "none" or known is None:
-        yield from rows
-        return
+def _named(rows: Iterator[tuple[Place, Row]], column: str, labels: Sequence[str]) -> Iterator[tuple[Place, Row]]:
+    """Yield the rows with the recipe's class names where they have the numbers of classes."""
     for place, row in rows:
-        yield place, with_class_names(row, spec.class_column, known, numbers_are_names=names is None)
+        yield place, with_class_names(row, column, labels, numbers_are_names=True)
 
 
 def match_format(first: list[Row], source: Source, data: Data, formats: Sequence[Format]) -> FormatMatch:

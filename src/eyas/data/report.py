@@ -1,6 +1,5 @@
 """Report on the rows of a run, counted before the first step."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
@@ -8,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, Field, TypeAdapter
 
 from eyas.data.rows import SHOWN
-from eyas.errors import DataError, printable
-from eyas.files import counted
+from eyas.errors import CheckpointError, DataError, printable
+from eyas.files import counted, read_json
 from eyas.recipe.data import Data
 from eyas.run_directory import RunDirectory
 
@@ -99,7 +98,8 @@ class SplitReport:
         )
         if self.classes:
             yield f"  {'':<11} " + ", ".join(f"{label}: {count:,}" for label, count in self.classes.items())
-            yield from (f"  {'':<11} {note}" for note in self._rare_classes())
+            if rare := self._rare_classes():
+                yield f"  {'':<11} note: accuracy hides rare classes: {', '.join(rare)}"
         if not self.classes or self.supervised_tokens < self.tokens:
             yield f"  {'':<11} {self._trained()}"
         for what, names in (("columns", self.columns_not_read), ("keys of messages", self.keys_not_read)):
@@ -111,12 +111,10 @@ class SplitReport:
                 more = ", …" if found.count > 3 else ""
                 yield f"  {'':<11} {counted(found.count, 'row')} {MEANING[defect]}: {', '.join(found.first[:3])}{more}"
 
-    def _rare_classes(self) -> Iterator[str]:
-        """Yield a note on each class with less than a tenth of the largest one, which accuracy would hide."""
+    def _rare_classes(self) -> list[str]:
+        """Return the classes with less than a tenth of the largest one, with their counts."""
         largest, total = max(self.classes.values()), sum(self.classes.values())
-        for label, count in self.classes.items():
-            if 10 * count < largest:
-                yield f"note: class {label} is rare ({count:,} of {total:,}); accuracy hides it, so compare F1"
+        return [f"{label} ({count:,} of {total:,})" for label, count in self.classes.items() if 10 * count < largest]
 
     def _trained(self) -> str:
         ends = "" if self.end_tokens is None else f", {counted(self.end_tokens, 'end token')}"
@@ -182,10 +180,16 @@ class DataReport:
 
     @classmethod
     def of_run(cls, run: RunDirectory) -> "DataReport | None":
-        """Return the report of a run's rows; None for a run without one."""
-        if not run.data_report.is_file():
+        """Return the report of a run's rows; None for a run without one. Raises CheckpointError for a damaged one."""
+        try:
+            return cls.from_dict(read_json(run.data_report))
+        except FileNotFoundError:
             return None
-        return cls.from_dict(json.loads(run.data_report.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            what = " ".join(str(error).split())
+            raise CheckpointError(
+                f"{run.data_report}: is not what was written: {what}; restore it from a copy"
+            ) from None
 
     def text(self) -> str:
         """Return the report as it is printed."""

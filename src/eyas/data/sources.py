@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eyas.data.class_names import with_class_names
 from eyas.data.folders import Folder, split_of_folder
 from eyas.data.readers import class_names_of, rows_of
 from eyas.data.readers.arrow_files import names_of_features, without_nulls
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Opened:
-    """Rows of an open source, and the class names of its columns, which hold their numbers or the names."""
+    """Rows of an open source, which hold the names of their classes, and all class names by column."""
 
     rows: PlacedRows
     class_names: Mapping[str, list[str]]
@@ -35,9 +36,21 @@ def open_source(source: Source, bad: BadRows, streaming: bool = False) -> Opened
     if source.is_local:
         folder = _local(source)
         rows = chain.from_iterable(rows_of(file, source, bad) for file in folder.files)
-        return Opened(rows, _class_names(folder))
+        return _opened(rows, _class_names(folder))
     table = _streamed(source) if streaming else _hub_table(source)
-    return Opened(_numbered(source, table), names_of_features(table.features))
+    return _opened(_numbered(source, table), names_of_features(table.features))
+
+
+def _opened(rows: PlacedRows, class_names: Mapping[str, list[str]]) -> Opened:
+    """Return the rows with names for the numbers of their classes, in each column whose classes have names."""
+    for column in class_names:
+        rows = _named(rows, column, class_names[column])
+    return Opened(rows, class_names)
+
+
+def _named(rows: PlacedRows, column: str, names: list[str]) -> PlacedRows:
+    for place, row in rows:
+        yield place, with_class_names(row, column, names, numbers_are_names=False)
 
 
 def digest_of_source(source: Source) -> str:

@@ -94,7 +94,7 @@ def wait_for_all_ranks(name: str, seconds: float | None = None) -> None:
 def is_first_to_report(reason: str | None = None) -> bool:
     """Return whether this rank is to print why it ends: no other rank has printed this reason, or any if it is None.
 
-    Rank 0 comes first. Where it holds the store, it stays for an instant, so that the others can see that it has.
+    Rank 0 comes first.
     """
     if world_size() == 1 or not _store.cache_info().currsize:
         return True
@@ -103,12 +103,17 @@ def is_first_to_report(reason: str | None = None) -> bool:
         deadline = time.monotonic() + RANK_0_FIRST_SECONDS
         while rank() and not _store().check([key]) and time.monotonic() < deadline:
             time.sleep(LOOK_SECONDS)
-        first = bool(_store().add(key, 1) == 1)
         _store().add("an end", int(reason is not None))
-        wait_for_all_ranks(f"{key}: seen", REPORTED_SECONDS)
+        return bool(_store().add(key, 1) == 1)
     except RuntimeError:  # the process that holds the store has exited
         return True
-    return first
+
+
+def keep_store_for_reports() -> None:
+    """Let rank 0, which may hold the store, stay for an instant, so that ranks with the same reason see that it has."""
+    if world_size() > 1 and _store.cache_info().currsize:
+        with suppress(RuntimeError):
+            wait_for_all_ranks("ends", REPORTED_SECONDS)
 
 
 def _collected(name: str, seconds: float) -> list[Any]:
@@ -167,7 +172,7 @@ def _exit_if_blocked(name: str, seconds: float) -> Iterator[None]:
         )  # fmt: skip
 
     def leave() -> None:
-        text = f"[rank {rank()}] RankError: the process with the store sent nothing for {seconds:.0f} s ({name})"
+        text = f"[rank {rank()}] the process with the store sent nothing for {seconds:.0f} s ({name})"
         with suppress(OSError):
             os.write(2, f"{text}; is rank 0 still running?\n".encode())
         os._exit(1)

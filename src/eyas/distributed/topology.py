@@ -5,7 +5,6 @@ replace a strategy (FSDP on a CPU becomes plain DDP). So the request is read fro
 compared with what runs.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eyas.errors import PreflightError
+from eyas.files import read_json
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -110,8 +110,14 @@ def leave_no_rank_variables() -> None:
 
 
 def refuse_ranks_of_a_shell() -> None:
-    """Raise PreflightError where `eyas train`, which starts the ranks itself, is taken for a rank."""
-    if found := rank_variables():
+    """Raise PreflightError where `eyas train`, which starts the ranks itself, is taken for one of several.
+
+    Variables of the only rank, which SLURM sets for a single task, are removed.
+    """
+    found = rank_variables()
+    if not any(value != ("1" if name.endswith(("SIZE", "NRANKS")) else "0") for name, value in found.items()):
+        leave_no_rank_variables()
+    else:
         raise PreflightError(
             f"{_as_text(found)}: set in this shell, but eyas train starts the processes itself. Unset them "
             f"(unset {' '.join(found)}) and choose the number of processes with --accelerate-config"
@@ -175,7 +181,10 @@ def differences(requested: Topology, running: Topology) -> list[str]:
 
 def _zero_strategy(config_file: str | None, stage: Any = None) -> str:
     if config_file and config_file != "none":
-        stage = json.loads(Path(config_file).read_text(encoding="utf-8")).get("zero_optimization", {}).get("stage", 0)
+        try:
+            stage = read_json(Path(config_file)).get("zero_optimization", {}).get("stage", 0)
+        except (OSError, ValueError, AttributeError) as error:
+            raise PreflightError(f"{config_file}: is not a DeepSpeed config: {error}; name another") from None
     return f"zero-{2 if stage is None else stage}"
 
 

@@ -13,7 +13,6 @@ from eyas.evaluation.plots import plot_loss, plot_scores
 from eyas.evaluation.records import Record, write_records
 from eyas.evaluation.run_tables import data_table, defects_of_data, settings_table
 from eyas.export.proof import PARITY_HEADER, parity_rows, recorded_parity
-from eyas.files import read_json
 from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 from eyas.sealing import faults, seal
@@ -114,17 +113,12 @@ def _merge(run: RunDirectory) -> Iterator[str]:
 
 
 def _data(run: RunDirectory) -> Iterator[str]:
-    report = _data_report(run)
+    report = DataReport.of_run(run)
+    if report is None:
+        raise CheckpointError(f"{run.data_report}: is missing; restore it from a copy")
     yield f"## Data\n\n{_table(data_table(report))}"
     if defects := defects_of_data(report):
         yield "\n".join(f"- {line}" for line in defects)
-
-
-def _data_report(run: RunDirectory) -> DataReport:
-    try:
-        return DataReport.from_dict(read_json(run.data_report))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{run.data_report}: is not what was written: {error}; restore it from a copy") from None
 
 
 def _mistakes(records: Mapping[str, Sequence[Record]]) -> Iterator[str]:

@@ -98,6 +98,8 @@ def load_model(
             )
     except (OSError, SafetensorError, UnpicklingError) as error:
         raise PreflightError(f"model.name {model.name}: its weights cannot be loaded: {error}") from error
+    except ValueError as error:  # settings that contradict each other, for example in generation_config.json
+        raise PreflightError(f"model.name {model.name}: its settings cannot be loaded: {error}") from error
     stay_as_quantized(loaded)
     if quantization is not None:
         _refuse_unquantized(model, loaded)

@@ -9,12 +9,18 @@ if TYPE_CHECKING:
 
 
 def stop_at(model: "PreTrainedModel | PeftModel", tokens: Sequence[int]) -> None:
-    """Make a language model stop at these tokens too, next to those of its generation_config."""
+    """Make a language model stop at these tokens too, next to those of its generation_config.
+
+    All other settings stay as they were published. transformers 5.24 refuses to save a changed config whose settings
+    contradict each other (a temperature without sampling, as in Llama 2's), and saves an unchanged one with a warning.
+    So the hash is set, which tells that the config is unchanged.
+    """
     if not model.can_generate():
         return
     config = model.generation_config
     ends = list(dict.fromkeys([*tokens, *stop_tokens(config)]))
-    _change(config, eos_token_id=ends if len(ends) > 1 else next(iter(ends), None))
+    config.eos_token_id = ends if len(ends) > 1 else next(iter(ends), None)
+    config._original_object_hash = hash(config)
 
 
 def prepare_to_save(
@@ -38,13 +44,3 @@ def stop_tokens(config: "GenerationConfig") -> list[int]:
     """Return the stop tokens of a generation_config, which holds none, one or several."""
     ends = config.eos_token_id
     return [] if ends is None else list(ends) if isinstance(ends, list | tuple) else [int(ends)]
-
-
-def _change(config: "GenerationConfig", eos_token_id: int | list[int] | None) -> None:
-    """Set the stop tokens of a published config, and keep its other settings as they are.
-
-    transformers 5.24 refuses to save a changed config whose settings contradict each other (a temperature without
-    sampling, as in Llama 2's), but saves an unchanged one with a warning. The hash marks it as unchanged.
-    """
-    config.eos_token_id = eos_token_id
-    config._original_object_hash = hash(config)

@@ -97,14 +97,14 @@ class Source(Section):
     def is_local(self) -> bool:
         """Return True for a local path, and False for a hub id.
 
-        A path that is written like a file, or that is a folder here, is local.
+        A path that is written like a file, or that exists here, is local.
         """
         return (
             bool(ending_of(self.path))
             or self.path.startswith((IN_A_PACKAGE, ".", "/", "~"))
             or self.path.count("/") > 1
             or not WILDCARDS.isdisjoint(self.path)
-            or Path(self.path).is_dir()
+            or Path(self.path).exists()
         )
 
     def local_paths(self) -> list[Path]:

@@ -19,7 +19,7 @@ from eyas.recipe.task_traits import TASK_TRAITS
 from eyas.tasks import TASKS
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,21 @@ class Rows:
     """Tokens that the model reads."""
 
 
+def open_tokenizer(recipe: Recipe) -> "tuple[PreTrainedTokenizerBase, PreTrainedModel]":
+    """Return the base's tokenizer, which pads with a token that the model has, and the model without weights."""
+    tokenizer = load_tokenizer(recipe.model)
+    auto_model = TASKS[recipe.task].auto_model
+    empty = empty_model(load_config(recipe.model), auto_model, recipe.model.trust_remote_code)
+    pad_with_a_known_token(tokenizer, empty)
+    return tokenizer, empty
+
+
 def load_rows(recipe: Recipe, quarantine: Path | None = None) -> Rows:
     """Return the prepared rows of a recipe; skipped rows are written to `quarantine`.
 
     Raises DataError, or PreflightError for a tokenizer or config that cannot be loaded.
     """
-    tokenizer, task = load_tokenizer(recipe.model), TASKS[recipe.task]
-    empty = empty_model(load_config(recipe.model), task.auto_model, recipe.model.trust_remote_code)
-    pad_with_a_known_token(tokenizer, empty)
+    task, (tokenizer, empty) = TASKS[recipe.task], open_tokenizer(recipe)
     positions, vocabulary = model_limits_of(empty)
     positions -= recipe.adapter.virtual_tokens if recipe.adapter else 0
     classes = [] if task.rows.classes == "none" else base_classes(empty.config, task.auto_model)

@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from eyas.model.adapter import METHODS
+
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
+MERGES = "`eyas merge` writes a model that needs neither this folder nor peft."
 FALCON = """from transformers.models.falcon import modeling_falcon
 
 modeling_falcon.FalconLinear = torch.nn.Linear  # transformers 5.24 quantizes no other class
@@ -21,7 +24,7 @@ def adapter_readme(model: "PeftModel", digests: Mapping[str, Any]) -> str:
         "---", f"base_model: {name}", "library_name: peft", "---", f"# {method} adapter", "",
         f"For `{name}`" + (f" at commit `{config.revision}`." if config.revision else f", `{digests['base']}`."),
         _of_quantization(base), "", "```python", _code(base, name, config.revision), "```", "",
-        "`eyas merge` writes a model that needs neither this folder nor peft.", "",
+        *([MERGES, ""] if METHODS[method].merges else []),
     ])  # fmt: skip
 
 

@@ -1,13 +1,14 @@
 """Finish a fully trained run without a result, from its last checkpoint."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from eyas.errors import CheckpointError
 from eyas.files import read_json
 from eyas.model.load import empty_model, load_config
+from eyas.model.quantization import bits_and_bytes_config, kept_in_full_precision, torch_dtype
 from eyas.model.released_step import ReleasedStep
 from eyas.model.saved import refuse_unsound, saved_tensors
 from eyas.model.trained import attached, refuse_unless_it_opens
@@ -15,6 +16,7 @@ from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 from eyas.sealing import SEAL, faults, seal
 from eyas.tasks import TASKS
+from eyas.training.adapter_readme import adapter_readme
 from eyas.training.manifest import finished_from
 from eyas.training.resume.checkpoints import newest_valid
 from eyas.training.save import is_finished
@@ -44,7 +46,7 @@ def finish(run: RunDirectory, recipe: Recipe) -> Path | None:
         shutil.rmtree(staged, ignore_errors=True)
         try:
             _copy(checkpoint, staged)
-            _check(staged, recipe, began["labels"])
+            _check(staged, recipe, began)
             about = {"kind": folder.name, "from": checkpoint.name, MADE_FROM: sources_of(run, folder)}
             seal(staged, folder, about)
         finally:
@@ -106,12 +108,17 @@ def _copy(checkpoint: Path, staged: Path) -> None:
             save_file(kept, adapter, {"format": "pt"})
 
 
-def _check(staged: Path, recipe: Recipe, labels: Sequence[str] | None) -> None:
-    """Refuse a copy that could not be opened later. An adapter is opened on its base's shapes alone."""
+def _check(staged: Path, recipe: Recipe, began: Mapping[str, Any]) -> None:
+    """Refuse a copy that could not be opened later. An adapter is opened on its base's shapes alone, for its README."""
     saved, auto_model = saved_tensors(staged), TASKS[recipe.task].auto_model
     refuse_unsound(staged, saved)
     if recipe.adapter is None:
         refuse_unless_it_opens(staged, auto_model)
-    else:
-        base = empty_model(load_config(recipe.model, labels), auto_model, recipe.model.trust_remote_code)
-        attached(base, staged, saved)
+        return
+    base = empty_model(load_config(recipe.model, began["labels"]), auto_model, recipe.model.trust_remote_code)
+    unquantized = kept_in_full_precision(base, recipe.quantization, recipe.adapter.trained_in_full)
+    model = attached(base, staged, saved)
+    base.config.dtype = torch_dtype(recipe.model.dtype)
+    if recipe.quantization is not None:
+        base.config.quantization_config = bits_and_bytes_config(recipe.quantization, recipe.model, unquantized)
+    (staged / "README.md").write_text(adapter_readme(model, began["digests"]), encoding="utf-8")

@@ -67,7 +67,7 @@ def _keep_rows(run: RunDirectory, recipe: Recipe, splits: Splits) -> None:
     """Keep the held-out rows with the run: merges and scores then need no data file."""
     answers = splits.spec.classes != "none" or bool(recipe.evaluation.json_fields)
     shutil.rmtree(run.rehearsal, ignore_errors=True)
-    keep_rows(splits, recipe.evaluation.rows, answers, run.rehearsal)
+    keep_rows(splits, recipe.evaluation.rows, recipe.export.probe_rows, answers, run.rehearsal)
     seal(run.rehearsal, run.held_out, {"kind": run.held_out.name})
 
 

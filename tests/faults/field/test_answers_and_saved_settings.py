@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -193,3 +194,30 @@ def test_saved_tokenizer_says_whether_it_puts_a_space_before_a_text(models, tmp_
 
     assert json.loads((tmp_path / "tokenizer_config.json").read_text())["add_prefix_space"] is True
     assert AutoTokenizer.from_pretrained(tmp_path)("the hill")["input_ids"] == tokenizer("the hill")["input_ids"]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"num_return_sequences": 2}, {"max_new_tokens": 0}, {"cache_implementation": "nope"}], ids=str
+)
+def test_generation_config_that_the_library_refuses_is_a_refusal_in_words(settings, models, tmp_path):
+    from eyas.errors import PreflightError
+    from eyas.model.load import load_config, load_model
+    from eyas.recipe.model import Model
+
+    shutil.copytree(models["smollm2"], tmp_path / "base")
+    (tmp_path / "base" / "generation_config.json").write_text(json.dumps(settings))
+    model = Model(name=str(tmp_path / "base"), dtype="float32")
+
+    with pytest.raises(PreflightError, match=rf"its settings cannot be loaded: .*{next(iter(settings))}"):
+        load_model(model, None, load_config(model), "AutoModelForCausalLM")
+
+
+@pytest.mark.parametrize("count", ["0", "-3"])
+def test_generate_refuses_an_answer_without_tokens_before_it_opens_the_run(count, tmp_path):
+    from typer.testing import CliRunner
+
+    from eyas.cli.main import app
+
+    shown = CliRunner().invoke(app, ["generate", str(tmp_path), "--prompt", "a", f"--max-new-tokens={count}"])
+
+    assert shown.exit_code == 2 and "'--max-new-tokens': Input should be greater than" in shown.output

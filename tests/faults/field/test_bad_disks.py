@@ -65,7 +65,7 @@ def written(tmp_path):
 @pytest.mark.parametrize("before", ["no report", "a report"])
 def test_a_report_is_written_whole_or_not_at_all(number, during, before, written, monkeypatch):
     run, write = written
-    monkeypatch.setattr(report, "_data_report", lambda _run: type("Report", (), {"text": lambda self: "rows"})())
+    monkeypatch.setattr(report, "_markdown", lambda *_: "# page")
     monkeypatch.setattr(report, "plot_loss", lambda *_: None)
     monkeypatch.setattr(report, "plot_scores", lambda *_: None)
     if before == "a report":

@@ -117,8 +117,8 @@ def test_a_number_or_name_outside_the_listed_classes_is_refused(label, tmp_path)
 @pytest.mark.parametrize(
     ("labels", "note"),
     [
-        (["a"] * 95 + ["b"] * 5, "note: class b is rare (5 of 100); accuracy hides it, so compare F1"),
-        (["a"] * 30 + ["b"] * 30 + ["c"] * 2, "note: class c is rare (2 of 62)"),
+        (["a"] * 95 + ["b"] * 5, "note: accuracy hides rare classes: b (5 of 100)"),
+        (["a"] * 30 + ["b"] * 30 + ["c"] * 2, "note: accuracy hides rare classes: c (2 of 62)"),
         (["a"] * 3 + ["b"] * 2, None),
     ],
 )
@@ -131,4 +131,4 @@ def test_a_rare_class_is_noted_in_the_report(labels, note, tmp_path):
 def test_a_listed_class_without_rows_is_noted(tmp_path):
     report = prepared(labeled(tmp_path, ["a", "b"]), tmp_path, TASK, labels=["a", "b", "c"]).report
 
-    assert report.train.classes == {"a": 1, "b": 1, "c": 0} and "note: class c is rare (0 of 2)" in report.text()
+    assert report.train.classes == {"a": 1, "b": 1, "c": 0} and "rare classes: c (0 of 2)" in report.text()

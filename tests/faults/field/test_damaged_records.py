@@ -10,12 +10,15 @@ from typer.testing import CliRunner
 
 import merges
 from eyas.cli.main import app
-from eyas.errors import CheckpointError, EyasError
-from eyas.evaluation.report import _data_report
+from eyas.data.report import DataReport
+from eyas.distributed.topology import started_topology
+from eyas.errors import CheckpointError, EyasError, PreflightError
 from eyas.export.proof import recorded_parity
 from eyas.files import read_json
 from eyas.run_directory import RunDirectory
+from eyas.sealing import files_in, listed, write_seal
 from eyas.training.finish import finish
+from eyas.training.resume.trainer_state import restore_trainer_state
 from eyas.verify import began_with, refuse_links
 
 VALID = {
@@ -126,7 +129,7 @@ def test_a_nan_in_metrics_is_a_number(run):
 @pytest.mark.parametrize("damage", [*WHOLE_FILES, "foreign"])
 def test_a_damaged_parity_or_data_report_is_named(damage, run):
     run.merged.mkdir()
-    for file, read in ((run.parity, lambda: recorded_parity(run)), (run.data_report, lambda: _data_report(run))):
+    for file, read in ((run.parity, lambda: recorded_parity(run)), (run.data_report, lambda: DataReport.of_run(run))):
         file.write_bytes(WHOLE_FILES.get(damage, b'{"in float32": {"kl_per_token": "small"}, "train": {"rows": []}}'))
         with pytest.raises(CheckpointError, match=f"{file}: is not what was written: "):
             read()
@@ -139,7 +142,7 @@ def test_a_damaged_state_of_the_trainer_is_named(damage, run):
     checkpoint.mkdir(parents=True)
     file = checkpoint / "trainer_state.json"
     file.write_bytes((WHOLE_FILES | foreign | {"no steps": b"{}"})[damage])
-    merges.seal_again(checkpoint, "checkpoint")
+    write_seal(checkpoint, listed(checkpoint, files_in(checkpoint)), {"kind": "checkpoint", "step": 2})
     run.record(status="failed")
     recipe = merges.Recipe.model_validate(
         {"task": "sft", "model": {"name": "a/b"}, "data": {"train": {"path": "a.jsonl"}}}
@@ -147,6 +150,26 @@ def test_a_damaged_state_of_the_trainer_is_named(damage, run):
 
     with pytest.raises(CheckpointError, match=f"{file}: is not the trainer's"):
         finish(run, recipe)
+
+
+@pytest.mark.parametrize("damage", [*WHOLE_FILES, "no sums"])
+def test_a_damaged_state_of_a_rank_is_named(damage, tmp_path):
+    file = tmp_path / "loop_state_0.json"
+    file.write_bytes(WHOLE_FILES.get(damage, b'{"ours": {}}'))
+
+    with pytest.raises(CheckpointError, match=f"{file}: is not what was saved"):
+        restore_trainer_state(None, tmp_path, {})
+
+
+@pytest.mark.parametrize("damage", [*WHOLE_FILES, "a stage as text"])
+def test_a_damaged_deepspeed_config_is_named(damage, tmp_path, monkeypatch):
+    file = tmp_path / "zero.json"
+    file.write_bytes(WHOLE_FILES.get(damage, b'{"zero_optimization": "two"}'))
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", str(file))
+
+    with pytest.raises(PreflightError, match=f"{file}: is not a DeepSpeed config: "):
+        started_topology()
 
 
 def test_a_record_that_is_no_file_is_not_waited_for(run):

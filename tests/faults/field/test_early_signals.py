@@ -62,3 +62,23 @@ def test_a_signal_waits_while_the_process_starts_again_with_its_allocator():
 
     held, after = done.stdout.splitlines()
     assert all(name in held for name in ("SIGTERM", "SIGUSR1", "SIGHUP", "SIGINT")) and after == "[]"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signaled", [0, pytest.param(1, marks=pytest.mark.sweep)])
+def test_a_signal_to_one_rank_before_training_ends_both_with_75(signaled, fork_server, overrides_for, tmp_path):
+    recipe = ROOT / "recipes" / "smollm2_qlora_quickstart.yaml"
+    words = [recipe, *overrides_for(recipe), "training.per_device_train_batch_size=1", f"run_directory={tmp_path}/run"]
+    job = fork_server.start(
+        words, tmp_path / "log", 2, "tests/faults/field/stop_in_set_up.py", EYAS_TEST_STOP="1:load_rows:sleeps"
+    )
+    deadline = time.monotonic() + 60
+    while len(list((tmp_path / "run").glob(".heartbeats/*/rank?.json"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+    time.sleep(2)
+    os.kill(job.pids[signaled], signal.SIGTERM)
+
+    assert job.wait(20) == [75, 75], job.text()
+    assert "SIGTERM" in job.text() and "Traceback" not in job.text()
+    assert not (tmp_path / "run" / "manifest.json").exists()

@@ -141,4 +141,15 @@ def test_a_control_character_is_reported_where_it_is_and_never_printed(name, tex
 def test_an_override_with_a_control_character_names_it(file):
     file.write_text(VALID)
 
-    assert "control character U+001B" in refusal(file, ["run_directory=\x1b[2J"])
+    found = refusal(file, ["run_directory=\x1b[2J"])
+
+    assert "control character U+001B" in found and "\x1b" not in found and "\\x1b[2J" in found
+
+
+@pytest.mark.parametrize("key", ["\\x1b[2J", "\\u202egnp", "\\x9b31m", "\\a"])
+def test_an_escaped_control_character_is_never_printed(key, file):
+    file.write_text(f'{VALID}"{key}": 1\nmodel: "{key}"\n')
+
+    found = refusal(file)
+
+    assert "unknown key" in found and all(character.isprintable() or character == "\n" for character in found)

@@ -120,6 +120,7 @@ def test_a_file_that_cannot_be_read_is_refused_with_the_reason(number, ending, t
         ("rows.json.gz", gzip.compress(b'[{"text": "' + b"a" * 20_000 + b'"}]')),
         ("rows.jsonl.gz", gzip.compress(b'{"text": "' + b"a" * 5000 + b'"}\n')),
     ],
+    ids=["line", "text", "cell", "record", "array", "compressed array", "compressed line"],
 )
 def test_what_is_too_large_is_refused_before_it_is_held(name, content, tmp_path, monkeypatch):
     from eyas.data.readers import opening, text_files

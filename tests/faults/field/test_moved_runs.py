@@ -84,7 +84,7 @@ def test_a_run_whose_base_is_gone_names_the_option(moved):
     done = eyas("generate", "run", "--prompt", "the falcon")
 
     assert done.exit_code == 1
-    assert "the base model in the folder llama, which is not here" in done.output and "--base PATH" in done.output
+    assert "llama, which is not here" in done.output and "--base PATH" in done.output
 
 
 def other_weights(base):
@@ -102,8 +102,8 @@ def other_tokenizer(base):
     file.write_text(file.read_text().replace("falcon", "falkon"))
 
 
-def an_adapter_too(base):
-    (base / "adapter_config.json").write_text("{}")
+def other_tokens_too(base):
+    (base / "added_tokens.json").write_text("{}")
 
 
 def no_tokenizer(base):
@@ -112,7 +112,7 @@ def no_tokenizer(base):
 
 CHANGES = {
     other_weights: "model.safetensors: ", other_config: "config.json: ", other_tokenizer: "tokenizer.json: ",
-    an_adapter_too: "adapter_config.json: absent, now ", no_tokenizer: "tokenizer.json: ",
+    other_tokens_too: "added_tokens.json: absent, now ", no_tokenizer: "tokenizer.json: ",
 }  # fmt: skip
 
 
@@ -142,10 +142,11 @@ def test_a_base_that_is_no_folder_is_refused(path, moved):
 
 def test_the_kept_rows_are_those_of_the_training(trained):
     from eyas.data.kept_rows import open_kept_rows
+    from eyas.data.report import DataReport
     from eyas.tasks import TASKS
 
     run = RunDirectory(trained / "run")
-    kept = open_kept_rows(run.held_out, TASKS["sft"].rows, json.loads(run.data_report.read_text()))
+    kept = open_kept_rows(run.held_out, TASKS["sft"].rows, DataReport.of_run(run))
 
     lines = [json.loads(line) for line in (trained / "sft.jsonl").read_text().splitlines()]
     rows = list(kept.evaluation.first(None))
@@ -199,6 +200,7 @@ def test_changed_kept_rows_are_refused(moved):
     assert done.exit_code == 1 and "evaluation_rows.arrow" in done.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "task"), [("llama", "sft"), ("roberta", "token_classification")])
 def test_the_adapters_readme_opens_the_trained_model(family, task, tmp_path):
     run, recipe = small_runs.start(tmp_path, task, small_runs.base_of(family, tmp_path), {}, small_runs.NF4)
@@ -218,6 +220,7 @@ def test_the_adapters_readme_opens_the_trained_model(family, task, tmp_path):
     assert f"from transformers import {kind}, BitsAndBytesConfig" in code
 
 
+@pytest.mark.slow
 def test_a_classifiers_majority_needs_no_training_file(tmp_path):
     run, _ = small_runs.start(
         tmp_path, "sequence_classification", small_runs.base_of("bert", tmp_path), {},
@@ -231,3 +234,31 @@ def test_a_classifiers_majority_needs_no_training_file(tmp_path):
     done = eyas("evaluate", run.path)
 
     assert done.exit_code == 0 and done.output == before and "majority class" in done.output
+
+
+@pytest.mark.slow
+def test_a_run_without_held_out_rows_is_merged_without_files_and_scored_with_them(tmp_path):
+    rows = small_runs.TASKS["sft"](tmp_path / "rows.jsonl")
+    data = {"train": {"path": str(rows)}, "cache_directory": str(tmp_path / "prepared")}
+    run, _ = small_runs.start(tmp_path, "sft", small_runs.base_of("llama", tmp_path), {}, data=data)
+    scored = eyas("evaluate", run.path)
+    rows.rename(tmp_path / "gone.jsonl")
+
+    proof = small_runs.merged(run)
+
+    assert scored.exit_code == 0 and proof.in_float32.positions > 100
+    assert eyas("generate", run.path, "--prompt", "the falcon").exit_code == 0
+    assert eyas("evaluate", run.path).exit_code == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quantization", [None, small_runs.NF4, small_runs.INT8], ids=["bf16", "nf4", "int8"])
+def test_a_finished_run_has_the_readme_of_a_saved_one(quantization, tmp_path):
+    base = small_runs.base_of("bert", tmp_path)
+    run, _ = small_runs.start(tmp_path, "sequence_classification", base, {}, quantization)
+    before = (run.adapter / "README.md").read_text()
+    shutil.rmtree(run.adapter)
+    run.record(status="running")
+
+    assert eyas("finish", run.path).exit_code == 0
+    assert (run.adapter / "README.md").read_text() == before and "BertForSequenceClassification" in before

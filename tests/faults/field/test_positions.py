@@ -9,7 +9,10 @@ from transformers import AutoTokenizer
 
 import families
 import stand_ins
+from eyas.data.row_spec import TokenSequence
+from eyas.data.splits import tensors
 from eyas.errors import DataError
+from eyas.evaluation.answers import losses_and_answers
 from eyas.inference.generate import generate
 from eyas.model.load import empty_model, model_limits_of
 from eyas.recipe import Recipe
@@ -60,6 +63,26 @@ def test_answer_ends_at_the_last_position_and_other_answers_of_the_batch_do_not(
     assert answers == [by_hand(long, WITH_ROOM), by_hand(short, 12), by_hand(long, WITH_ROOM)]
     with pytest.raises(DataError, match="prompt 2: has 128 tokens and the model reads 128"):
         generate(model, tokenizer, [short, long + [7] * WITH_ROOM], 12)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt"])
+def test_scored_rows_near_the_last_position_are_answered_as_by_hand(family, models):
+    model, tokenizer = families.make(family).eval(), AutoTokenizer.from_pretrained(models["falcon7b"])
+    tokenizer.pad_token = tokenizer.eos_token
+    rows = [[5 + place % 60 for place in range(length)] for length in (128 - WITH_ROOM + 2, 126, 30)]
+    prompts = [row[:-2] for row in rows]
+    encoded = [tensors(TokenSequence(row, [-100] * (len(row) - 2) + row[-2:])) for row in rows]
+
+    scored = losses_and_answers(model, tokenizer, encoded, prompts, 12)
+
+    def by_hand(prompt):
+        count = min(12, 128 - len(prompt))
+        written = model.generate(torch.tensor([prompt]), max_new_tokens=count, do_sample=False, pad_token_id=0)
+        return tokenizer.decode(written[0, len(prompt) :], skip_special_tokens=True)
+
+    assert [answer for _, answer in scored] == [by_hand(prompt) for prompt in prompts]
+    with torch.inference_mode():
+        assert [loss for loss, _ in scored] == pytest.approx([float(model(**row).loss) for row in encoded], rel=1e-4)
 
 
 def test_held_out_prompt_without_room_is_refused_by_its_place_before_training(tmp_path):

@@ -5,8 +5,9 @@ import torch
 
 import small_runs
 from eyas.errors import PreflightError
-from eyas.model.load import load_config
+from eyas.model.load import empty_model, load_config, load_model
 from eyas.model.prequantized import refuse_other_quantization
+from eyas.model.quantization import is_four_bit, kept_in_full_precision
 from eyas.recipe.model import Model, Quantization
 
 STORED = {
@@ -93,3 +94,16 @@ def test_a_plain_base_takes_any_quantization():
     for quantization in (None, Quantization(load_in_4bit=True), Quantization(load_in_8bit=True)):
         refuse_other_quantization(config, quantization, Model(name="a/base"))
     assert config.dtype in (None, torch.float32)
+
+
+@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
+def test_stored_weights_compute_as_the_recipe_says(compute, bases):
+    model = Model(name=str(bases["nf4"]))
+    quantization = Quantization(load_in_4bit=True, bnb_4bit_compute_dtype=compute)
+    config = load_config(model)
+    kept = kept_in_full_precision(empty_model(config, "AutoModelForCausalLM"), quantization, [])
+
+    loaded, _ = load_model(model, quantization, config, "AutoModelForCausalLM", kept)
+
+    layers = [module for module in loaded.modules() if is_four_bit(module)]
+    assert len(layers) == 7 and {layer.compute_dtype for layer in layers} == {getattr(torch, compute)}

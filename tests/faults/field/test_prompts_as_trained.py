@@ -17,6 +17,8 @@ from eyas.run_directory import RunDirectory
 from eyas.tasks.rows import load_rows
 from eyas.training.run import train
 
+pytestmark = pytest.mark.slow
+
 CHATML = (
     "{% for tool in tools or [] %}{{ '<|im_start|>tools\n' ~ tool.function.name ~ '<|im_end|>\n' }}{% endfor %}"
     "{% for m in messages %}{{ '<|im_start|>' ~ m.role ~ '\n' ~ (m.content or '') }}"

@@ -7,7 +7,12 @@ import sys
 import pytest
 
 from conftest import ROOT
-from eyas.distributed.topology import RANK_VARIABLES, leave_no_rank_variables, refuse_incomplete_ranks
+from eyas.distributed.topology import (
+    RANK_VARIABLES,
+    leave_no_rank_variables,
+    refuse_incomplete_ranks,
+    refuse_ranks_of_a_shell,
+)
 from eyas.errors import PreflightError
 
 RECIPE = "recipes/smollm2_qlora_quickstart.yaml"
@@ -44,6 +49,20 @@ def test_a_command_that_is_always_one_process_ignores_them(monkeypatch):
         monkeypatch.setenv(name, "2")
 
     leave_no_rank_variables()
+
+    assert not [name for name in RANK_VARIABLES if name in os.environ]
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{"PMI_SIZE": "1", "PMI_RANK": "0"}, {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}, {"MPI_LOCALNRANKS": "1"}],
+    ids=" ".join,
+)
+def test_the_only_task_of_a_cluster_s_step_trains(variables, monkeypatch):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    refuse_ranks_of_a_shell()
 
     assert not [name for name in RANK_VARIABLES if name in os.environ]
 

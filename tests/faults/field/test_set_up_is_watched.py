@@ -56,7 +56,7 @@ def test_a_rank_that_stops_in_its_imports_is_named_by_the_others(place, rank, st
     seconds = seconds_until_gone(job, rank, stopped=True)
 
     assert LIMIT - 2 <= seconds <= LIMIT + 10, job.text()
-    wanted = "RankError: rank 1 of 2 sent nothing within 8 s (start)" if rank else "the process with the store sent"
+    wanted = "[rank 0] rank 1 of 2 sent nothing within 8 s (start)" if rank else "the process with the store sent"
     assert wanted in job.text() and "Traceback" not in job.text(), job.text()
     os.kill(job.pids[rank], signal.SIGKILL)
     assert job.wait()[1 - rank] == 1

@@ -11,8 +11,7 @@ def sources_with_paths(recipe: Recipe) -> Iterator[tuple[str, Source]]:
     """Yield each source of rows with the path of its settings."""
     train = recipe.data.training_sources
     yield from (("data.train" if len(train) == 1 else f"data.train.{i}", source) for i, source in enumerate(train))
-    if recipe.data.evaluation is not None:
-        yield "data.evaluation", recipe.data.evaluation
+    yield from ((f"data.{name}", source) for name, source in recipe.data.held_out_sources.items())
 
 
 def is_file(source: Source) -> bool:

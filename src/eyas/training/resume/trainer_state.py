@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from eyas.distributed.topology import rank, world_size
+from eyas.errors import CheckpointError
+from eyas.files import read_json
 from eyas.training.library_patches import restore_running_sums, running_sums
 
 if TYPE_CHECKING:
@@ -34,10 +36,10 @@ def restore_trainer_state(trainer: "Trainer", folder: Path, stateful: Mapping[st
 
     On another number of ranks each takes the mean of all ranks' losses, and other random numbers.
     """
-    states = [json.loads(file.read_text(encoding="utf-8")) for file in folder.glob("loop_state_*.json")]
+    states = [_state_in(file) for file in folder.glob("loop_state_*.json")]
     state = states[0]
     if len(states) == world_size():
-        state = json.loads(_file(folder, rank()).read_text(encoding="utf-8"))
+        state = _state_in(_file(folder, rank()))
     else:
         from transformers import set_seed
 
@@ -47,6 +49,16 @@ def restore_trainer_state(trainer: "Trainer", folder: Path, stateful: Mapping[st
     for name, part in stateful.items():
         if name in state["ours"]:  # a changed recipe may have one more since
             part.restore(state["ours"][name])
+
+
+def _state_in(file: Path) -> dict[str, Any]:
+    try:
+        state = read_json(file)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file}: is not what was saved: {error}; resume from an earlier checkpoint") from None
+    if not {"loss_since_logged", "ours"} <= state.keys():
+        raise CheckpointError(f"{file}: is not what was saved; resume from an earlier checkpoint")
+    return state
 
 
 def _file(folder: Path, index: int) -> Path:
