@@ -1,5 +1,6 @@
 """A checkpoint is listed only once every rank has written its files."""
 
+from eyas.run_directory import RunDirectory
 from eyas.sealing import faults, read_seal
 from eyas.training.resume import checkpoints
 
@@ -16,6 +17,6 @@ def test_a_temporary_file_of_a_slow_rank_is_not_part_of_a_checkpoint(tmp_path, m
 
     monkeypatch.setattr(checkpoints, "gather_objects", wait_for_all)
 
-    checkpoints._seal_together(staged, final, step=1)
+    checkpoints._seal_together(staged, final, step=1, run=RunDirectory(tmp_path))
 
     assert read_seal(final)["files"].keys() == {"model.safetensors"} and faults(final) == []

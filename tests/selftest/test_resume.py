@@ -85,8 +85,14 @@ def test_a_failed_training_is_reported_with_the_end_of_its_output(overrides_for,
 
 
 def test_the_short_run_changes_only_its_length_and_its_logs():
-    words = ["training.warmup_steps=100", "training.eval_steps=50", "tracking.report_to=wandb", "training.save_steps=9",
-             "training.load_best_model_at_end=true", "training.metric_for_best_model=loss"]  # fmt: skip
+    words = [
+        "training.warmup_steps=100",
+        "training.eval_steps=50",
+        "training.save_steps=100",
+        "training.load_best_model_at_end=true",
+        "training.metric_for_best_model=loss",
+        "tracking.report_to=wandb",
+    ]
     recipe = load_recipe(RECIPE, words)
 
     short = load_recipe(RECIPE, [*words, *short_run(recipe)])

@@ -47,7 +47,7 @@ def test_without_memory_activations_are_recomputed_and_losses_stay_the_same(reci
 
     assert on is True and times > 0
     assert its_losses == losses  # to the last bit, because a resumed run may have less memory
-    assert "activation_checkpointing  on" in output and "; 0.0 KiB free" in output
+    assert "activation_checkpointing  on" in output and ", 0.0 KiB free" in output
 
 
 @pytest.mark.parametrize("setting", [True, False])

@@ -52,9 +52,9 @@ def record_start(run: RunDirectory, names: Pinned, start: Start, step: int | Non
         began = {}
         run.manifest.unlink(missing_ok=True)
     if changes or step is None:
+        _keep_rows(run, names.recipe, start.splits)  # before the recipe: a start that was killed here does it again
         run.open(names.recipe.to_yaml())
         run.keep_data_report(start.splits.report.as_dict(), start.splits.cached)
-        _keep_rows(run, names.recipe, start.splits)
         began |= _as_record(names, start)
     if step is not None:
         here = {"at": _now(), "from_step": step, "hardware": this_machine().as_dict(), "changes": changes}
@@ -66,7 +66,8 @@ def record_start(run: RunDirectory, names: Pinned, start: Start, step: int | Non
 def _keep_rows(run: RunDirectory, recipe: Recipe, splits: Splits) -> None:
     """Keep the held-out rows with the run: merges and scores then need no data file."""
     answers = splits.spec.classes != "none" or bool(recipe.evaluation.json_fields)
-    shutil.rmtree(run.rehearsal, ignore_errors=True)
+    for earlier in (run.rehearsal, run.held_out):
+        shutil.rmtree(earlier, ignore_errors=True)
     keep_rows(splits, recipe.evaluation.rows, recipe.export.probe_rows, answers, run.rehearsal)
     seal(run.rehearsal, run.held_out, {"kind": run.held_out.name})
 

@@ -10,15 +10,16 @@ from types import SimpleNamespace
 import pytest
 
 from eyas.errors import CheckpointError
+from eyas.recipe import Recipe
 from eyas.run_directory import RunDirectory
 from eyas.sealing import SEAL, faults, seal
 from eyas.training import manifest as module
 from eyas.training.guards.disk_errors import disk_errors_as_text
 from eyas.training.resume.run_folder import continues, refuse_foreign_folder
+from prepared_rows import prepared, write_rows
 
 OPERATIONS = {"open", "os.rename", "os.remove", "os.mkdir", "shutil.copyfile", "os.truncate"}
-MOST = 30
-RECIPE = "task: sft\nmodel:\n  name: falcon\n"
+MOST = 80
 
 
 def in_a_child(act, folder, when, how):
@@ -56,26 +57,23 @@ def in_a_child(act, folder, when, how):
 @pytest.fixture
 def start(monkeypatch, tmp_path):
     """Record the start of a run with invalid rows, as `train` does."""
-    prepared = tmp_path / "prepared"
-    prepared.mkdir()
-    (prepared / "quarantine.jsonl").write_text("{}\n")
+    rows = write_rows(tmp_path / "rows.jsonl", [{"text": "one row"}, {"text": "another"}, {"text": 3}])
+    splits = prepared(rows, tmp_path, bad_rows="skip", max_bad_rows=1)
     monkeypatch.setattr(module, "_as_record", lambda names, start: {"status": "running", "digests": {}})
-    report = SimpleNamespace(as_dict=lambda: {"train": {"rows": 3}})
-    facts = SimpleNamespace(splits=SimpleNamespace(report=report, cached=prepared))
-    names = SimpleNamespace(recipe=SimpleNamespace(to_yaml=lambda: RECIPE))
+    recipe = Recipe.model_validate({"task": "sft", "model": {"name": "m"}, "data": {"train": {"path": str(rows)}}})
     run = RunDirectory(tmp_path / "run")
 
     def record():
         with run.locked(), disk_errors_as_text(run):
-            module.record_start(run, names, facts, None, [])
+            module.record_start(run, SimpleNamespace(recipe=recipe), SimpleNamespace(splits=splits), None, [])
 
-    return run, record
+    return run, record, recipe.to_yaml()
 
 
 @pytest.mark.parametrize("how", ["killed", "ENOSPC", "EROFS", "EDQUOT"])
 @pytest.mark.parametrize("earlier", [False, True], ids=["first start", "after a failed one"])
 def test_a_start_stopped_at_any_operation_can_be_made_again_or_resumed(earlier, how, start, tmp_path):
-    run, record = start
+    run, record, recipe = start
     events = 0
     for when in range(1, MOST + 1):
         if earlier:
@@ -95,7 +93,8 @@ def test_a_start_stopped_at_any_operation_can_be_made_again_or_resumed(earlier, 
     assert code == 0 and events >= (7 if how == "killed" else 2)
     record()
     assert json.loads(run.manifest.read_text()) == {"status": "running", "digests": {}}
-    assert run.recipe.read_text() == RECIPE and run.quarantine.read_text() == "{}\n" and run.metric_lines() == []
+    assert run.recipe.read_text() == recipe and json.loads(run.quarantine.read_text())["line"] == 3
+    assert run.metric_lines() == [] and faults(run.held_out) == []
 
 
 @pytest.mark.parametrize("how", ["killed", "ENOSPC", "EROFS"])

@@ -5,6 +5,7 @@ import torch
 
 from eyas.distributed.topology import Topology
 from eyas.errors import CheckpointError, PreflightError
+from eyas.model.parameters import ParameterCount
 from eyas.run_directory import RunDirectory
 from eyas.sealing import seal
 from eyas.training.guards import disk_space
@@ -12,6 +13,7 @@ from eyas.training.guards.disk_space import DiskBudget, disk_budget_of, refuse_s
 from eyas.training.library_patches import before_each_checkpoint
 
 PARAMETERS = 1_000_000
+COUNT = ParameterCount(trainable=PARAMETERS, total=PARAMETERS)
 SMALL_CHANGE = 100 * disk_space.BYTES_A_TOKEN + disk_space.BYTES_A_TENSOR + disk_space.BYTES_A_RANK
 
 
@@ -23,7 +25,7 @@ def trainer_of(optim="adamw_torch", dtype=torch.float32, **arguments):
 
 
 def run_summary_of(strategy="single", rows=None):
-    return SimpleNamespace(topology=Topology(1, strategy), trainable=PARAMETERS, rows=rows, global_batch=10)
+    return SimpleNamespace(topology=Topology(1, strategy), parameters=COUNT, rows=rows, global_batch=10)
 
 
 @pytest.mark.parametrize(
