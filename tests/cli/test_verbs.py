@@ -75,7 +75,10 @@ def test_evaluate_scores_one_model(model, finished):
 def test_generate_answers_each_prompt(finished):
     found = eyas("generate", finished.path, "--prompt", "the hill", "--prompt", "the mice", "--max-new-tokens", "4")
 
-    assert found.exit_code == 0 and len(found.output) > 2
+    assert found.exit_code == 0 and len(found.stdout) > 2
+    assert found.stderr.splitlines()[-1] == (
+        "answer 2: cut at 4 tokens (--max-new-tokens) or the model's last position"
+    )
 
 
 def test_a_system_message_that_the_template_drops_is_refused(trained):

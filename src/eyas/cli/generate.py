@@ -28,6 +28,7 @@ def generate(
         from eyas.data.prompts import user_prompt
         from eyas.data.report import DataReport
         from eyas.errors import PreflightError
+        from eyas.files import counted
         from eyas.inference.generate import generate as answer
         from eyas.inference.load import load, which_model
         from eyas.recipe.task_traits import TASK_TRAITS
@@ -39,5 +40,8 @@ def generate(
         prompts = [user_prompt(opened.tokenizer, text, options, system, form) for text in prompt]
         model = load(opened.directory, opened.recipe, opened.task.auto_model, opened.labels, which_model(which))
         longest = max_new_tokens or opened.recipe.evaluation.max_new_tokens
-        for text in answer(model, opened.tokenizer, prompts, longest):
-            typer.echo(text)
+        for number, written in enumerate(answer(model, opened.tokenizer, prompts, longest), start=1):
+            typer.echo(written.text)
+            if written.is_cut:
+                limit = f"at {counted(longest, 'token')} (--max-new-tokens) or the model's last position"
+                typer.echo(f"answer {number}: cut {limit}", err=True)

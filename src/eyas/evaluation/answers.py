@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from eyas.evaluation.losses import in_batches, read
-from eyas.inference.generate import continue_texts, generate, rooms_for_answers
+from eyas.inference.generate import continue_rows, generate, rooms_for_answers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -33,11 +33,12 @@ def losses_and_answers(
         starts = (row[: len(prompt)] for row, prompt in zip(ids.tolist(), own_prompts, strict=True))
         short = any(rooms[index] < max_new_tokens for index in indices)
         if cache is None or short or list(starts) != own_prompts:
-            return list(zip(losses, generate(model, tokenizer, own_prompts, max_new_tokens), strict=True))
+            answers = generate(model, tokenizer, own_prompts, max_new_tokens)
+            return [(loss, answer.text) for loss, answer in zip(losses, answers, strict=True)]
         last = torch.tensor([[prompt[-1]] for prompt in own_prompts])  # again, for its logits
         lengths = torch.tensor([[len(prompt) - 1] for prompt in own_prompts])
         mask = torch.cat([torch.arange(ids.shape[1])[None] < lengths, torch.ones_like(lengths).bool()], dim=1).long()
-        answers = continue_texts(model, tokenizer, torch.cat([ids, last], dim=1), mask, cache, max_new_tokens)
-        return list(zip(losses, answers, strict=True))
+        answers = continue_rows(model, tokenizer, torch.cat([ids, last], dim=1), mask, cache, max_new_tokens)
+        return [(loss, answer.text) for loss, answer in zip(losses, answers, strict=True)]
 
     return in_batches(encoded, tokenizer.pad_token_id, of_batch, more=max_new_tokens)

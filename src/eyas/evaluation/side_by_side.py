@@ -36,9 +36,9 @@ def score_all(
     def score(name: str, model: "PreTrainedModel") -> None:
         say(f"scoring {name} …")
         records[name] = evaluate(model, tokenizer, recipe, splits)
-        texts = generate(model, tokenizer, prompts, recipe.evaluation.max_new_tokens)
-        for prompt, text in zip(answers, texts, strict=True):
-            answers[prompt][name] = text
+        written = generate(model, tokenizer, prompts, recipe.evaluation.max_new_tokens)
+        for prompt, answer in zip(answers, written, strict=True):
+            answers[prompt][name] = answer.text
 
     score("tuned", load(run, recipe, auto_model, splits.labels, "tuned", look_at_base=partial(score, "base")))
     if run.merged.exists():

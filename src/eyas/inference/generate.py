@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from eyas.data.batches import by_length
@@ -17,16 +18,25 @@ if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 
+@dataclass(frozen=True)
+class Answer:
+    """Generated text, without special tokens."""
+
+    text: str
+    is_cut: bool
+    """True for an answer without an end token: it reached the longest answer, or the model's last position."""
+
+
 def generate(
     model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[list[int]], max_new_tokens: int
-) -> list[str]:
-    """Return one answer per prompt, decoded without special tokens.
+) -> list[Answer]:
+    """Return one answer per prompt.
 
     Prompts are token ids, batched by length. The prefix that all prompts of a batch share is read once, which changes
     no answer. Padding is inserted after that prefix. An answer ends where the model has no further position. Raises
     DataError for a prompt that leaves no position.
     """
-    answers: dict[int, str] = {}
+    answers: dict[int, Answer] = {}
     rooms = rooms_for_answers(model, prompts, max_new_tokens)
     for room in set(rooms):
         same = [index for index, one in enumerate(rooms) if one == room]
@@ -52,15 +62,15 @@ def rooms_for_answers(model: "PreTrainedModel", prompts: Sequence[list[int]], ma
     return [min(max_new_tokens, positions - len(prompt)) for prompt in prompts]
 
 
-def continue_texts(
+def continue_rows(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
     ids: "Tensor",
     mask: "Tensor",
     cache: "Cache | None",
     max_new_tokens: int,
-) -> list[str]:
-    """Return the text that a model generates greedily after each row of `ids` [rows, length].
+) -> list[Answer]:
+    """Return the answer that a model generates greedily after each row of `ids` [rows, length].
 
     `mask` [rows, length] is 0 on padding. `cache` holds the keys and values of the tokens before the last, or is None.
     """
@@ -72,9 +82,11 @@ def continue_texts(
         if has_virtual_tokens(model):
             inputs, read = _behind_virtual_tokens(model, ids, mask), 0
         with _greedy(model, tokenizer, max_new_tokens) as writer:
-            written = writer.generate(**inputs)
-    texts: list[str] = tokenizer.batch_decode(written[:, read:], skip_special_tokens=True)
-    return texts
+            new = writer.generate(**inputs)[:, read:]
+            ends = torch.tensor(writer.generation_config.eos_token_id or [], device=new.device)
+    ended = torch.isin(new, ends).any(1).tolist()
+    texts = tokenizer.batch_decode(new, skip_special_tokens=True)
+    return [Answer(text, is_cut=not end) for text, end in zip(texts, ended, strict=True)]
 
 
 def _behind_virtual_tokens(model: "PeftModel", ids: "Tensor", mask: "Tensor") -> dict[str, Any]:
@@ -94,14 +106,14 @@ def _behind_virtual_tokens(model: "PeftModel", ids: "Tensor", mask: "Tensor") ->
 
 def _answers(
     model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", prompts: list[list[int]], max_new_tokens: int
-) -> list[str]:
+) -> list[Answer]:
     import torch
 
     shared, cache = read_prefix(model, prompts, min(map(len, prompts)) - 1)
     longest = max(map(len, prompts))
     ids = [p[:shared] + [tokenizer.pad_token_id] * (longest - len(p)) + p[shared:] for p in prompts]
     mask = [[1] * shared + [0] * (longest - len(p)) + [1] * (len(p) - shared) for p in prompts]
-    return continue_texts(model, tokenizer, torch.tensor(ids), torch.tensor(mask), cache, max_new_tokens)
+    return continue_rows(model, tokenizer, torch.tensor(ids), torch.tensor(mask), cache, max_new_tokens)
 
 
 @contextmanager

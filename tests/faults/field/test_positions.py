@@ -60,7 +60,11 @@ def test_answer_ends_at_the_last_position_and_other_answers_of_the_batch_do_not(
         return tokenizer.decode(written[0, len(prompt) :], skip_special_tokens=True)
 
     assert positions == 128
-    assert answers == [by_hand(long, WITH_ROOM), by_hand(short, 12), by_hand(long, WITH_ROOM)]
+    assert [answer.text for answer in answers] == [
+        by_hand(long, WITH_ROOM),
+        by_hand(short, 12),
+        by_hand(long, WITH_ROOM),
+    ]
     with pytest.raises(DataError, match="prompt 2: has 128 tokens and the model reads 128"):
         generate(model, tokenizer, [short, long + [7] * WITH_ROOM], 12)
 
