@@ -11,7 +11,7 @@ PARALLEL := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4
 help:
 	@echo "make quickstart   install; train, merge and compare two real small models (about 4 minutes)"
 	@echo "make test         install; make check, and all tests except long sweeps and GPU tests"
-	@echo "make test-fast    tests that take seconds"
+	@echo "make test-fast    tests that take seconds, without those of faults and of the hub"
 	@echo "make test-all     all tests, including long sweeps"
 	@echo "make test-py312   make test on Python 3.12, in .venv312"
 	@echo "make check        formatting, linter, types, layers, import cost"
@@ -50,7 +50,7 @@ check: $(VENV)/.dev
 	$(BIN)/pytest tests/test_layers.py tests/test_import_cost.py
 
 test-fast: $(VENV)/.dev
-	$(PARALLEL) -m "not slow and not sweep and not real and not gpu"
+	$(PARALLEL) -m "not slow and not sweep and not real and not gpu" --ignore=tests/faults --ignore=tests/hub
 
 test: check
 	$(PARALLEL) -m "not alone and not sweep and not gpu"

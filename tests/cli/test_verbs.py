@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 from conftest import ROOT
 from eyas.cli.main import app
 
+pytestmark = pytest.mark.slow
+
 RECIPE = "recipes/smollm2_qlora_quickstart.yaml"
 
 

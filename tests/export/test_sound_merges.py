@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 import merges
 from eyas.export.refusals import ArtifactRefused
 
-pytestmark = [  # peft's notices on intended settings, and on settings of its own
+pytestmark = [
+    pytest.mark.slow,  # peft's notices on intended settings, and on settings of its own
     pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys did not match"),
     pytest.mark.filterwarnings("ignore:Adapter 'default'.* LoRA tensor.s. have invalid shape"),
     pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers` to `True`"),

@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 import merges
 from eyas.export.refusals import ArtifactRefused
 
+pytestmark = pytest.mark.slow
+
 Q, K, GATE, UP = (
     f"model.layers.1.{name}" for name in ("self_attn.q_proj", "self_attn.k_proj", "mlp.gate_proj", "mlp.up_proj")
 )

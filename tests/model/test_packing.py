@@ -19,6 +19,8 @@ from eyas.model.packing_probe import probe_packing
 from eyas.recipe.model import Model, Quantization
 from families import BOTH, FAMILIES, MASKED, NATIVE, REFUSED, VOCABULARY, make
 
+pytestmark = pytest.mark.slow
+
 CASES = [
     pytest.param(family, attention, mode, id=f"{family}, {attention}")
     for family, (_, _, attentions, mode) in FAMILIES.items()

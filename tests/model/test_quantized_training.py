@@ -5,6 +5,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def on_a_cpu_with_avx512_bf16(monkeypatch):

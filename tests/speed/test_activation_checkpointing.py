@@ -10,6 +10,8 @@ from eyas.recipe import load_recipe
 from eyas.speed import activation_checkpointing
 from eyas.speed.activation_checkpointing import micro_batch_tokens
 
+pytestmark = pytest.mark.slow
+
 SHORT_RUN = ("training.activation_checkpointing=null", "training.max_steps=3", "training.logging_steps=1")
 RECIPES = ["minilm_lora_sentiment", "smollm2_qlora_quickstart", "falcon7b_lora"]
 

@@ -18,6 +18,8 @@ from eyas.run_directory import RunDirectory
 from eyas.speed import dropout
 from eyas.training.run import train
 
+pytestmark = pytest.mark.slow
+
 SFT, CLASSES = ROOT / "recipes" / "smollm2_qlora_quickstart.yaml", ROOT / "recipes" / "minilm_lora_sentiment.yaml"
 OFF = {"compact_batches": False, "fused_lora": False, "dequantized_gib": 0}
 ALONE = {

@@ -9,6 +9,8 @@ from eyas.speed.compact.causal_lm import compact
 from eyas.speed.fused_lora.linear import fuse_lora
 from families import VOCABULARY, make
 
+pytestmark = pytest.mark.slow
+
 BATCHES = 12
 SPREAD = 1.05
 """Ratio of errors that equal rounding can reach over these batches; lost digits would exceed it by far."""

@@ -16,6 +16,8 @@ from eyas.recipe import load_recipe
 from eyas.tasks import TASKS
 from eyas.tasks.first_batches import first_batches
 
+pytestmark = pytest.mark.slow
+
 CASES = {
     "one row a document": ("falcon7b_qlora", "training.packing=false"),
     "packed": ("falcon7b_qlora", "training.packing=true", "training.max_length=28", "training.global_batch_size=8"),

@@ -15,6 +15,8 @@ from eyas.run_directory import RunDirectory
 from eyas.selftest.compare_runs import first_difference
 from eyas.training.run import check_environment
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_run_records_its_versions_digests_and_hardware(trained):
     run, recipe = trained("smollm2_qlora_quickstart")

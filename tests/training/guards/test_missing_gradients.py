@@ -32,6 +32,7 @@ ONE_STEP = ("training.max_steps=1", "training.global_batch_size=4", "training.pe
 
 # peft's notices: of fused experts, and of GPT-2's own kind of linear layer.
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:The following .* keys did not match"),
     pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False"),
 ]

@@ -11,6 +11,8 @@ from eyas.errors import TrainingError
 from eyas.training.guards.out_of_memory import ran_out
 from stand_ins import row_numbers
 
+pytestmark = pytest.mark.slow
+
 
 def allocate_too_much():
     torch.empty(2**55)
