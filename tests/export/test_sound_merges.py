@@ -10,7 +10,8 @@ import merges
 from eyas.export.refusals import ArtifactRefused
 
 pytestmark = [
-    pytest.mark.slow,  # peft's notices on intended settings, and on settings of its own
+    pytest.mark.slow,
+    # peft's notices on intended settings, and on settings of its own
     pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys did not match"),
     pytest.mark.filterwarnings("ignore:Adapter 'default'.* LoRA tensor.s. have invalid shape"),
     pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers` to `True`"),
