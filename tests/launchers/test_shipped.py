@@ -9,7 +9,7 @@ from conftest import RECIPES, ROOT
 from eyas.cli.main import app
 from eyas.errors import PreflightError
 from eyas.launchers import shipped
-from eyas.launchers.shipped import accelerate_config_file, recipe_file, training_script
+from eyas.launchers.shipped import accelerate_config_file, processes_of, recipe_file, training_script
 
 
 def test_every_shipped_recipe_is_found_by_its_name(monkeypatch, tmp_path):
@@ -67,3 +67,26 @@ def test_an_installation_without_the_training_script_is_refused(monkeypatch, tmp
 
     with pytest.raises(PreflightError, match=r"launch/train\.py: no such file; install eyas again"):
         training_script()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"num_processes: [2\n", "cannot be read: while parsing a flow sequence"),
+        (b"num_processes: 2\x00\n", "cannot be read: unacceptable character"),
+        (b"\xff\xfe", "cannot be read: 'utf-8' codec can't decode"),
+        (b"- ddp\n", "is not an accelerate config; copy one of cpu, ddp"),
+        (b"", "is not an accelerate config"),
+        (b"num_processes: two\n", "num_processes should be a whole number from 1 on; found 'two'"),
+        (b"num_processes: 0\n", "num_processes should be a whole number from 1 on; found 0"),
+        (b"num_processes: true\n", "num_processes should be a whole number from 1 on; found True"),
+    ],
+)
+def test_a_file_that_is_no_accelerate_config_is_refused(content, reason, tmp_path):
+    config = tmp_path / "mine.yaml"
+    config.write_bytes(content)
+
+    with pytest.raises(PreflightError) as refusal:
+        processes_of(config)
+
+    assert str(refusal.value).startswith(f"{config}: {reason}")

@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from eyas.distributed.topology import RESTARTS
 from eyas.errors import PreflightError
 from eyas.hardware import first_visible_gpu, gpu_count, has_gpu, usable_cores
-from eyas.launchers.shipped import accelerate_config_file, processes_of, shipped_folder, training_script
+from eyas.launchers.shipped import (
+    accelerate_config_file,
+    accelerate_settings,
+    processes_of,
+    shipped_folder,
+    training_script,
+)
 
 if TYPE_CHECKING:
     import psutil
@@ -90,7 +94,7 @@ def launch_command(
     """
     gpu = has_gpu()
     config = accelerate_config_file(config_file or Path("single_gpu" if gpu else "cpu"))
-    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    settings = accelerate_settings(config)
     processes = processes_of(config)
     pinned = _gpu_to_pin(settings) if gpu and processes == 1 else None
     options = ["--config_file", _nearby(config), *_deepspeed_options(config, settings)]

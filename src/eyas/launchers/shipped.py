@@ -2,6 +2,7 @@
 
 import difflib
 from pathlib import Path
+from typing import Any
 
 from eyas.errors import PreflightError
 
@@ -49,11 +50,27 @@ def accelerate_config_file(path: Path) -> Path:
     return config
 
 
-def processes_of(config: Path) -> int:
-    """Return the number of processes that an accelerate config starts, on all machines."""
+def accelerate_settings(config: Path) -> dict[str, Any]:
+    """Return the settings of an accelerate config. Raises PreflightError for a file that is none."""
     import yaml
 
-    return int(yaml.safe_load(config.read_text(encoding="utf-8")).get("num_processes") or 1)
+    try:
+        settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise PreflightError(f"{config}: cannot be read: {' '.join(str(error).split())}; correct it") from None
+    if not isinstance(settings, dict):
+        raise PreflightError(
+            f"{config}: is not an accelerate config; copy one of {', '.join(_names('accelerate_configs'))}"
+        )
+    processes = settings.get("num_processes")
+    if processes is not None and (type(processes) is not int or processes < 1):
+        raise PreflightError(f"{config}: num_processes should be a whole number from 1 on; found {processes!r}")
+    return settings
+
+
+def processes_of(config: Path) -> int:
+    """Return the number of processes that an accelerate config starts, on all machines."""
+    return accelerate_settings(config).get("num_processes") or 1
 
 
 def _file_or_shipped(path: Path, folder: str, kind: str) -> Path:
