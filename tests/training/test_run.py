@@ -127,7 +127,9 @@ def test_a_batch_that_does_not_divide_is_refused_before_a_model_is_loaded(monkey
 
 
 def test_rows_without_an_answer_within_the_maximum_length_are_refused(trained):
-    with pytest.raises(DataError, match=r"train: 24 rows without a token to train \(data.limits.unsupervised allows 0"):
+    with pytest.raises(
+        DataError, match=r"data\.train: 24 rows without a token to train \(data.limits.unsupervised allows 0"
+    ):
         trained("smollm2_qlora_quickstart", "training.max_length=12")
 
 

@@ -205,15 +205,17 @@ class DataReport:
             for defect, rows in split.defects.items():
                 if rows.count > limits[defect] * split.rows:
                     problems.append(
-                        f"{name}: {counted(rows.count, 'row')} {MEANING[defect]}{_allowed(defect, data)}{rows.listed()}"
+                        f"data.{name}: {counted(rows.count, 'row')} {MEANING[defect]}"
+                        f"{_allowed(defect, data)}{rows.listed()}"
                     )
             if not split.examples:
-                problems.append(f"{name}: no row is left to train on")
+                problems.append(f"data.{name}: no row is left to train on")
         for name, overlap in self.overlaps().items():
             if overlap.trained_on > limits["overlap"] * overlap.rows:
                 pairs = Defect(overlap.trained_on, [*overlap.exact.first, *overlap.normalized.first][:SHOWN])
                 problems.append(
-                    f"{name}: {counted(pairs.count, 'row')} trained on too{_allowed('overlap', data)}{pairs.listed()}"
+                    f"data.{name}: {counted(pairs.count, 'row')} trained on too"
+                    f"{_allowed('overlap', data)}{pairs.listed()}"
                 )
         if problems:
             raise DataError("\n".join(problems))

@@ -50,7 +50,7 @@ def test_ctrl_c_seals_a_launched_job_and_ends_with_one_line(start, tmp_path):
 @pytest.mark.parametrize(
     ("more", "reason"),
     [
-        ("training.max_length=12", "data.limits.unsupervised"),
+        ("training.max_length=12", "data.train: 24 rows without a token to train"),
         pytest.param("adapter.target_modules=[nowhere]", "nowhere", marks=pytest.mark.sweep),
         pytest.param("adapter.r=0", "adapter.r", marks=pytest.mark.sweep),
     ],

@@ -37,7 +37,7 @@ def test_it_trains_and_merges_as_it_is_stored(stored, compute, bases, tmp_path):
     assert proof.in_float32.kl_per_token <= 1e-10 and proof.rounded.kl_per_token <= 1e-10
     assert proof.base.kl_per_token > 1e-9
     card = (run.merged / "README.md").read_text()
-    assert f"{'4' if stored == 'nf4' else '8'}-bit base" in card
+    assert f"base in {'4-bit nf4' if stored == 'nf4' else '8-bit'}" in card
     assert recipe.quantization.load_in_8bit is (stored == "int8")
 
 
