@@ -53,7 +53,8 @@ def refuse_prompts_without_room(
         places = "".join(f"\n    {split.place(row)}" for row in full[:SHOWN])
         raise DataError(
             f"data.evaluation: {counted(len(full), 'row')} with a prompt as long as the model reads "
-            f"({positions:,} tokens), which leaves no room for an answer; shorten or remove them, or score fewer rows with evaluation.rows"
+            f"({positions:,} tokens), which leaves no room for an answer; shorten or remove them, or score fewer rows "
+            f"with evaluation.rows"
             f"{places}"
         )
 
