@@ -45,7 +45,7 @@ def check(cell, fork_server, overrides_for, tmp_path):
 
     codes, text = fork_server.run([*words, f"run_directory={run}"], tmp_path / "log", ranks=2, **STRATEGIES[strategy])
 
-    assert set(codes) == {0} and f"2 × cpu, {strategy}" in text, text[-3000:]
+    assert set(codes) == {0} and f"2 processes, CPU, {strategy}" in text, text[-3000:]
     _, tensor, shape = SETTINGS[name]
     with safe_open(run / "adapter" / "adapter_model.safetensors", "pt") as file:
         assert file.get_tensor(tensor).shape == shape
@@ -83,7 +83,7 @@ def test_adapters_that_zero_3_cannot_shard_are_refused(name, fork_server, overri
     )  # fmt: skip
 
     assert set(codes) == {1}
-    assert text.count(f"adapter.{message}") == 2
+    assert text.count(f"adapter.{message}") == 1  # by the first rank: it is the reason of both
 
 
 @pytest.mark.slow

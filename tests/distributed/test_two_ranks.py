@@ -47,7 +47,7 @@ def test_the_falcon_recipe_trains_on_two_ranks_and_each_row_is_seen_once(
     )  # fmt: skip
 
     assert codes == [0, 0], text[-4000:]
-    assert f"2 × cpu, {strategy}" in text
+    assert f"2 processes, CPU, {strategy}" in text
     assert (
         "8 layers" in text
         and "batch per step  4 = 2 per device × 1 accumulation × 2 processes; 12 packed sequences" in text

@@ -5,7 +5,7 @@ import pytest
 from eyas.cli.merge import merge
 from eyas.cli.report import report
 from eyas.errors import CheckpointError
-from hub.conftest import GUANACO, MODELS
+from hub.conftest import GUANACO, MODELS, without_sources
 
 pytestmark = pytest.mark.slow
 FALCON = MODELS["falcon7b"]
@@ -21,9 +21,10 @@ def older_run(hub, hub_run):
     for one in run.hub_commits():
         recipe = recipe.replace(f"revision: {one['commit']}", "revision: null")
     run.recipe.write_text(recipe)
-    digests = {key: value for key, value in manifest["digests"].items() if key != "weights"}
+    digests = {key: value for key, value in manifest["digests"].items() if key not in ("weights", "model_files")}
     digests |= {"base": "commit:unknown", "sources": {GUANACO: "None:7f3a9c0e5d1b2846"}}
     run.record(digests=digests, hub=[])
+    without_sources(run.adapter)
     return run, commit
 
 

@@ -52,7 +52,8 @@ def test_the_kinds_read_from_source_are_those_of_the_imported_class(task):
 def test_the_attention_names_read_from_source_are_those_of_the_imported_interface():
     imported = transformers.AttentionInterface._global_mapping
 
-    assert {*attention_names()} == {"eager", *(name for name in imported if "|" not in name)}
+    own = {name for name in imported if name.startswith("eyas_")}  # registered by a packed training in this process
+    assert {*attention_names()} == {"eager", *(name for name in imported if "|" not in name)} - own
 
 
 @pytest.mark.parametrize("labels", [["a", "b", "c"], ["a", "b", "c", "d", "e"]])
@@ -77,5 +78,5 @@ def test_weights_of_other_shapes_than_the_config_are_refused_in_words(tmp_path):
     config = load_config(Model(name=str(base)), ["x", "y"])
     config.intermediate_size *= 2
 
-    with pytest.raises(PreflightError, match=r"intermediate.dense.(weight|bias) has the shape .*, and its config says"):
+    with pytest.raises(PreflightError, match=r"dense.(weight|bias) has the shape .*, and its config says"):
         load_model(Model(name=str(base)), None, config, "AutoModelForSequenceClassification")
