@@ -36,6 +36,8 @@ REPORT_SECONDS = 20.0
 """Time after which a rank reports that it waits."""
 BLOCKED_SECONDS = 1.0
 """Time after its limit at which a rank exits that waits for a store whose process is stopped."""
+_ENDED: list[None] = []
+"""An entry for each training of this process that has ended."""
 
 
 def broadcast_from_rank_zero(name: str, decide: Callable[[], T]) -> T:
@@ -46,9 +48,10 @@ def broadcast_from_rank_zero(name: str, decide: Callable[[], T]) -> T:
     """
     if world_size() == 1:
         return decide()
+    key = _of_this_training(name)
     if rank() == 0:
-        return _publish(name, decide)
-    return _wait_for(name, "rank 0")  # type: ignore[no-any-return]
+        return _publish(key, decide)
+    return _wait_for(key, "rank 0")  # type: ignore[no-any-return]
 
 
 def first_on_each_node(name: str, act: Callable[[Beat], None]) -> None:
@@ -58,7 +61,7 @@ def first_on_each_node(name: str, act: Callable[[Beat], None]) -> None:
     """
     if world_size() == 1:
         return act(lambda: None)
-    where = f"{name} on {platform.node()}"
+    where = _of_this_training(f"{name} on {platform.node()}")
     if local_rank() == 0:
         return _publish(where, lambda: act(_beat(where)))
     _wait_for(where, f"the first rank of {platform.node()}")
@@ -72,23 +75,24 @@ def gather_in_store(name: str, value: T, seconds: float | None = None) -> list[T
     """
     if world_size() == 1:
         return [value]
-    limit = WAIT_SECONDS if seconds is None else seconds
+    limit, key = WAIT_SECONDS if seconds is None else seconds, _of_this_training(name)
     with nullcontext() if limit == NO_LIMIT else _exit_if_blocked(name, limit):
-        _store().set(f"{name}: {rank()}", json.dumps(value))
+        _store().set(f"{key}: {rank()}", json.dumps(value))
         if rank() == 0:
-            return _publish(name, lambda: _collected(name, limit))
-        return _wait_for(name, "rank 0", limit)  # type: ignore[no-any-return]
+            return _publish(key, lambda: _collected(key, limit))
+        return _wait_for(key, "rank 0", limit)  # type: ignore[no-any-return]
 
 
 def wait_for_all_ranks(name: str, seconds: float | None = None) -> None:
     """Let rank 0 wait for the others before it exits: it may hold the store from which they still read."""
     if world_size() == 1:
         return
-    arrived = _store().add(name, 1)
+    key = _of_this_training(name)
+    arrived = _store().add(key, 1)
     deadline = time.monotonic() + (WAIT_SECONDS if seconds is None else seconds)
     while rank() == 0 and arrived < world_size() and time.monotonic() < deadline:
         time.sleep(LOOK_SECONDS)
-        arrived = _store().add(name, 0)
+        arrived = _store().add(key, 0)
 
 
 def is_first_to_report(reason: str | None = None) -> bool:
@@ -114,6 +118,22 @@ def keep_store_for_reports() -> None:
     if world_size() > 1 and _store.cache_info().currsize:
         with suppress(RuntimeError):
             wait_for_all_ranks("ends", REPORTED_SECONDS)
+
+
+@contextmanager
+def own_keys() -> Iterator[None]:
+    """Hold one training of this process. The next one has other keys in the store, or it would read old values.
+
+    All ranks leave their trainings in the same order.
+    """
+    try:
+        yield
+    finally:
+        _ENDED.append(None)
+
+
+def _of_this_training(name: str) -> str:
+    return f"{name} of training {len(_ENDED) + 1}" if _ENDED else name
 
 
 def _collected(name: str, seconds: float) -> list[Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from eyas.distributed.console import say
 from eyas.distributed.extension_builds import put_ninja_on_path, remove_stale_build_locks
 from eyas.distributed.handshake import start_together
-from eyas.distributed.store import NO_LIMIT, broadcast_from_rank_zero, wait_for_all_ranks
+from eyas.distributed.store import NO_LIMIT, broadcast_from_rank_zero, own_keys, wait_for_all_ranks
 from eyas.distributed.topology import (
     Topology,
     local_rank,
@@ -74,6 +74,7 @@ def train(recipe: Recipe, run: RunDirectory, resume: bool = False, with_changes:
     refuse_incomplete_ranks()
     requested, pulse = requested_topology(), Pulse()
     with (
+        own_keys(),
         stop_request(launched=requested is not None) as request,
         started(recipe, run, resume, with_changes, requested) as resume,
         watch_ranks(run, recipe.watchdog, pulse),
