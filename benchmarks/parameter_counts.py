@@ -31,17 +31,17 @@ def row(name: str, config: object) -> str:
         recipe = load_recipe(ROOT / "recipes" / f"{name}.yaml", [f"model.name={folder}"])
         task = TASKS[recipe.task]
         empty = empty_model(load_config(recipe.model), task.auto_model)
-    found = resolve(recipe.adapter, task.peft_task_type, empty)
+    count = resolve(recipe.adapter, task.peft_task_type, empty).count
     layers = ", ".join(recipe.adapter.target_modules)
     if recipe.adapter.modules_to_save:
         layers += f"; {', '.join(recipe.adapter.modules_to_save)} in full"
-    share = found.trainable / found.total
-    return f"| `{name}` | {recipe.adapter.r} | {layers} | {found.trainable:,} | {found.total:,} | {share:.2%} |"
+    share = count.trainable / count.total
+    return f"| `{name}` | {recipe.adapter.r} | {layers} | {count.trainable:,} | {count.total:,} | {share:.2%} |"
 
 
 def table() -> str:
     """Return the table in the documentation."""
-    header = "| recipe | r | layers | trainable | base | share |\n|---|---|---|---|---|---|"
+    header = "| recipe | r | layers | trainable | all, with the adapter | share |\n|---|---|---|---|---|---|"
     return "\n".join([header, *(row(name, config) for name, config in JOBS)])
 
 

@@ -70,9 +70,12 @@ def test_another_version_of_a_library_is_refused_by_name(stopped, trained):
 
 def test_other_base_weights_are_refused(stopped, trained):
     run, _ = stopped
-    run.record(digests={**run.read_manifest()["digests"], "weights": "sha256:0123"})
+    digests = run.read_manifest()["digests"]
+    files = digests["model_files"] | {"model.safetensors": "sha256:0123"}
+    assert files.keys() == digests["model_files"].keys()
+    run.record(digests={**digests, "model_files": files})
 
-    with pytest.raises(CheckpointError, match="the base model's weights: sha256:0123, now sha256:"):
+    with pytest.raises(CheckpointError, match="model.safetensors: sha256:0123, now "):
         trained(NAME, *WORDS, resume=True)
 
 
