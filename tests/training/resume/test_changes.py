@@ -75,7 +75,7 @@ def test_other_base_weights_are_refused(stopped, trained):
     assert files.keys() == digests["model_files"].keys()
     run.record(digests={**digests, "model_files": files})
 
-    with pytest.raises(CheckpointError, match="model.safetensors: sha256:0123, now "):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: sha256:0123, now "):
         trained(NAME, *WORDS, resume=True)
 
 
