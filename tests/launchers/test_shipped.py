@@ -9,7 +9,7 @@ from conftest import RECIPES, ROOT
 from eyas.cli.main import app
 from eyas.errors import PreflightError
 from eyas.launchers import shipped
-from eyas.launchers.shipped import accelerate_config_file, processes_of, recipe_file, training_script
+from eyas.launchers.shipped import accelerate_config_file, accelerate_settings, recipe_file, training_script
 
 
 def test_every_shipped_recipe_is_found_by_its_name(monkeypatch, tmp_path):
@@ -87,6 +87,6 @@ def test_a_file_that_is_no_accelerate_config_is_refused(content, reason, tmp_pat
     config.write_bytes(content)
 
     with pytest.raises(PreflightError) as refusal:
-        processes_of(config)
+        accelerate_settings(config)
 
     assert str(refusal.value).startswith(f"{config}: {reason}")

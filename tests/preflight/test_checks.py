@@ -100,3 +100,11 @@ def test_all_blocking_findings_are_raised_at_once_without_notes():
         "refused: data.train.path: rows.csv does not exist; name a file here or a hub dataset",
         "refused: model.name: ./falcon is not a folder with a config.json; name a model folder or a hub id",
     ]
+
+
+@pytest.mark.parametrize("config", ["[" * 100_000, "[]", "{", '{"model_type": "llama"}'])
+def test_any_config_of_a_model_folder_is_looked_at_without_a_traceback(config, elsewhere):
+    (elsewhere / "base").mkdir()
+    (elsewhere / "base" / "config.json").write_text(config)
+
+    assert check(recipe(model="./base")) == []

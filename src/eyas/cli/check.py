@@ -27,7 +27,7 @@ def check(
     With --online, the hub is queried for each model and dataset of the recipe. No weights or rows are downloaded.
     """
     from eyas.data.first_rows import problems_of_first_rows
-    from eyas.launchers.shipped import processes_of
+    from eyas.launchers.shipped import accelerate_settings, processes_of
     from eyas.preflight.checks import check as findings_of
     from eyas.recipe import at_their_places, load_recipe, with_places
     from eyas.recipe.steps import accumulation_steps
@@ -35,7 +35,9 @@ def check(
     with errors_as_text(), at_their_places(recipe, overrides or []):
         loaded = load_recipe(recipe, overrides or [])
         if config_file is not None:
-            accumulation_steps(loaded, processes_of(config_file))  # refuses a global batch that does not divide
+            accumulation_steps(
+                loaded, processes_of(accelerate_settings(config_file))
+            )  # refuses a global batch that does not divide
         findings = findings_of(loaded)
         lines = [with_places(str(finding), recipe, overrides or []) for finding in findings]
         blocked = any(finding.blocking for finding in findings)

@@ -70,7 +70,7 @@ class OpenRun:
 
         recorded = began_with(self.directory)["digests"].get("sources", {})
         for source in self.recipe.data.held_out_sources.values():
-            if not source.is_local or not Path(source.path).expanduser().exists():
+            if not source.is_local or not source.local_paths():
                 continue
             if digest_of_source(source) != recorded.get(str(source)):
                 raise DataError(

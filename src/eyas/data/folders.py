@@ -1,6 +1,5 @@
 """Splits of a local folder: one that datasets saved, or a copy of a dataset's repository."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ import yaml
 
 from eyas.data.readers.arrow_files import names_of_features
 from eyas.errors import DataError
+from eyas.files import read_json
 from eyas.recipe.source import FILE_ENDINGS, Source, ending_of
 
 if TYPE_CHECKING:
@@ -52,10 +52,9 @@ def _saved_files(folder: Path, source: Source) -> list[Path]:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        value: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return read_json(file)
+    except (OSError, ValueError) as error:
         raise DataError(f"{file}: cannot be read: {error}; save the dataset again") from error
-    return value
 
 
 def _repository_split(folder: Path, source: Source) -> Folder:

@@ -11,7 +11,7 @@ from eyas.data.row_spec import RowSpec
 from eyas.data.rows import Row
 from eyas.data.splits import Split, Splits
 from eyas.data.tables import RowTable, columns_of_examples, columns_of_rows, read_table, write_table
-from eyas.files import write_json
+from eyas.files import read_json, write_json
 
 ANSWERS, FACTS = "answers.arrow", "splits.json"
 
@@ -45,7 +45,7 @@ def open_kept_rows(folder: Path, spec: RowSpec, report: DataReport) -> Splits:
 
     answers = RowTable(read_table(folder / ANSWERS), [str(folder / ANSWERS)])
     train = Split(answers, datasets.Dataset.from_dict({"row": list(range(len(answers)))}), spec)
-    labels = json.loads((folder / FACTS).read_text(encoding="utf-8"))["labels"]
+    labels = read_json(folder / FACTS)["labels"]
     return Splits(
         train=train, evaluation=opened("evaluation") or opened("probes"), labels=labels,
         report=report, sources={}, cached=folder, test=opened("test"),

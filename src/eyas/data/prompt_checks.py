@@ -37,11 +37,16 @@ def refuse_other_prompts(split: Split, tokenizer: "PreTrainedTokenizerBase", tem
 
 
 def refuse_prompts_without_room(
-    split: Split, tokenizer: "PreTrainedTokenizerBase", template_options: Options, positions: int, count: int | None
+    name: str,
+    split: Split,
+    tokenizer: "PreTrainedTokenizerBase",
+    template_options: Options,
+    positions: int,
+    count: int | None,
 ) -> None:
-    """Refuse held-out rows whose prompts leave the model no position for an answer.
+    """Refuse scored rows whose prompts leave the model no position for an answer.
 
-    Only the first `count` rows are scored. Raises DataError with the places of the rows.
+    `name` is that of the split, whose first `count` rows are scored. Raises DataError with the places of the rows.
     """
     rows = split.evaluated[:count]
     long = [row for row, example in rows if max(split.examples[example]["full_lengths"]) > positions]
@@ -52,7 +57,7 @@ def refuse_prompts_without_room(
     if full:
         places = "".join(f"\n    {split.place(row)}" for row in full[:SHOWN])
         raise DataError(
-            f"data.evaluation: {counted(len(full), 'row')} with a prompt as long as the model reads "
+            f"data.{name}: {counted(len(full), 'row')} with a prompt as long as the model reads "
             f"({positions:,} tokens), which leaves no room for an answer; shorten or remove them, or score fewer rows "
             f"with evaluation.rows"
             f"{places}"
@@ -65,16 +70,16 @@ def _difference(
     """Return how the prompt of a row differs from the tokens before its last answer, or None."""
     if not _has_prompt(row):
         return None
-    asked, trained = row_prompt(tokenizer, row, template_options), example["input_ids"]
-    shared = common_prefix_length(asked, trained)
+    prompt_tokens, trained = row_prompt(tokenizer, row, template_options), example["input_ids"]
+    shared = common_prefix_length(prompt_tokens, trained)
     if shared == len(trained):  # the answer is cut off
         return None
-    rest = tokenizer.decode(asked[shared:])
+    rest = tokenizer.decode(prompt_tokens[shared:])
     if not tokenizer.decode(trained[shared:]).startswith(rest):  # the same text may have a token across its end
         start = max(shared - CONTEXT, 0)
-        prompt, text = (tokenizer.decode(ids[start:])[:80] for ids in (asked, trained))
+        prompt, text = (tokenizer.decode(ids[start:])[:80] for ids in (prompt_tokens, trained))
         return f"its prompt continues with {prompt!r}, and the trained text with {text!r}"
-    if shared == len(asked) and example["labels"][shared] == IGNORED:
+    if shared == len(prompt_tokens) and example["labels"][shared] == IGNORED:
         given = tokenizer.decode(_until_trained(trained[shared:], example["labels"][shared:]))
         return f"the text before its answer continues with {given[:80]!r}, which is neither trained nor in its prompt"
     return None

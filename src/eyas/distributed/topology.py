@@ -200,10 +200,6 @@ def _parent_command() -> list[str]:
 
 def _is_accelerate_launch(command: Sequence[str], index: int, word: str) -> bool:
     before = Path(command[index - 1]).name if index else ""
-    if word == "launch" and before in (
-        "accelerate",
-        "accelerate_cli.py",
-        "accelerate.commands.accelerate_cli",
-    ):
+    if word == "launch" and before in ("accelerate", "accelerate_cli.py", "accelerate.commands.accelerate_cli"):
         return True
     return Path(word).name == "accelerate-launch" or (word == "accelerate.commands.launch" and before == "-m")

@@ -64,19 +64,19 @@ def _trained_tokens(row: dict[str, Any]) -> int:
 
 def majority(recipe: Recipe, splits: Splits) -> dict[str, Record]:
     """Return the majority class of the training rows and its score, by measure."""
-    asked = scored(recipe, splits)
-    rows_asked = [row for row, _ in asked]
+    pairs = scored(recipe, splits)
+    scored_rows = [row for row, _ in pairs]
     if splits.spec.classes == "text":
-        names = [[str(row["label"]) for row in rows] for rows in (splits.train.trained_rows(), rows_asked)]
+        names = [[str(row["label"]) for row in rows] for rows in (splits.train.trained_rows(), scored_rows)]
         return {"accuracy": _constant_answer(*names)}
     if splits.spec.classes == "token" and splits.labels is not None:
         tags = [str(tag) for row in splits.train.trained_rows() for tag in row["tags"]]
-        kept = [tag for _, example in asked for tag in _tags(example, splits.labels)]
+        kept = [tag for _, example in pairs for tag in _tags(example, splits.labels)]
         return {"accuracy": _constant_answer(tags, kept)}
     if not recipe.evaluation.json_fields:
         return {}
     trained = [_expected_fields(recipe, row) for row in splits.train.trained_rows()]
-    expected = [_expected_fields(recipe, row) for row in rows_asked]
+    expected = [_expected_fields(recipe, row) for row in scored_rows]
     return {
         field: _constant_answer([row[field] for row in trained], [row[field] for row in expected])
         for field in recipe.evaluation.json_fields

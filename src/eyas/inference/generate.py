@@ -83,7 +83,7 @@ def continue_rows(
             inputs, read = _behind_virtual_tokens(model, ids, mask), 0
         with _greedy(model, tokenizer, max_new_tokens) as writer:
             new = writer.generate(**inputs)[:, read:]
-            ends = torch.tensor(writer.generation_config.eos_token_id or [], device=new.device)
+            ends = torch.tensor(writer.generation_config.eos_token_id or [], dtype=new.dtype, device=new.device)
     ended = torch.isin(new, ends).any(1).tolist()
     texts = tokenizer.batch_decode(new, skip_special_tokens=True)
     return [Answer(text, is_cut=not end) for text, end in zip(texts, ended, strict=True)]

@@ -95,7 +95,7 @@ def launch_command(
     gpu = has_gpu()
     config = accelerate_config_file(config_file or Path("single_gpu" if gpu else "cpu"))
     settings = accelerate_settings(config)
-    processes = processes_of(config)
+    processes = processes_of(settings)
     pinned = _gpu_to_pin(settings) if gpu and processes == 1 else None
     options = ["--config_file", _nearby(config), *_deepspeed_options(config, settings)]
     options += ["--gpu_ids", pinned] if pinned is not None else []

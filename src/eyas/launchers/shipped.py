@@ -1,6 +1,7 @@
 """Recipes, configs and the training script that eyas ships."""
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,9 @@ def accelerate_settings(config: Path) -> dict[str, Any]:
     return settings
 
 
-def processes_of(config: Path) -> int:
+def processes_of(settings: Mapping[str, Any]) -> int:
     """Return the number of processes that an accelerate config starts, on all machines."""
-    return accelerate_settings(config).get("num_processes") or 1
+    return settings.get("num_processes") or 1
 
 
 def _file_or_shipped(path: Path, folder: str, kind: str) -> Path:

@@ -1,12 +1,12 @@
 """Checks of files, folders and packages that a recipe needs."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from eyas.errors import PreflightError
+from eyas.files import read_json
 from eyas.hub.local_code import digest_of_code
 from eyas.hub.model_files import ADAPTER
 from eyas.recipe import Recipe
@@ -110,10 +110,10 @@ def _local_code(recipe: Recipe) -> Iterator[Finding]:
 def _model_kind(recipe: Recipe) -> Iterator[Finding]:
     """Yield a finding for a local model of a kind that the task cannot train."""
     try:
-        config = json.loads((Path(recipe.model.name) / "config.json").read_text(encoding="utf-8"))
+        config = read_json(Path(recipe.model.name) / "config.json")
     except (OSError, ValueError):  # a hub id, or a folder that is refused elsewhere
         return
-    kind = config.get("model_type") if isinstance(config, dict) else None
+    kind = config.get("model_type")
     if kind is None or "auto_map" in config or kind in model_types(TASK_TRAITS[recipe.task].models):
         return
     what = f"{recipe.model.name} is a {kind} model, and transformers has none of that kind for task {recipe.task}"

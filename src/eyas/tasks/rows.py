@@ -62,6 +62,7 @@ def check_prompts(recipe: Recipe, rows: Rows) -> None:
     if not TASK_TRAITS[recipe.task].generates:
         return
     splits, options = rows.splits, recipe.data.chat_template_kwargs
-    scored = splits.test or splits.evaluation or splits.train
+    named = {"test": splits.test, "evaluation": splits.evaluation, "train": splits.train}
+    name, scored = next((name, split) for name, split in named.items() if split is not None)
     refuse_other_prompts(splits.train, rows.tokenizer, options)
-    refuse_prompts_without_room(scored, rows.tokenizer, options, rows.positions, recipe.evaluation.rows)
+    refuse_prompts_without_room(name, scored, rows.tokenizer, options, rows.positions, recipe.evaluation.rows)

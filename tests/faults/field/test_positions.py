@@ -89,7 +89,8 @@ def test_scored_rows_near_the_last_position_are_answered_as_by_hand(family, mode
         assert [loss for loss, _ in scored] == pytest.approx([float(model(**row).loss) for row in encoded], rel=1e-4)
 
 
-def test_held_out_prompt_without_room_is_refused_by_its_place_before_training(tmp_path):
+@pytest.mark.parametrize("split", ["evaluation", "test"])
+def test_scored_prompt_without_room_is_refused_by_its_place_before_training(split, tmp_path):
     transformers.GPT2LMHeadModel(
         transformers.GPT2Config(vocab_size=400, n_embd=32, n_layer=1, n_head=2, n_positions=48)
     ).save_pretrained(tmp_path / "base")
@@ -102,14 +103,15 @@ def test_held_out_prompt_without_room_is_refused_by_its_place_before_training(tm
     recipe = Recipe.model_validate({
         "task": "sft", "model": {"name": str(tmp_path / "base")},
         "data": {
-            "train": {"path": str(tmp_path / "train.jsonl")}, "evaluation": {"path": str(tmp_path / "held_out.jsonl")},
+            "train": {"path": str(tmp_path / "train.jsonl")}, split: {"path": str(tmp_path / "held_out.jsonl")},
             "cache_directory": str(tmp_path / "prepared"),
             "limits": {"overlap": 1.0, "truncated": 1.0, "without_end": 1.0, "unsupervised": 1.0},
         },
         "training": {"max_length": 48}, "run_directory": str(tmp_path / "run"),
     })  # fmt: skip
 
-    with pytest.raises(
-        DataError, match=r"1 row with a prompt as long as the model reads \(48 tokens\)[^\n]*\n    .*held_out.jsonl:2$"
-    ):
+    said = (
+        rf"^data\.{split}: 1 row with a prompt as long as the model reads \(48 tokens\)[^\n]*\n    .*held_out.jsonl:2$"
+    )
+    with pytest.raises(DataError, match=said):
         check_prompts(recipe, load_rows(recipe))
